@@ -1,0 +1,17 @@
+//! What outlives the process and a restored datastore: a small file in the state directory.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::types::{Epoch, FailoverIp, GroupName};
+
+/// The content of the state file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Saved {
+    /// The highest epoch this node has seen of each group (I13).
+    pub epochs: BTreeMap<GroupName, Epoch>,
+    /// The IPs that the provider routed here when it was last asked.
+    pub here: BTreeSet<FailoverIp>,
+}

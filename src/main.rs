@@ -1,0 +1,3 @@
+//! The `foip` program.
+
+fn main() {}

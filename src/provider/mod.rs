@@ -1,0 +1,1 @@
+//! netcup: REST and SOAP behind one trait.
