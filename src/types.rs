@@ -10,12 +10,16 @@ use serde::{Deserialize, Serialize};
 /// A moment on this machine's CLOCK_BOOTTIME, in milliseconds.
 ///
 /// It counts suspend, never jumps and means nothing on another machine.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Tick(pub u64);
 
 /// A length of time in milliseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Span(pub u64);
 
@@ -165,7 +169,9 @@ fn dns_name(text: &str, most: usize) -> Result<(), String> {
     }
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
     if let Some(odd) = text.chars().find(|c| !inner(*c)) {
-        return Err(format!("has {odd:?}: only a-z, 0-9, '-' and '.' are allowed"));
+        return Err(format!(
+            "has {odd:?}: only a-z, 0-9, '-' and '.' are allowed"
+        ));
     }
     let edge = |c: char| c.is_ascii_alphanumeric();
     if !text.starts_with(edge) || !text.ends_with(edge) {
@@ -220,7 +226,9 @@ text! {
 pub struct ResourceVersion(pub String);
 
 /// One term of one holder: the Lease's `leaseTransitions`. Never goes back (I13).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Epoch(pub u64);
 
@@ -260,7 +268,11 @@ impl FromStr for Mac {
             let part = parts.next().filter(|p| p.len() == 2).ok_or_else(bad)?;
             *byte = u8::from_str_radix(part, 16).map_err(|_| bad())?;
         }
-        if parts.next().is_some() { Err(bad()) } else { Ok(Self(bytes)) }
+        if parts.next().is_some() {
+            Err(bad())
+        } else {
+            Ok(Self(bytes))
+        }
     }
 }
 
@@ -315,22 +327,27 @@ impl FromStr for FailoverIp {
             None => (text, None),
         };
         let address: IpAddr = address.parse().map_err(|_| {
-            Malformed("is neither an IPv4 address nor an IPv6 /64 such as 2001:db8:a:20::/64".into())
+            Malformed(
+                "is neither an IPv4 address nor an IPv6 /64 such as 2001:db8:a:20::/64".into(),
+            )
         })?;
         match (address, length) {
             (IpAddr::V4(ip), None | Some("32")) => Ok(Self::V4(ip)),
-            (IpAddr::V4(_), Some(_)) => {
-                Err(Malformed("has a prefix length other than 32: netcup routes single IPv4 addresses".into()))
-            }
+            (IpAddr::V4(_), Some(_)) => Err(Malformed(
+                "has a prefix length other than 32: netcup routes single IPv4 addresses".into(),
+            )),
             (IpAddr::V6(prefix), Some("64")) => {
                 if prefix.octets()[8..].iter().any(|byte| *byte != 0) {
-                    return Err(Malformed("has bits set behind the /64: write the network address".into()));
+                    return Err(Malformed(
+                        "has bits set behind the /64: write the network address".into(),
+                    ));
                 }
                 Ok(Self::V6(prefix))
             }
-            (IpAddr::V6(_), _) => {
-                Err(Malformed("must be written with /64: netcup routes IPv6 failover prefixes of that length".into()))
-            }
+            (IpAddr::V6(_), _) => Err(Malformed(
+                "must be written with /64: netcup routes IPv6 failover prefixes of that length"
+                    .into(),
+            )),
         }
     }
 }
@@ -368,7 +385,14 @@ mod tests {
         for good in ["203.0.113.63", "2001:db8:a:20::/64"] {
             assert_eq!(good.parse::<FailoverIp>().unwrap().to_string(), good);
         }
-        for bad in ["", "203.0.113", "203.0.113.0/24", "2001:db8::1", "2001:db8::1/64", "2001:db8::/48"] {
+        for bad in [
+            "",
+            "203.0.113",
+            "203.0.113.0/24",
+            "2001:db8::1",
+            "2001:db8::1/64",
+            "2001:db8::/48",
+        ] {
             assert!(bad.parse::<FailoverIp>().is_err(), "{bad}");
         }
     }

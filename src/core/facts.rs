@@ -5,7 +5,9 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::types::{FailoverIp, GroupName, Mac, NodeName, ResourceVersion, Server, ServerName, Span};
+use crate::types::{
+    FailoverIp, GroupName, Mac, NodeName, ResourceVersion, Server, ServerName, Span,
+};
 
 /// Which of foip's Leases; the cluster adapter turns it into an object name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -1,0 +1,68 @@
+//! Mistakes that the simulation plants on purpose, to show that the history checker would catch them.
+//!
+//! They exist in test builds only; the shipped program has no such switch.
+
+/// One mistake (the invariant it breaks is what the simulation must report).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Bug {
+    /// Authority counts from the answer of a Lease write instead of its sending.
+    ValidityFromResponse,
+    /// Sending a hand-over or a shorter duration does not bound authority.
+    HandoverKeepsAuthority,
+    /// The route call is made without an intent in the ledger.
+    NoIntent,
+    /// Lease writes name no resource version.
+    WriteWithoutVersion,
+    /// An unknown observation is taken for `Elsewhere`.
+    UnknownIsElsewhere,
+    /// Expiry is judged by wall clocks.
+    WallClockExpiry,
+    /// An address's lifetime is not refreshed.
+    NoRefresh,
+    /// A bid does not wait after the API's return.
+    NoWaitAfterReturn,
+    /// That wait is counted from the record's expiry.
+    WaitFromExpiry,
+    /// The budget lives in memory only.
+    BudgetInMemory,
+    /// The ledger's times are the node's.
+    LedgerInNodeTime,
+    /// A Lease whose holder was emptied is taken at once.
+    EmptiedIsFree,
+    /// Reading the own name in the Lease is taken for authority.
+    NameIsAuthority,
+    /// A node in authority overwrites a record of a newer epoch.
+    OverwritesNewerEpoch,
+    /// A process adopts the Lease by host id alone.
+    AdoptsByHostAlone,
+    /// Leftover addresses are removed before the first answer.
+    RemovesBeforeFirstAnswer,
+    /// An address is removed on an answer that is older than the last change of role.
+    RemovesOnOldAnswer,
+    /// A holder gives up without a witness.
+    GivesUpWithoutWitness,
+}
+
+impl Bug {
+    /// All of them.
+    pub const ALL: [Self; 18] = [
+        Self::ValidityFromResponse,
+        Self::HandoverKeepsAuthority,
+        Self::NoIntent,
+        Self::WriteWithoutVersion,
+        Self::UnknownIsElsewhere,
+        Self::WallClockExpiry,
+        Self::NoRefresh,
+        Self::NoWaitAfterReturn,
+        Self::WaitFromExpiry,
+        Self::BudgetInMemory,
+        Self::LedgerInNodeTime,
+        Self::EmptiedIsFree,
+        Self::NameIsAuthority,
+        Self::OverwritesNewerEpoch,
+        Self::AdoptsByHostAlone,
+        Self::RemovesBeforeFirstAnswer,
+        Self::RemovesOnOldAnswer,
+        Self::GivesUpWithoutWitness,
+    ];
+}

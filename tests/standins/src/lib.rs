@@ -1,0 +1,1 @@
+//! Stand-ins for netcup and for the Kubernetes API.
