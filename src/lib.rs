@@ -1,5 +1,6 @@
 //! foip keeps a netcup failover IP on one healthy k3s server node.
 
+pub mod cli;
 pub mod clock;
 pub mod cluster;
 pub mod config;
@@ -9,5 +10,7 @@ pub mod logging;
 pub mod net;
 pub mod provider;
 pub mod state;
+pub mod status;
 pub mod systemd;
+pub mod trace;
 pub mod types;
