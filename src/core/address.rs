@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use super::Core;
 use super::action::Action;
+use super::bug::Bug;
 use super::facts::{AddressFailure, SeenAddress};
-use super::{Core, planted};
 use crate::types::{FailoverIp, GroupName, Span, Tick};
 
 /// Between two refreshes of an address.
@@ -163,8 +164,8 @@ impl Core {
         if last.as_ref().is_some_and(|seen| self.is_here(&seen.routed)) {
             return Some(true);
         }
-        let early = planted!(self, RemovesBeforeFirstAnswer) && last.is_none();
-        let old = planted!(self, RemovesOnOldAnswer) && last.is_some();
+        let early = self.planted(Bug::RemovesBeforeFirstAnswer) && last.is_none();
+        let old = self.planted(Bug::RemovesOnOldAnswer) && last.is_some();
         let judged = self.provider.since(ip, from).is_some() && !calling;
         if judged || early || old {
             return Some(false);
@@ -184,7 +185,7 @@ impl Core {
 
     fn plan_address(&mut self, host: IpAddr, shall: Option<bool>) {
         let now = self.now;
-        let no_refresh = planted!(self, NoRefresh);
+        let no_refresh = self.planted(Bug::NoRefresh);
         let Some(address) = self.addresses.hosts.get_mut(&host) else {
             return;
         };

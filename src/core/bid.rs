@@ -8,9 +8,10 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use super::Core;
+use super::bug::Bug;
 use super::health::Vector;
 use super::view::{Seen, View};
-use super::{Core, planted};
 use crate::types::{GroupName, NodeName, Span, Tick};
 
 /// From the API's return to a bid.
@@ -60,12 +61,12 @@ impl Core {
         {
             let ours = record.is_of(&self.cfg.node, &self.me);
             let to_us = record.handed && record.holder.as_ref() == Some(&self.cfg.node);
-            let cloned = planted!(self, AdoptsByHostAlone) && record.by.host == self.me.host;
+            let cloned = self.planted(Bug::AdoptsByHostAlone) && record.by.host == self.me.host;
             if ours || to_us || cloned {
                 return Some(Claim::Ours);
             }
         }
-        if planted!(self, EmptiedIsFree)
+        if self.planted(Bug::EmptiedIsFree)
             && lock
                 .sight
                 .seen()
@@ -77,9 +78,9 @@ impl Core {
             return None;
         }
         let expiry = self.expiry(group)?;
-        let returned = if planted!(self, NoWaitAfterReturn) {
+        let returned = if self.planted(Bug::NoWaitAfterReturn) {
             expiry
-        } else if planted!(self, WaitFromExpiry) {
+        } else if self.planted(Bug::WaitFromExpiry) {
             expiry + AFTER_RETURN
         } else {
             self.access.back? + AFTER_RETURN
@@ -102,7 +103,7 @@ impl Core {
     fn expiry(&self, group: &GroupName) -> Option<Tick> {
         let sight = &self.locks.get(group)?.sight;
         #[cfg(test)]
-        if self.bug == Some(super::bug::Bug::WallClockExpiry)
+        if self.bug == Some(Bug::WallClockExpiry)
             && let Some(seen) = sight.seen()
         {
             let written = self.walls.get(group).copied().unwrap_or(0);

@@ -7,12 +7,13 @@
 
 use std::collections::BTreeMap;
 
+use super::Core;
 use super::action::Action;
 use super::budget::Budget;
+use super::bug::Bug;
 use super::event::Ticket;
 use super::facts::{ApiFailure, Key, PastCall, ProviderFailure, ProviderTime, Stored};
 use super::ledger::{Call, End, Ending, Ledger};
-use super::{Core, planted};
 use crate::types::{Epoch, FailoverIp, ResourceVersion, ServerName, Span, Tick};
 
 /// A ledger that is gone is given this long to be put back by a node that has a copy.
@@ -110,7 +111,7 @@ impl Core {
     /// The ledger that decisions are taken from.
     pub(super) fn spending(&self) -> Ledger {
         let own = format!("{}/{}/", self.cfg.node, self.me.nonce);
-        if planted!(self, BudgetInMemory) {
+        if self.planted(Bug::BudgetInMemory) {
             return Ledger::of(
                 self.book
                     .ours
@@ -125,7 +126,7 @@ impl Core {
     /// The time that ledger entries carry: the provider's.
     pub(super) fn ledger_time(&self) -> Option<ProviderTime> {
         #[cfg(test)]
-        if self.bug == Some(super::bug::Bug::LedgerInNodeTime) {
+        if self.bug == Some(Bug::LedgerInNodeTime) {
             return Some(ProviderTime(self.wall_now().unsigned_abs()));
         }
         self.provider.time(self.now)
@@ -320,7 +321,7 @@ impl Core {
         if self.stopping.is_some() || self.book.flight.is_some() {
             return;
         }
-        if planted!(self, NoIntent) {
+        if self.planted(Bug::NoIntent) {
             let now = self.now;
             for (id, call) in std::mem::take(&mut self.book.wanted) {
                 self.book.ours.put(call);

@@ -11,8 +11,10 @@
 //!
 //! Authority counts from the sending of this process's own successful write and from nothing else (I1).
 
+use super::Core;
 use super::action::Action;
 use super::bid::Claim;
+use super::bug::Bug;
 use super::event::Ticket;
 use super::facts::{ApiFailure, Key, Stored};
 use super::note::Note;
@@ -20,7 +22,6 @@ use super::planned::{Better, Move};
 use super::record::{Membership, Record, Succession};
 use super::view::{News, Seen, Sight, View};
 use super::witness::Asking;
-use super::{Core, planted};
 use crate::core::config::PROTOCOL;
 use crate::types::{Epoch, GroupName, NodeName, ResourceVersion, Span, Tick};
 
@@ -162,8 +163,8 @@ impl Core {
     /// Takes in what a read or the watch showed of the group's Lease.
     pub(super) fn learn_group(&mut self, group: &GroupName, stored: Option<Stored>, quorum: bool) {
         let (now, me) = (self.now, self.me.clone());
-        let overwrite = planted!(self, OverwritesNewerEpoch);
-        let by_name = planted!(self, NameIsAuthority);
+        let overwrite = self.planted(Bug::OverwritesNewerEpoch);
+        let by_name = self.planted(Bug::NameIsAuthority);
         let lasts = self.cfg.lease.duration.less(self.cfg.lease.margin);
         let own = self.cfg.node.clone();
         let Some(lock) = self.locks.get_mut(group) else {
@@ -217,7 +218,7 @@ impl Core {
         result: &Result<ResourceVersion, ApiFailure>,
     ) {
         let now = self.now;
-        let late = planted!(self, ValidityFromResponse);
+        let late = self.planted(Bug::ValidityFromResponse);
         let margin = self.cfg.lease.margin;
         let Some(lock) = self.locks.get_mut(group) else {
             return;
@@ -308,7 +309,7 @@ impl Core {
         });
         // Restored under a higher number where the Lease shows a higher one that was nobody's term.
         let (epoch, renewal) = match lock.sight.highest > term.epoch {
-            true if !planted!(self, OverwritesNewerEpoch) => (lock.sight.highest.next(), 0),
+            true if !self.planted(Bug::OverwritesNewerEpoch) => (lock.sight.highest.next(), 0),
             true | false => (term.epoch, term.renewal + 1),
         };
         let record = self.compose(group, epoch, renewal);
@@ -401,10 +402,10 @@ impl Core {
         )]
         let mut doc = record.doc();
         #[cfg(test)]
-        if self.bug == Some(super::bug::Bug::WallClockExpiry) {
+        if self.bug == Some(Bug::WallClockExpiry) {
             doc.notes.insert("wall".into(), self.wall_now().to_string());
         }
-        let bounds = !planted!(self, HandoverKeepsAuthority);
+        let bounds = !self.planted(Bug::HandoverKeepsAuthority);
         let ticket = self.write(&key, doc);
         let (now, margin) = (self.now, self.cfg.lease.margin);
         let Some(lock) = self.locks.get_mut(group) else {
@@ -523,7 +524,7 @@ impl Core {
     pub(super) fn write(&mut self, key: &Key, doc: super::facts::Doc) -> Ticket {
         let ticket = self.ticket();
         let gap = super::slot::WRITE_GAP + self.jitter(Span::millis(40));
-        let blind = planted!(self, WriteWithoutVersion) && matches!(key, Key::Group(_));
+        let blind = self.planted(Bug::WriteWithoutVersion) && matches!(key, Key::Group(_));
         let slot = self.slots.entry(key.clone()).or_default();
         slot.writing = Some(ticket);
         slot.next_write = self.now + gap;

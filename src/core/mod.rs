@@ -20,7 +20,6 @@ mod address;
 mod bid;
 mod book;
 pub mod budget;
-#[cfg(test)]
 pub mod bug;
 pub mod config;
 pub mod event;
@@ -52,21 +51,6 @@ use saved::Saved;
 
 use crate::types::{FailoverIp, GroupName, NodeName, Span, Tick};
 
-/// Is this mistake planted? Always no outside the simulation.
-macro_rules! planted {
-    ($core:expr, $bug:ident) => {{
-        #[cfg(test)]
-        let planted = $core.bug == Some($crate::core::bug::Bug::$bug);
-        #[cfg(not(test))]
-        let planted = {
-            let _ = &$core;
-            false
-        };
-        planted
-    }};
-}
-use planted;
-
 /// The state of one node's foip.
 #[derive(Debug)]
 pub struct Core {
@@ -95,7 +79,6 @@ pub struct Core {
     saved_out: Saved,
     stopping: Option<Tick>,
     exited: bool,
-    #[cfg(test)]
     bug: Option<bug::Bug>,
     #[cfg(test)]
     wall: i64,
@@ -136,7 +119,6 @@ impl Core {
             saved_out: saved,
             stopping: None,
             exited: false,
-            #[cfg(test)]
             bug: None,
             #[cfg(test)]
             wall: 0,
@@ -174,6 +156,11 @@ impl Core {
     #[cfg(test)]
     pub fn set_wall(&mut self, offset: i64) {
         self.wall = offset;
+    }
+
+    /// Is this mistake planted? Never outside test builds, whose simulation alone can plant one.
+    fn planted(&self, bug: bug::Bug) -> bool {
+        cfg!(test) && self.bug == Some(bug)
     }
 
     fn take_in(&mut self, event: Event) {

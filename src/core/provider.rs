@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 
+use super::Core;
 use super::action::Action;
+use super::bug::Bug;
 use super::config::Api;
 use super::event::Ticket;
 use super::facts::{Home, Listing, ProviderFailure, ProviderTime, Routed};
 use super::note::Note;
-use super::{Core, planted};
 use crate::types::{FailoverIp, GroupName, Server, Span, Tick};
 
 /// How often the holder asks when nothing happens.
@@ -161,7 +162,7 @@ impl Core {
         };
         self.take_date(date);
         let result = match result {
-            Err(failure) if planted!(self, UnknownIsElsewhere) => {
+            Err(failure) if self.planted(Bug::UnknownIsElsewhere) => {
                 let routes = self
                     .routes
                     .keys()

@@ -6,9 +6,10 @@
 
 use std::collections::BTreeMap;
 
+use super::Core;
+use super::bug::Bug;
 use super::facts::Routed;
 use super::peer::Testimony;
-use super::{Core, planted};
 use crate::types::{Epoch, FailoverIp, GroupName, NodeName, Span, Tick};
 
 /// A holder without a good answer for this long looks for a witness.
@@ -68,7 +69,7 @@ impl Core {
         let mine = self.membership(group);
         let home = self.provider.home().map(|home| &home.name);
         let held = self.held();
-        let blind = planted!(self, GivesUpWithoutWitness);
+        let blind = self.planted(Bug::GivesUpWithoutWitness);
         let witnesses = self.peers.iter().filter(|(_, peer)| {
             let record = &peer.record;
             let said = record.witness.get(group);
