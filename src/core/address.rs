@@ -49,9 +49,7 @@ pub struct Addresses {
 impl Addresses {
     /// Is any of them on the NIC with our tag?
     pub fn any_ours(&self) -> bool {
-        self.hosts
-            .values()
-            .any(|address| address.seen == Some(true))
+        self.hosts.values().any(|address| address.seen == Some(true))
     }
 
     /// The link came back: what was said before may not have been heard.
@@ -63,9 +61,7 @@ impl Addresses {
 
     /// Is it on the NIC?
     pub fn present(&self, host: IpAddr) -> bool {
-        self.hosts
-            .get(&host)
-            .is_some_and(|address| address.seen.is_some())
+        self.hosts.get(&host).is_some_and(|address| address.seen.is_some())
     }
 }
 
@@ -74,16 +70,12 @@ impl Core {
     pub(super) fn take_addresses(&mut self, seen: Vec<SeenAddress>) {
         let now = self.now;
         self.addresses.dumped = true;
-        let hosts: BTreeMap<IpAddr, bool> = seen
-            .into_iter()
-            .map(|seen| (seen.host, seen.ours))
-            .collect();
+        let hosts: BTreeMap<IpAddr, bool> =
+            seen.into_iter().map(|seen| (seen.host, seen.ours)).collect();
         for (host, address) in &mut self.addresses.hosts {
             let was = std::mem::replace(&mut address.seen, hosts.get(host).copied());
             if was == Some(true) && address.seen.is_none() && address.wanted {
-                let calm = address
-                    .vanished_at
-                    .is_none_or(|at| now.since(at) > Span::secs(60));
+                let calm = address.vanished_at.is_none_or(|at| now.since(at) > Span::secs(60));
                 address.vanished = if calm { 1 } else { address.vanished + 1 };
                 address.vanished_at = Some(now);
                 (address.put, address.rounds) = (None, 0);
@@ -92,10 +84,7 @@ impl Core {
         for (host, ours) in hosts {
             let known = self.addresses.hosts.contains_key(&host);
             if !known && self.routes.keys().any(|ip| ip.covers(host)) {
-                let address = Address {
-                    seen: Some(ours),
-                    ..Address::default()
-                };
+                let address = Address { seen: Some(ours), ..Address::default() };
                 self.addresses.hosts.insert(host, address);
             }
         }
@@ -112,11 +101,7 @@ impl Core {
                 address.seen = Some(true);
             }
             Err(failure) => {
-                address.seen = if failure == AddressFailure::Stranger {
-                    Some(false)
-                } else {
-                    None
-                };
+                address.seen = if failure == AddressFailure::Stranger { Some(false) } else { None };
                 address.failure = Some(failure);
             }
         }
@@ -155,10 +140,7 @@ impl Core {
         }
         let ceased = self.locks.get(&group)?.ceased.unwrap_or(self.now);
         let ended = self.routes.get(&ip).map_or(Tick(0), |route| route.ended);
-        let calling = self
-            .routes
-            .get(&ip)
-            .is_some_and(super::route::Route::calling);
+        let calling = self.routes.get(&ip).is_some_and(super::route::Route::calling);
         let from = ceased.max(ended) + AFTER_ROLE;
         let last = self.provider.last(ip).cloned();
         if last.as_ref().is_some_and(|seen| self.is_here(&seen.routed)) {
@@ -223,10 +205,7 @@ impl Core {
         let fights = address.vanished > 3;
         if now >= from {
             address.put = Some(now);
-            self.emit(Action::PutAddress {
-                host,
-                lifetime: self.cfg.lifetime,
-            });
+            self.emit(Action::PutAddress { host, lifetime: self.cfg.lifetime });
             self.at(now + REFRESH);
         } else {
             self.at(from);
@@ -251,13 +230,8 @@ impl Core {
         for host in self.addresses.hosts.keys().copied().collect::<Vec<_>>() {
             let ip = self.routes.keys().copied().find(|ip| ip.covers(host));
             let may = ip.is_some_and(|ip| {
-                let here = self
-                    .provider
-                    .last(ip)
-                    .is_some_and(|seen| self.is_here(&seen.routed));
-                here && self
-                    .group_of(ip)
-                    .is_some_and(|group| self.authority(group).is_some())
+                let here = self.provider.last(ip).is_some_and(|seen| self.is_here(&seen.routed));
+                here && self.group_of(ip).is_some_and(|group| self.authority(group).is_some())
             });
             let now = self.now;
             let Some(address) = self.addresses.hosts.get_mut(&host) else {
@@ -267,21 +241,13 @@ impl Core {
                 address.rounds = 0;
                 continue;
             }
-            let gap = if address.rounds < rounds {
-                pause
-            } else {
-                refresh
-            };
+            let gap = if address.rounds < rounds { pause } else { refresh };
             let from = address.announced.map_or(now, |at| at + gap);
             let first = address.rounds == 0;
             if now >= from || (first && address.announced.is_none_or(|at| now >= at + pause)) {
                 address.announced = Some(now);
                 address.rounds = (address.rounds + 1).min(rounds);
-                let next = if address.rounds < rounds {
-                    pause
-                } else {
-                    refresh
-                };
+                let next = if address.rounds < rounds { pause } else { refresh };
                 self.announce(host);
                 self.at(now + next);
             } else {
@@ -292,11 +258,7 @@ impl Core {
 
     /// Are all addresses of the IP on the NIC, ours or not?
     pub(super) fn has_addresses(&self, ip: FailoverIp) -> bool {
-        let hosts = self
-            .cfg
-            .groups
-            .values()
-            .find_map(|group| group.ips.get(&ip));
+        let hosts = self.cfg.groups.values().find_map(|group| group.ips.get(&ip));
         hosts.is_some_and(|hosts| hosts.iter().all(|host| self.addresses.present(*host)))
     }
 
@@ -308,8 +270,6 @@ impl Core {
 
     fn group_address_ours(&self, ip: FailoverIp) -> bool {
         let hosts = self.addresses.hosts.iter();
-        hosts
-            .filter(|(host, _)| ip.covers(**host))
-            .any(|(_, address)| address.seen == Some(true))
+        hosts.filter(|(host, _)| ip.covers(**host)).any(|(_, address)| address.seen == Some(true))
     }
 }

@@ -11,7 +11,6 @@ use std::collections::BTreeMap;
 use super::Core;
 use super::bug::Bug;
 use super::health::Vector;
-use super::view::{Seen, View};
 use crate::types::{GroupName, NodeName, Span, Tick};
 
 /// From the API's return to a bid.
@@ -53,12 +52,7 @@ impl Core {
     /// How and when this node may take the group's Lease; `None`: not as things stand.
     pub(super) fn claim(&mut self, group: &GroupName) -> Option<Claim> {
         let lock = self.locks.get(group)?;
-        if let View::Seen(Seen {
-            record,
-            sound: true,
-            ..
-        }) = &lock.sight.view
-        {
+        if let Some(record) = lock.sight.sound() {
             let ours = record.is_of(&self.cfg.node, &self.me);
             let to_us = record.handed && record.holder.as_ref() == Some(&self.cfg.node);
             let cloned = self.planted(Bug::AdoptsByHostAlone) && record.by.host == self.me.host;
@@ -67,10 +61,7 @@ impl Core {
             }
         }
         if self.planted(Bug::EmptiedIsFree)
-            && lock
-                .sight
-                .seen()
-                .is_some_and(|seen| seen.record.holder.is_none())
+            && lock.sight.seen().is_some_and(|seen| seen.record.holder.is_none())
         {
             return Some(Claim::Ours);
         }
@@ -109,11 +100,7 @@ impl Core {
             let written = self.walls.get(group).copied().unwrap_or(0);
             let lasts = i64::try_from(seen.record.duration.0).unwrap_or(i64::MAX);
             let expired = self.wall_now() > written.saturating_add(lasts);
-            return Some(if expired {
-                Tick(0)
-            } else {
-                self.now + Span::millis(500)
-            });
+            return Some(if expired { Tick(0) } else { self.now + Span::millis(500) });
         }
         sight.expiry(self.cfg.lease.duration)
     }
@@ -145,9 +132,8 @@ impl Core {
         }
         for name in self.locks.keys().take_while(|name| *name < group) {
             if self.live_holder(name).is_none() {
-                let fittest = self
-                    .candidates(name)
-                    .min_by_key(|node| self.fitness(name, node, &counts));
+                let fittest =
+                    self.candidates(name).min_by_key(|node| self.fitness(name, node, &counts));
                 if let Some(fittest) = fittest {
                     *counts.entry(fittest).or_default() += 1;
                 }
@@ -158,14 +144,8 @@ impl Core {
 
     fn live_holder(&self, group: &GroupName) -> Option<&NodeName> {
         let lock = self.locks.get(group)?;
-        let live = lock
-            .sight
-            .expiry(self.cfg.lease.duration)
-            .is_some_and(|end| self.now < end);
-        lock.sight
-            .sound()
-            .filter(|_| live)
-            .and_then(|record| record.holder.as_ref())
+        let live = lock.sight.expiry(self.cfg.lease.duration).is_some_and(|end| self.now < end);
+        lock.sight.sound().filter(|_| live).and_then(|record| record.holder.as_ref())
     }
 
     /// The nodes that may take the group: this one, and those whose fresh record says so.
@@ -191,9 +171,8 @@ impl Core {
         held: &BTreeMap<&NodeName, usize>,
     ) -> Fitness {
         let record = self.locks.get(group).and_then(|lock| lock.sight.sound());
-        let named = record
-            .and_then(|record| record.successor.as_ref())
-            .is_some_and(|s| s.to == *node);
+        let named =
+            record.and_then(|record| record.successor.as_ref()).is_some_and(|s| s.to == *node);
         let peer = self.peers.get(node).map(|peer| &peer.record);
         let mine = *node == self.cfg.node;
         Fitness {
@@ -215,11 +194,7 @@ impl Core {
     /// Groups held per node as the Leases show it.
     pub(super) fn held(&self) -> BTreeMap<&NodeName, usize> {
         let mut counts = BTreeMap::new();
-        for holder in self
-            .locks
-            .keys()
-            .filter_map(|group| self.live_holder(group))
-        {
+        for holder in self.locks.keys().filter_map(|group| self.live_holder(group)) {
             *counts.entry(holder).or_default() += 1;
         }
         counts

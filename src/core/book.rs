@@ -101,11 +101,7 @@ impl Book {
 impl Core {
     /// The budget as the ledger shows it.
     pub(super) fn budget<'a>(&self, ledger: &'a Ledger) -> Budget<'a> {
-        Budget {
-            ledger,
-            api: self.cfg.api,
-            ips: self.routes.len(),
-        }
+        Budget { ledger, api: self.cfg.api, ips: self.routes.len() }
     }
 
     /// The ledger that decisions are taken from.
@@ -113,11 +109,7 @@ impl Core {
         let own = format!("{}/{}/", self.cfg.node, self.me.nonce);
         if self.planted(Bug::BudgetInMemory) {
             return Ledger::of(
-                self.book
-                    .ours
-                    .calls()
-                    .filter(|call| call.id.starts_with(&own))
-                    .cloned(),
+                self.book.ours.calls().filter(|call| call.id.starts_with(&own)).cloned(),
             );
         }
         self.book.ours.clone()
@@ -161,11 +153,8 @@ impl Core {
 
     /// The call will not be made.
     pub(super) fn withdraw(&mut self, id: &str) {
-        let flying = self
-            .book
-            .flight
-            .as_ref()
-            .is_some_and(|flight| flight.ids.iter().any(|it| it == id));
+        let flying =
+            self.book.flight.as_ref().is_some_and(|flight| flight.ids.iter().any(|it| it == id));
         if let Some(call) = self.book.wanted.remove(id) {
             if !flying {
                 return;
@@ -222,13 +211,8 @@ impl Core {
         }
         // An intent whose write was given up may have got in after all.
         let (sent, answered) = (self.now, self.now);
-        let landed: Vec<String> = self
-            .book
-            .wanted
-            .keys()
-            .filter(|id| theirs.call(id).is_some())
-            .cloned()
-            .collect();
+        let landed: Vec<String> =
+            self.book.wanted.keys().filter(|id| theirs.call(id).is_some()).cloned().collect();
         for id in landed {
             self.book.wanted.remove(&id);
             let at = self.book.flight.as_ref().map_or(sent, |flight| flight.sent);
@@ -252,10 +236,7 @@ impl Core {
                 self.book.ours.merge(&flight.ledger);
                 for id in flight.ids {
                     if self.book.wanted.remove(&id).is_some() {
-                        let written = Written {
-                            sent: flight.sent,
-                            answered: self.now,
-                        };
+                        let written = Written { sent: flight.sent, answered: self.now };
                         self.book.written.insert(id, written);
                     }
                 }
@@ -302,11 +283,7 @@ impl Core {
                 to: nowhere.clone(),
                 at,
                 arrives: at,
-                end: Some(End {
-                    at,
-                    result: Ending::Done,
-                    after: None,
-                }),
+                end: Some(End { at, result: Ending::Done, after: None }),
             });
         }
     }
@@ -325,13 +302,7 @@ impl Core {
             let now = self.now;
             for (id, call) in std::mem::take(&mut self.book.wanted) {
                 self.book.ours.put(call);
-                self.book.written.insert(
-                    id,
-                    Written {
-                        sent: now,
-                        answered: now,
-                    },
-                );
+                self.book.written.insert(id, Written { sent: now, answered: now });
             }
             return;
         }
@@ -353,12 +324,7 @@ impl Core {
         }
         let ticket = self.write(&Key::Ledger, next.doc());
         let ids = self.book.wanted.keys().cloned().collect();
-        self.book.flight = Some(Flight {
-            ticket,
-            sent: self.now,
-            ids,
-            ledger: next,
-        });
+        self.book.flight = Some(Flight { ticket, sent: self.now, ids, ledger: next });
     }
 
     /// A ledger that is there may be written by anyone; one that is lost is put back by those who have a copy,
@@ -368,11 +334,7 @@ impl Core {
             return self.book.known();
         };
         let copy = self.book.ours.calls().next().is_some();
-        let place = self
-            .peers
-            .keys()
-            .filter(|name| **name < self.cfg.node)
-            .count();
+        let place = self.peers.keys().filter(|name| **name < self.cfg.node).count();
         let turn = lost + Span::millis(500).times(u64::try_from(place).unwrap_or(0).min(10) + 1);
         let calls = next.calls().next().is_some();
         if copy {
@@ -393,11 +355,7 @@ impl Core {
                 false
             }
             Past::Asked(..) | Past::Unasked => {
-                if self
-                    .book
-                    .last_past
-                    .is_none_or(|last| self.now >= last + PAST_RETRY)
-                {
+                if self.book.last_past.is_none_or(|last| self.now >= last + PAST_RETRY) {
                     let ticket = self.ticket();
                     self.book.past = Past::Asked(ticket, self.now);
                     self.book.last_past = Some(self.now);
@@ -411,8 +369,6 @@ impl Core {
 
     /// Somebody on this node needs a ledger to go on.
     fn wants_ledger(&self) -> bool {
-        self.routes
-            .values()
-            .any(super::route::Route::waits_for_ledger)
+        self.routes.values().any(super::route::Route::waits_for_ledger)
     }
 }

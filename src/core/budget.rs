@@ -69,34 +69,23 @@ impl Budget<'_> {
             match (ends.len() + calls).checked_sub(room) {
                 _ if calls > room => ProviderTime(u64::MAX),
                 None | Some(0) => ProviderTime(0),
-                Some(over) => ends
-                    .get(over - 1)
-                    .copied()
-                    .unwrap_or(ProviderTime(u64::MAX)),
+                Some(over) => ends.get(over - 1).copied().unwrap_or(ProviderTime(u64::MAX)),
             }
         });
         let gap = match self.api {
             Api::Rest => ProviderTime(0),
             Api::Soap => {
                 let same = self.ledger.calls().filter(|call| call.ip == ip);
-                same.filter_map(|call| spent_until(call, GAP))
-                    .max()
-                    .unwrap_or_default()
+                same.filter_map(|call| spent_until(call, GAP)).max().unwrap_or_default()
             }
         };
-        windows
-            .chain([gap, self.blocked()])
-            .max()
-            .unwrap_or_default()
+        windows.chain([gap, self.blocked()]).max().unwrap_or_default()
     }
 
     /// When the back-off of this IP towards this server is over.
     pub fn backed_off(&self, ip: FailoverIp, to: &ServerName) -> ProviderTime {
-        let mut calls: Vec<&Call> = self
-            .ledger
-            .calls()
-            .filter(|call| call.ip == ip && call.to == *to)
-            .collect();
+        let mut calls: Vec<&Call> =
+            self.ledger.calls().filter(|call| call.ip == ip && call.to == *to).collect();
         calls.sort_unstable_by_key(|call| call.at);
         let vain = calls.iter().rev().filter(|call| call.counted().is_some());
         let vain: Vec<&&Call> = vain.take_while(|call| !succeeded(call)).collect();
@@ -120,37 +109,23 @@ impl Budget<'_> {
         let Some(last) = throttled.first() else {
             return ProviderTime(0);
         };
-        let doublings = u32::try_from(throttled.len() - 1)
-            .unwrap_or(u32::MAX)
-            .min(4);
+        let doublings = u32::try_from(throttled.len() - 1).unwrap_or(u32::MAX).min(4);
         let guess = Span(WINDOWS[0].0.times(1 << doublings).0.min(WINDOWS[1].0.0)) + SLACK_KNOWN;
         last.at + last.after.map_or(guess, |after| after + SLACK_KNOWN)
     }
 
     fn spent(&self, window: Span) -> impl Iterator<Item = ProviderTime> {
-        self.ledger
-            .calls()
-            .filter_map(move |call| spent_until(call, window))
+        self.ledger.calls().filter_map(move |call| spent_until(call, window))
     }
 }
 
 fn spent_until(call: &Call, window: Span) -> Option<ProviderTime> {
-    let slack = if call.certain() {
-        SLACK_KNOWN
-    } else {
-        SLACK_UNKNOWN
-    };
+    let slack = if call.certain() { SLACK_KNOWN } else { SLACK_UNKNOWN };
     call.counted().map(|end| end + window + slack)
 }
 
 fn succeeded(call: &Call) -> bool {
-    matches!(
-        call.end,
-        Some(End {
-            result: Ending::Done | Ending::Accepted,
-            ..
-        })
-    )
+    matches!(call.end, Some(End { result: Ending::Done | Ending::Accepted, .. }))
 }
 
 #[cfg(test)]
@@ -170,11 +145,7 @@ mod tests {
             to: "v1".parse().unwrap(),
             at: ProviderTime(at * 1000),
             arrives: ProviderTime((at + 15) * 1000),
-            end: end.map(|(at, result)| End {
-                at: ProviderTime(at * 1000),
-                result,
-                after: None,
-            }),
+            end: end.map(|(at, result)| End { at: ProviderTime(at * 1000), result, after: None }),
         }
     }
 
@@ -183,18 +154,11 @@ mod tests {
     }
 
     fn budget(ledger: &Ledger, api: Api) -> Budget<'_> {
-        Budget {
-            ledger,
-            api,
-            ips: 1,
-        }
+        Budget { ledger, api, ips: 1 }
     }
 
     fn allowed(ledger: &Ledger, need: Need) -> u64 {
-        budget(ledger, Api::Rest)
-            .allowed(IP.parse().unwrap(), need, 1)
-            .0
-            / 1000
+        budget(ledger, Api::Rest).allowed(IP.parse().unwrap(), need, 1).0 / 1000
     }
 
     #[test]
@@ -212,28 +176,15 @@ mod tests {
         let six = Ledger::of((0..6).map(|n| done(n, 1000 + n)));
         assert_eq!(allowed(&six, Need::Urgent), 0);
         assert_eq!(allowed(&six, Need::Planned), 1000 + 300 + 3);
-        let of = |ips| {
-            Budget {
-                ledger: &six,
-                api: Api::Rest,
-                ips,
-            }
-            .reserve()
-        };
-        assert_eq!(
-            [of(1), of(4), of(5), of(6), of(10), of(12)],
-            [4, 4, 5, 4, 0, 0]
-        );
+        let of = |ips| Budget { ledger: &six, api: Api::Rest, ips }.reserve();
+        assert_eq!([of(1), of(4), of(5), of(6), of(10), of(12)], [4, 4, 5, 4, 0, 0]);
     }
 
     #[test]
     fn an_unknown_outcome_is_spent_from_its_latest_arrival() {
         let mut calls: Vec<Call> = (0..9).map(|n| done(n, 2000)).collect();
         calls.push(call(9, 1000, None));
-        assert_eq!(
-            allowed(&Ledger::of(calls), Need::Urgent),
-            1000 + 15 + 300 + 15
-        );
+        assert_eq!(allowed(&Ledger::of(calls), Need::Urgent), 1000 + 15 + 300 + 15);
     }
 
     #[test]
@@ -255,10 +206,7 @@ mod tests {
     #[test]
     fn a_429_closes_the_window_for_everyone_and_retry_after_is_honoured() {
         let mut throttled = call(1, 1000, Some((1000, Ending::Throttled)));
-        assert_eq!(
-            allowed(&Ledger::of([throttled.clone()]), Need::Urgent),
-            1303
-        );
+        assert_eq!(allowed(&Ledger::of([throttled.clone()]), Need::Urgent), 1303);
         if let Some(end) = &mut throttled.end {
             end.after = Some(Span::secs(30));
         }
@@ -270,10 +218,7 @@ mod tests {
         let to = "v1".parse().unwrap();
         let after = |calls: Vec<Call>| {
             let ledger = Ledger::of(calls);
-            budget(&ledger, Api::Rest)
-                .backed_off(IP.parse().unwrap(), &to)
-                .0
-                / 1000
+            budget(&ledger, Api::Rest).backed_off(IP.parse().unwrap(), &to).0 / 1000
         };
         let failed = |n: u64| call(n, 1000 + n, Some((1000 + n, Ending::Failed)));
         assert_eq!(after(vec![]), 0);

@@ -40,11 +40,7 @@ impl Vector {
 
     /// Is it worse than `other` for a cordon, so that the short dwell time applies?
     pub fn worse_by_cordon(&self, other: &Self) -> bool {
-        let first = self
-            .0
-            .iter()
-            .zip(&other.0)
-            .position(|(mine, theirs)| mine != theirs);
+        let first = self.0.iter().zip(&other.0).position(|(mine, theirs)| mine != theirs);
         first == Some(CORDONED) && self.0.get(CORDONED) == Some(&true)
     }
 }
@@ -71,9 +67,7 @@ impl Health {
     pub fn vector(&self, now: Tick, api_grace: Span, checks: usize) -> Vector {
         let facts = self.node.clone().unwrap_or_default();
         let is = |kind: &str, status: Condition| facts.conditions.get(kind) == Some(&status);
-        let api_dead = self
-            .api_dead
-            .is_some_and(|since| now.since(since) >= api_grace);
+        let api_dead = self.api_dead.is_some_and(|since| now.since(since) >= api_grace);
         let mut vector = vec![
             is("NetworkUnavailable", Condition::True),
             is("Ready", Condition::False) || api_dead,
@@ -98,18 +92,10 @@ mod tests {
     use super::*;
 
     fn with(conditions: &[(&str, Condition)], cordoned: bool) -> Vector {
-        let conditions = conditions
-            .iter()
-            .map(|(kind, status)| ((*kind).to_owned(), *status));
-        let facts = NodeFacts {
-            conditions: conditions.collect(),
-            cordoned,
-            ..NodeFacts::default()
-        };
-        let health = Health {
-            node: Some(facts),
-            ..Health::default()
-        };
+        let conditions = conditions.iter().map(|(kind, status)| ((*kind).to_owned(), *status));
+        let facts =
+            NodeFacts { conditions: conditions.collect(), cordoned, ..NodeFacts::default() };
+        let health = Health { node: Some(facts), ..Health::default() };
         health.vector(Tick(0), Span::secs(30), 1)
     }
 
@@ -136,10 +122,7 @@ mod tests {
 
     #[test]
     fn a_dead_api_server_counts_only_after_its_grace() {
-        let health = Health {
-            api_dead: Some(Tick(1000)),
-            ..Health::default()
-        };
+        let health = Health { api_dead: Some(Tick(1000)), ..Health::default() };
         let words = |now| health.vector(Tick(now), Span::secs(30), 0).words();
         assert!(words(30_999).is_empty());
         assert_eq!(words(31_000), ["NotReady"]);

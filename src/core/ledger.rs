@@ -75,14 +75,8 @@ impl Call {
     pub fn counted(&self) -> Option<ProviderTime> {
         match self.end {
             None => Some(self.arrives),
-            Some(End {
-                result: Ending::Unknown,
-                ..
-            }) => Some(self.arrives),
-            Some(End {
-                result: Ending::NotSent,
-                ..
-            }) => None,
+            Some(End { result: Ending::Unknown, .. }) => Some(self.arrives),
+            Some(End { result: Ending::NotSent, .. }) => None,
             Some(End {
                 at,
                 result:
@@ -98,28 +92,15 @@ impl Call {
 
     /// Is it certain when it was counted?
     pub fn certain(&self) -> bool {
-        !matches!(
-            self.end,
-            None | Some(End {
-                result: Ending::Unknown,
-                ..
-            })
-        )
+        !matches!(self.end, None | Some(End { result: Ending::Unknown, .. }))
     }
 
     /// Until when its effect may still show: its arrival and the provider's time to carry it out.
     pub fn settles(&self, settle: Span) -> Option<ProviderTime> {
         match self.end {
             None => Some(self.arrives + settle),
-            Some(End {
-                result: Ending::Unknown,
-                ..
-            }) => Some(self.arrives + settle),
-            Some(End {
-                at,
-                result: Ending::Accepted,
-                ..
-            }) => Some(at + settle),
+            Some(End { result: Ending::Unknown, .. }) => Some(self.arrives + settle),
+            Some(End { at, result: Ending::Accepted, .. }) => Some(at + settle),
             Some(End {
                 result:
                     Ending::Done
@@ -149,12 +130,7 @@ impl Ledger {
 
     /// A ledger of these calls.
     pub fn of(calls: impl IntoIterator<Item = Call>) -> Self {
-        Self {
-            calls: calls
-                .into_iter()
-                .map(|call| (call.id.clone(), call))
-                .collect(),
-        }
+        Self { calls: calls.into_iter().map(|call| (call.id.clone(), call)).collect() }
     }
 
     /// The object to write.
@@ -162,10 +138,7 @@ impl Ledger {
         let calls: Vec<&Call> = self.calls.values().collect();
         // Invariant: these types have no map keys but strings, so JSON can hold them.
         let text = serde_json::to_string(&calls).unwrap_or_default();
-        Doc {
-            notes: BTreeMap::from([(NOTE.to_owned(), text)]),
-            ..Doc::default()
-        }
+        Doc { notes: BTreeMap::from([(NOTE.to_owned(), text)]), ..Doc::default() }
     }
 
     /// All calls, in no order that matters.
@@ -237,11 +210,7 @@ mod tests {
     #[test]
     fn a_merge_loses_nothing_and_an_end_is_not_forgotten() {
         let mut ended = call(1);
-        ended.end = Some(End {
-            at: ProviderTime(1500),
-            result: Ending::Done,
-            after: None,
-        });
+        ended.end = Some(End { at: ProviderTime(1500), result: Ending::Done, after: None });
         let mut left = Ledger::of([ended.clone(), call(2)]);
         let mut right = Ledger::of([call(1), call(3)]);
         left.merge(&right);
@@ -268,12 +237,6 @@ mod tests {
         assert_eq!(Ledger::parse(&ledger.doc()), Some(ledger));
         assert_eq!(Ledger::parse(&Doc::default()), None);
         let garbage = BTreeMap::from([("calls".to_owned(), "{".to_owned())]);
-        assert_eq!(
-            Ledger::parse(&Doc {
-                notes: garbage,
-                ..Doc::default()
-            }),
-            None
-        );
+        assert_eq!(Ledger::parse(&Doc { notes: garbage, ..Doc::default() }), None);
     }
 }

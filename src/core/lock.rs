@@ -126,9 +126,7 @@ impl Lock {
     }
 
     fn flying(&self, purpose: &Purpose) -> bool {
-        self.flight
-            .as_ref()
-            .is_some_and(|flight| flight.purpose == *purpose)
+        self.flight.as_ref().is_some_and(|flight| flight.purpose == *purpose)
     }
 }
 
@@ -140,21 +138,12 @@ impl Core {
 
     /// This node's configuration of a group, as written into Lease and record.
     pub(super) fn membership(&self, group: &GroupName) -> Membership {
-        let ips = self.cfg.groups.get(group).map(|group| {
-            group
-                .ips
-                .keys()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-                .join(" ")
-        });
+        let ips =
+            self.cfg.groups.get(group).map(|group| {
+                group.ips.keys().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+            });
         Membership {
-            account: self
-                .cfg
-                .account
-                .as_ref()
-                .map(ToString::to_string)
-                .unwrap_or_default(),
+            account: self.cfg.account.as_ref().map(ToString::to_string).unwrap_or_default(),
             ips: ips.unwrap_or_default(),
             protocol: PROTOCOL,
         }
@@ -185,13 +174,7 @@ impl Core {
         };
         if by_name && record.holder.as_ref() == Some(&own) {
             let (epoch, renewal) = record.order();
-            lock.term = Some(Term {
-                epoch,
-                renewal,
-                began: now,
-                sent: now,
-                until: now + lasts,
-            });
+            lock.term = Some(Term { epoch, renewal, began: now, sent: now, until: now + lasts });
             return;
         }
         let Some(term) = &mut lock.term else { return };
@@ -229,25 +212,14 @@ impl Core {
         if result.is_err() {
             return;
         }
-        let Flight {
-            sent,
-            record,
-            purpose,
-            ..
-        } = flight;
+        let Flight { sent, record, purpose, .. } = flight;
         lock.sight.wrote(record.clone(), now);
         let counted = if late { now } else { sent };
         let until = counted + record.duration.less(margin);
         match purpose {
             Purpose::Take => {
                 let (epoch, renewal) = record.order();
-                lock.term = Some(Term {
-                    epoch,
-                    renewal,
-                    began: now,
-                    sent,
-                    until,
-                });
+                lock.term = Some(Term { epoch, renewal, began: now, sent, until });
                 lock.renew_from = None;
             }
             Purpose::Renew | Purpose::Linger => {
@@ -315,12 +287,7 @@ impl Core {
         let record = self.compose(group, epoch, renewal);
         let due = lock.last_try.unwrap_or_default() + self.cfg.lease.renew;
         if self.stopping.is_some() {
-            let record = Record {
-                duration: LINGER,
-                successor: None,
-                ask: None,
-                ..record
-            };
+            let record = Record { duration: LINGER, successor: None, ask: None, ..record };
             return (!lock.lingered).then_some((record, Purpose::Linger));
         }
         if let Some(to) = lock.hand_to.clone() {
@@ -336,12 +303,7 @@ impl Core {
         let changed = ours.is_none_or(|seen| {
             let was = &seen.record;
             (&was.successor, was.ask, &was.membership, was.duration)
-                != (
-                    &record.successor,
-                    record.ask,
-                    &record.membership,
-                    record.duration,
-                )
+                != (&record.successor, record.ask, &record.membership, record.duration)
         });
         let wanted = lock.renew_from.is_some_and(|from| term.sent < from);
         if changed || wanted || self.now >= due {
@@ -365,11 +327,7 @@ impl Core {
             return None;
         }
         let lock = self.locks.get(group)?;
-        let epoch = lock
-            .sight
-            .highest
-            .max(self.book.ledger().epoch(group))
-            .next();
+        let epoch = lock.sight.highest.max(self.book.ledger().epoch(group)).next();
         let record = self.compose(group, epoch, 0);
         Some((record, Purpose::Take))
     }
@@ -384,10 +342,7 @@ impl Core {
             renewal,
             by: self.me.clone(),
             handed: false,
-            successor: moving.map(|to| Succession {
-                to: to.to.clone(),
-                id: to.id,
-            }),
+            successor: moving.map(|to| Succession { to: to.to.clone(), id: to.id }),
             ask: lock.and_then(|lock| lock.asking.ask),
             membership: self.membership(group),
             intact: true,
@@ -396,10 +351,7 @@ impl Core {
 
     fn write_lease(&mut self, group: &GroupName, record: Record, purpose: Purpose) {
         let key = Key::Group(group.clone());
-        #[allow(
-            unused_mut,
-            reason = "planted mistakes change the object in test builds"
-        )]
+        #[allow(unused_mut, reason = "planted mistakes change the object in test builds")]
         let mut doc = record.doc();
         #[cfg(test)]
         if self.bug == Some(Bug::WallClockExpiry) {
@@ -424,12 +376,7 @@ impl Core {
             term.until = term.until.min(left);
         }
         lock.last_try = Some(now);
-        lock.flight = Some(Flight {
-            ticket,
-            sent: now,
-            record,
-            purpose,
-        });
+        lock.flight = Some(Flight { ticket, sent: now, record, purpose });
     }
 
     /// Notes what this node claims, where that changed: for people and for the history checker.
@@ -441,15 +388,8 @@ impl Core {
             };
             let authority = lock.authority(now).map(|term| (term.epoch, term.until));
             let in_role = authority.is_some() || ready.is_some();
-            lock.ceased = if in_role {
-                None
-            } else {
-                lock.ceased.or(Some(now))
-            };
-            let holder = lock
-                .sight
-                .seen()
-                .and_then(|seen| seen.record.holder.clone());
+            lock.ceased = if in_role { None } else { lock.ceased.or(Some(now)) };
+            let holder = lock.sight.seen().and_then(|seen| seen.record.holder.clone());
             let role = (holder, lock.sight.highest, authority.is_some());
             let was = std::mem::replace(&mut lock.told.authority, authority);
             let was_ready = std::mem::replace(&mut lock.told.ready, ready);
@@ -463,27 +403,15 @@ impl Core {
                     (None, Some((epoch, _))) => (epoch, None),
                     (None, None) => continue,
                 };
-                self.note(Note::Authority {
-                    group: group.clone(),
-                    epoch,
-                    until,
-                });
+                self.note(Note::Authority { group: group.clone(), epoch, until });
             }
             if was_ready != ready {
-                self.note(Note::Ready {
-                    group: group.clone(),
-                    until: ready,
-                });
+                self.note(Note::Ready { group: group.clone(), until: ready });
             }
             if was_role.as_ref() != Some(&role) && self.locks.contains_key(&group) {
                 let text = self.role_text(&group, &role, was_role.as_ref());
                 let (holder, epoch, _) = role;
-                self.note(Note::Changed {
-                    group,
-                    holder,
-                    epoch,
-                    text,
-                });
+                self.note(Note::Changed { group, holder, epoch, text });
             }
         }
     }
@@ -533,26 +461,17 @@ impl Core {
             false => slot.version.clone(),
         };
         self.access.ask(ticket, self.now);
-        self.emit(Action::Write {
-            ticket,
-            key: key.clone(),
-            version,
-            doc,
-        });
+        self.emit(Action::Write { ticket, key: key.clone(), version, doc });
         ticket
     }
 
     /// Has the Lease never been seen, or is it gone?
     pub(super) fn lease_missing(&self, group: &GroupName) -> bool {
-        self.locks
-            .get(group)
-            .is_some_and(|lock| matches!(lock.sight.view, View::Missing { .. }))
+        self.locks.get(group).is_some_and(|lock| matches!(lock.sight.view, View::Missing { .. }))
     }
 
     #[cfg(test)]
     pub(super) fn wall_now(&self) -> i64 {
-        i64::try_from(self.now.0)
-            .unwrap_or(i64::MAX)
-            .saturating_add(self.wall)
+        i64::try_from(self.now.0).unwrap_or(i64::MAX).saturating_add(self.wall)
     }
 }

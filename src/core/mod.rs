@@ -89,12 +89,7 @@ pub struct Core {
 impl Core {
     /// Begins: the first actions are what has to be known first.
     pub fn start(start: Start, now: Tick) -> (Self, Vec<Action>) {
-        let Start {
-            config,
-            identity,
-            saved,
-            seed,
-        } = start;
+        let Start { config, identity, saved, seed } = start;
         let mut core = Self {
             started: now,
             now,
@@ -166,18 +161,10 @@ impl Core {
     fn take_in(&mut self, event: Event) {
         match event {
             Event::Wake => {}
-            Event::Read {
-                ticket,
-                key,
-                result,
-            } => self.take_read(ticket, &key, result),
+            Event::Read { ticket, key, result } => self.take_read(ticket, &key, result),
             Event::Listed { ticket, result } => self.take_list(ticket, result),
             Event::Watched { key, stored } => self.learn(&key, stored, None),
-            Event::Written {
-                ticket,
-                key,
-                result,
-            } => self.take_written(ticket, &key, result),
+            Event::Written { ticket, key, result } => self.take_written(ticket, &key, result),
             Event::Node { ticket, result } => self.take_node(ticket, result),
             Event::NodeWatched(facts) => self.take_facts(facts),
             Event::LocalApi(alive) => match alive {
@@ -185,17 +172,8 @@ impl Core {
                 false => _ = self.health.api_dead.get_or_insert(self.now),
             },
             Event::Home(result) => self.take_home(result),
-            Event::Routes {
-                ticket,
-                result,
-                date,
-            } => self.take_routes(ticket, result, date),
-            Event::Route {
-                ticket,
-                started,
-                outcome,
-                date,
-            } => {
+            Event::Routes { ticket, result, date } => self.take_routes(ticket, result, date),
+            Event::Route { ticket, started, outcome, date } => {
                 self.take_route(ticket, started, outcome, date);
             }
             Event::Task { ticket, result } => self.take_task(ticket, result),
@@ -249,17 +227,12 @@ impl Core {
         for name in groups.keys() {
             let saved = self.saved.epochs.get(name).copied().unwrap_or_default();
             let started = self.started;
-            self.locks
-                .entry(name.clone())
-                .or_insert_with(|| lock::Lock::new(saved, started));
+            self.locks.entry(name.clone()).or_insert_with(|| lock::Lock::new(saved, started));
             self.slots.entry(Key::Group(name.clone())).or_default();
         }
         self.slots.entry(Key::Ledger).or_default();
-        self.slots
-            .entry(Key::Node(self.cfg.node.clone()))
-            .or_default();
-        self.routes
-            .retain(|ip, _| groups.values().any(|group| group.ips.contains_key(ip)));
+        self.slots.entry(Key::Node(self.cfg.node.clone())).or_default();
+        self.routes.retain(|ip, _| groups.values().any(|group| group.ips.contains_key(ip)));
         for ip in groups.values().flat_map(|group| group.ips.keys()) {
             self.routes.entry(*ip).or_default();
         }
@@ -296,11 +269,7 @@ impl Core {
     }
 
     fn group_of(&self, ip: FailoverIp) -> Option<&GroupName> {
-        self.cfg
-            .groups
-            .iter()
-            .find(|(_, group)| group.ips.contains_key(&ip))
-            .map(|(name, _)| name)
+        self.cfg.groups.iter().find(|(_, group)| group.ips.contains_key(&ip)).map(|(name, _)| name)
     }
 
     fn group_names(&self) -> Vec<GroupName> {
@@ -312,24 +281,15 @@ impl Core {
     }
 
     fn plan_alarms(&mut self) {
-        let over: Vec<&'static str> = self
-            .raised
-            .keys()
-            .copied()
-            .filter(|code| !self.alarms.contains_key(code))
-            .collect();
+        let over: Vec<&'static str> =
+            self.raised.keys().copied().filter(|code| !self.alarms.contains_key(code)).collect();
         for code in over {
             self.raised.remove(code);
-            self.note(Note::AlarmOver {
-                code: code.to_owned(),
-            });
+            self.note(Note::AlarmOver { code: code.to_owned() });
         }
         for (code, text) in self.alarms.clone() {
             if !self.raised.contains_key(code) {
-                self.note(Note::Alarm {
-                    code: code.to_owned(),
-                    text: text.clone(),
-                });
+                self.note(Note::Alarm { code: code.to_owned(), text: text.clone() });
             }
             self.raised.insert(code, text);
         }
@@ -360,3 +320,6 @@ impl Core {
         self.at(since + LINGER);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,9 +28,7 @@ pub struct Own {
 impl Own {
     /// What the others have been told: is this node ready?
     pub fn ready(&self, group: &GroupName) -> Option<&Readiness> {
-        self.written
-            .as_ref()
-            .and_then(|record| record.ready.get(group))
+        self.written.as_ref().and_then(|record| record.ready.get(group))
     }
 
     /// Remembers an asking for a witness; returns when it was first seen.
@@ -40,10 +38,7 @@ impl Own {
             self.witness.remove(group);
             return now;
         };
-        let known = self
-            .asked
-            .get(group)
-            .filter(|known| (known.0, known.1) == (epoch, ask));
+        let known = self.asked.get(group).filter(|known| (known.0, known.1) == (epoch, ask));
         let first = known.map_or(now, |known| known.2);
         self.asked.insert(group.clone(), (epoch, ask, first));
         first
@@ -101,11 +96,7 @@ impl Core {
                 ),
             );
         }
-        let others = self
-            .peers
-            .values()
-            .filter(|peer| peer.fresh(self.now))
-            .count();
+        let others = self.peers.values().filter(|peer| peer.fresh(self.now)).count();
         let settled = self.now.since(self.started) >= Span::secs(30);
         self.at(self.started + Span::secs(30));
         if settled && others == 0 {
@@ -142,26 +133,19 @@ impl Core {
     /// Writes the own record where it is due.
     pub(super) fn plan_own(&mut self) {
         for group in self.group_names() {
-            let ready = self
-                .named_for(&group)
-                .filter(|_| self.has_group_addresses(&group));
+            let ready = self.named_for(&group).filter(|_| self.has_group_addresses(&group));
             match ready {
                 Some(ready) => _ = self.own.ready.insert(group, ready),
                 None => _ = self.own.ready.remove(&group),
             }
         }
         let record = self.own_record();
-        let same = self.own.written.as_ref().is_some_and(|was| {
-            PeerRecord {
-                counter: was.counter,
-                ..record.clone()
-            } == *was
-        });
-        let beat = if record.ready.is_empty() {
-            HEARTBEAT
-        } else {
-            READY_BEAT
-        };
+        let same = self
+            .own
+            .written
+            .as_ref()
+            .is_some_and(|was| PeerRecord { counter: was.counter, ..record.clone() } == *was);
+        let beat = if record.ready.is_empty() { HEARTBEAT } else { READY_BEAT };
         let due = match self.own.last {
             Some(last) if same => last + beat,
             Some(_) | None => self.now,
@@ -186,22 +170,14 @@ impl Core {
     }
 
     fn own_record(&self) -> PeerRecord {
-        let groups = self
-            .cfg
-            .groups
-            .keys()
-            .map(|group| (group.clone(), self.membership(group).ips));
+        let groups =
+            self.cfg.groups.keys().map(|group| (group.clone(), self.membership(group).ips));
         PeerRecord {
             host: self.me.host.clone(),
             nonce: self.me.nonce.clone(),
             counter: self.own.counter + 1,
             protocol: PROTOCOL,
-            account: self
-                .cfg
-                .account
-                .as_ref()
-                .map(ToString::to_string)
-                .unwrap_or_default(),
+            account: self.cfg.account.as_ref().map(ToString::to_string).unwrap_or_default(),
             groups: groups.collect(),
             server: self.provider.home().cloned(),
             vector: self.vector(),

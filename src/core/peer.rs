@@ -161,10 +161,7 @@ mod tests {
 
     #[test]
     fn a_repeated_record_does_not_grow_younger() {
-        let mut peer = Peer {
-            record: record(5),
-            seen: Tick(0),
-        };
+        let mut peer = Peer { record: record(5), seen: Tick(0) };
         peer.observe(record(5), Tick(20_000));
         peer.observe(record(4), Tick(21_000));
         assert_eq!(peer.seen, Tick(0));

@@ -49,8 +49,7 @@ pub struct Better {
 impl Core {
     /// This node's health vector.
     pub(super) fn vector(&self) -> Vector {
-        self.health
-            .vector(self.now, self.cfg.api_grace, self.cfg.checks)
+        self.health.vector(self.now, self.cfg.api_grace, self.cfg.checks)
     }
 
     /// Decides who the groups held here shall go to: by a planned move, or with a witness.
@@ -81,14 +80,9 @@ impl Core {
             )
         });
         let settled = self.group_routes_settled(group);
-        let fit = self
-            .peers
-            .get(&to.to)
-            .is_some_and(|peer| peer.fit(self.now));
-        let unreachable = self
-            .provider
-            .failing()
-            .is_some_and(|since| self.now.since(since) >= UNREACHABLE);
+        let fit = self.peers.get(&to.to).is_some_and(|peer| peer.fit(self.now));
+        let unreachable =
+            self.provider.failing().is_some_and(|since| self.now.since(since) >= UNREACHABLE);
         let ready = self.is_ready(group);
         if ready && let Some(since) = self.provider.failing() {
             self.at(since + UNREACHABLE);
@@ -130,10 +124,7 @@ impl Core {
                 |seen| matches!(&seen.routed, Routed::To(name) if *name == to.server.name),
             )
         });
-        let here = self
-            .provider
-            .last(ip)
-            .is_some_and(|seen| self.is_here(&seen.routed));
+        let here = self.provider.last(ip).is_some_and(|seen| self.is_here(&seen.routed));
         Some(match self.is_ready(group) {
             true => Target::To(to.server, Need::Planned),
             // Nothing is routed to a successor that fell silent, and nothing back before patience ends.
@@ -153,21 +144,14 @@ impl Core {
             .peers
             .get(&node)
             .is_some_and(|peer| self.vector().worse_by_cordon(&peer.record.vector));
-        let dwell = if cordon {
-            self.cfg.dwell_cordon
-        } else {
-            self.cfg.dwell
-        };
+        let dwell = if cordon { self.cfg.dwell_cordon } else { self.cfg.dwell };
         let now = self.now;
         let Some(lock) = self.locks.get_mut(group) else {
             return;
         };
         // The dwell time is about this node's being worse; which of the better ones is best may change.
         let since = lock.better.as_ref().map_or(now, |better| better.since);
-        lock.better = Some(Better {
-            node: node.clone(),
-            since,
-        });
+        lock.better = Some(Better { node: node.clone(), since });
         let from = (since + dwell).max(lock.move_from);
         self.at(from);
         if now < from || !self.may_move(group) {
@@ -177,12 +161,7 @@ impl Core {
             return;
         };
         let id = lock.term.as_ref().map_or(0, |term| term.renewal + 1);
-        lock.moving = Some(Move {
-            to: node,
-            server,
-            id,
-            begun: now,
-        });
+        lock.moving = Some(Move { to: node, server, id, begun: now });
     }
 
     /// Nothing under way, everything here (or the provider out of reach), and budget beyond the reserve.
@@ -192,19 +171,14 @@ impl Core {
         };
         let ips = self.group_ips(group);
         let here = ips.iter().all(|ip| {
-            self.provider
-                .since(*ip, began)
-                .is_some_and(|seen| self.is_here(&seen.routed))
+            self.provider.since(*ip, began).is_some_and(|seen| self.is_here(&seen.routed))
         });
         let Some(time) = self.ledger_time() else {
             return false;
         };
         let ledger = self.spending();
         let budget = self.budget(&ledger);
-        let allowed = ips
-            .iter()
-            .map(|ip| budget.allowed(*ip, Need::Planned, ips.len()))
-            .max();
+        let allowed = ips.iter().map(|ip| budget.allowed(*ip, Need::Planned, ips.len())).max();
         let allowed = allowed.unwrap_or_default();
         if allowed > time {
             self.at(self.now + Span(allowed.0.saturating_sub(time.0)).min(Span::secs(60)));
@@ -235,18 +209,12 @@ impl Core {
     }
 
     fn group_ips(&self, group: &GroupName) -> Vec<FailoverIp> {
-        let ips = self
-            .cfg
-            .groups
-            .get(group)
-            .map(|group| group.ips.keys().copied().collect());
+        let ips = self.cfg.groups.get(group).map(|group| group.ips.keys().copied().collect());
         ips.unwrap_or_default()
     }
 
     pub(super) fn group_routes_settled(&self, group: &GroupName) -> bool {
-        self.group_ips(group)
-            .iter()
-            .all(|ip| self.routes.get(ip).is_none_or(Route::settled))
+        self.group_ips(group).iter().all(|ip| self.routes.get(ip).is_none_or(Route::settled))
     }
 
     /// The move that this node is named the successor of, by a holder whose Lease is valid.
@@ -254,26 +222,17 @@ impl Core {
         let lock = self.locks.get(group)?;
         let record = lock.sight.sound().filter(|_| self.stopping.is_none())?;
         let until = lock.sight.expiry(self.cfg.lease.duration)?;
-        let named = record
-            .successor
-            .as_ref()
-            .filter(|named| named.to == self.cfg.node)?;
+        let named = record.successor.as_ref().filter(|named| named.to == self.cfg.node)?;
         let other = record.holder.as_ref() != Some(&self.cfg.node) && !record.handed;
         let able = self.cfg.eligible && self.health.able() && !self.differs(group);
-        (other && able && self.now < until).then_some(Readiness {
-            epoch: record.epoch,
-            id: named.id,
-        })
+        (other && able && self.now < until)
+            .then_some(Readiness { epoch: record.epoch, id: named.id })
     }
 
     /// Until when this node counts itself a ready successor.
     pub(super) fn readiness_until(&self, group: &GroupName) -> Option<Tick> {
         let named = self.named_for(group)?;
-        let until = self
-            .locks
-            .get(group)?
-            .sight
-            .expiry(self.cfg.lease.duration)?;
+        let until = self.locks.get(group)?.sight.expiry(self.cfg.lease.duration)?;
         (self.own.ready(group) == Some(&named)).then_some(until)
     }
 
@@ -281,10 +240,7 @@ impl Core {
     pub(super) fn plan_roles(&mut self) {
         let (now, nonce) = (self.now, self.me.nonce.clone());
         for lock in self.locks.values_mut() {
-            let ours = lock
-                .sight
-                .seen()
-                .is_some_and(|seen| seen.record.by.nonce == nonce);
+            let ours = lock.sight.seen().is_some_and(|seen| seen.record.by.nonce == nonce);
             if lock.term.as_ref().is_some_and(|term| now >= term.until) && !ours {
                 let Lock { term, moving, .. } = lock;
                 (*term, *moving) = (None, None);

@@ -68,10 +68,7 @@ pub struct Provider {
 impl Provider {
     /// A provider of which only the home in the state file is known.
     pub fn new(home: Option<Home>) -> Self {
-        Self {
-            home,
-            ..Self::default()
-        }
+        Self { home, ..Self::default() }
     }
 
     /// The provider's time now.
@@ -108,13 +105,10 @@ impl Provider {
     pub fn needs_a_person(&self) -> Option<&ProviderFailure> {
         let refusal = self.refusal.as_ref().map(|(failure, _)| failure);
         let failures = [self.failure.as_ref(), self.home_failure.as_ref(), refusal];
-        failures
-            .into_iter()
-            .flatten()
-            .find(|failure| match failure {
-                ProviderFailure::Auth(_) | ProviderFailure::Config(_) => true,
-                ProviderFailure::Retry { .. } | ProviderFailure::Budget { .. } => false,
-            })
+        failures.into_iter().flatten().find(|failure| match failure {
+            ProviderFailure::Auth(_) | ProviderFailure::Config(_) => true,
+            ProviderFailure::Retry { .. } | ProviderFailure::Budget { .. } => false,
+        })
     }
 
     /// A route call was refused: a failure that a person must mend stops further calls.
@@ -163,11 +157,7 @@ impl Core {
         self.take_date(date);
         let result = match result {
             Err(failure) if self.planted(Bug::UnknownIsElsewhere) => {
-                let routes = self
-                    .routes
-                    .keys()
-                    .map(|ip| (*ip, Routed::Nowhere))
-                    .collect();
+                let routes = self.routes.keys().map(|ip| (*ip, Routed::Nowhere)).collect();
                 let _ = failure;
                 Ok(Listing { routes })
             }
@@ -235,11 +225,9 @@ impl Core {
     /// Did the provider last say that any IP of the group is routed here?
     pub(super) fn routed_here(&self, group: &GroupName) -> bool {
         let ips = self.cfg.groups.get(group).map(|group| group.ips.keys());
-        ips.into_iter().flatten().any(|ip| {
-            self.provider
-                .last(*ip)
-                .is_some_and(|seen| self.is_here(&seen.routed))
-        })
+        ips.into_iter()
+            .flatten()
+            .any(|ip| self.provider.last(*ip).is_some_and(|seen| self.is_here(&seen.routed)))
     }
 
     /// An answer is needed to a question asked at or after `from`.
@@ -267,16 +255,9 @@ impl Core {
         } else if let Some(since) = self.provider.failing
             && self.now.since(since) >= Span::secs(20)
         {
-            let why = self
-                .provider
-                .failure
-                .as_ref()
-                .map_or("no answer", ProviderFailure::why)
-                .to_owned();
-            self.alarm(
-                "provider-lost",
-                format!("the provider does not answer: {why}"),
-            );
+            let why =
+                self.provider.failure.as_ref().map_or("no answer", ProviderFailure::why).to_owned();
+            self.alarm("provider-lost", format!("the provider does not answer: {why}"));
         }
         let wanted = self.provider.wanted.take().unwrap_or_default();
         let last = self.provider.last_asked;
@@ -287,26 +268,12 @@ impl Core {
             Some(last) => last + self.patience(Span::ZERO),
         };
         let answered = last.is_some_and(|last| last >= wanted);
-        let due = if wanted > Tick(0) && !answered {
-            self.now
-        } else {
-            routine
-        };
+        let due = if wanted > Tick(0) && !answered { self.now } else { routine };
         if self.stopping.is_some() {
             return;
         }
-        let stuck = self
-            .provider
-            .asking
-            .values()
-            .max()
-            .map(|asked| *asked + STUCK);
-        let free = [
-            Some(due),
-            last.map(|last| last + GAP),
-            Some(self.provider.not_before),
-            stuck,
-        ];
+        let stuck = self.provider.asking.values().max().map(|asked| *asked + STUCK);
+        let free = [Some(due), last.map(|last| last + GAP), Some(self.provider.not_before), stuck];
         let at = free.into_iter().flatten().max().unwrap_or(due);
         self.at(at);
         if self.now >= at {
@@ -325,18 +292,10 @@ impl Core {
         ];
         let cost = match self.cfg.api {
             // One list for each family, and a new access token: it lives five minutes.
-            Api::Rest => {
-                1 + families
-                    .iter()
-                    .filter(|is| self.routes.keys().any(*is))
-                    .count()
-            }
+            Api::Rest => 1 + families.iter().filter(|is| self.routes.keys().any(*is)).count(),
             Api::Soap => self.peers.len() + 2,
         };
-        let holds = self
-            .locks
-            .values()
-            .any(|lock| lock.authority(self.now).is_some());
+        let holds = self.locks.values().any(|lock| lock.authority(self.now).is_some());
         let standby = STANDBY.times(u64::try_from(cost).unwrap_or(1));
         let role = if holds {
             HOLDER

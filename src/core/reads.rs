@@ -74,12 +74,8 @@ impl Core {
                 for (key, stored) in list {
                     self.learn(&key, Some(stored), Some(sent));
                 }
-                let gone: Vec<Key> = self
-                    .slots
-                    .keys()
-                    .filter(|key| !named.contains(key))
-                    .cloned()
-                    .collect();
+                let gone: Vec<Key> =
+                    self.slots.keys().filter(|key| !named.contains(key)).cloned().collect();
                 for key in gone {
                     self.learn(&key, None, Some(sent));
                 }
@@ -191,33 +187,21 @@ impl Core {
             Key::Group(group) => {
                 #[cfg(test)]
                 if let Some(stored) = &stored {
-                    let wall = stored
-                        .doc
-                        .notes
-                        .get("wall")
-                        .and_then(|wall| wall.parse().ok());
+                    let wall = stored.doc.notes.get("wall").and_then(|wall| wall.parse().ok());
                     self.walls.insert(group.clone(), wall.unwrap_or(0));
                 }
                 self.learn_group(group, stored, sent.is_some());
             }
             Key::Ledger => self.learn_ledger(stored.as_ref(), sent.is_some()),
             Key::Node(node) => {
-                let record = stored
-                    .as_ref()
-                    .and_then(|stored| PeerRecord::parse(&stored.doc));
+                let record = stored.as_ref().and_then(|stored| PeerRecord::parse(&stored.doc));
                 let Some(record) = record else { return };
                 if *node == self.cfg.node {
                     self.learn_own(&record);
                 } else if let Some(peer) = self.peers.get_mut(node) {
                     peer.observe(record, self.now);
                 } else {
-                    self.peers.insert(
-                        node.clone(),
-                        Peer {
-                            record,
-                            seen: self.now,
-                        },
-                    );
+                    self.peers.insert(node.clone(), Peer { record, seen: self.now });
                 }
             }
         }
@@ -237,10 +221,7 @@ impl Core {
     /// Starts the reads that are due.
     pub(super) fn plan_reads(&mut self) {
         if let Some(why) = self.reads.denied.clone() {
-            self.alarm(
-                "api-denied",
-                format!("the Kubernetes API refused a request: {why}"),
-            );
+            self.alarm("api-denied", format!("the Kubernetes API refused a request: {why}"));
         }
         if let Some(text) = self.reads.clone.clone() {
             self.alarm("cloned", text);
@@ -255,10 +236,7 @@ impl Core {
             Some(_) => PROBE,
             None => READ_GAP,
         };
-        if self.due(
-            self.reads.last_list,
-            if self.reads.list_wanted { gap } else { AGE },
-        ) {
+        if self.due(self.reads.last_list, if self.reads.list_wanted { gap } else { AGE }) {
             self.reads.list_wanted = false;
             self.reads.last_list = Some(self.now);
             let ticket = self.ticket();
@@ -272,12 +250,8 @@ impl Core {
                 self.read(Key::Group(group));
             }
         }
-        let wanted: Vec<Key> = self
-            .slots
-            .iter()
-            .filter(|(_, slot)| slot.wanted)
-            .map(|(key, _)| key.clone())
-            .collect();
+        let wanted: Vec<Key> =
+            self.slots.iter().filter(|(_, slot)| slot.wanted).map(|(key, _)| key.clone()).collect();
         for key in wanted {
             self.read_when_due(key, gap);
         }
@@ -323,8 +297,7 @@ impl Core {
     /// The group that is read to learn whether the API is back: one that this node holds, else the first.
     fn probed(&self) -> Option<GroupName> {
         let held = self.locks.iter().find(|(_, lock)| lock.term.is_some());
-        held.or_else(|| self.locks.iter().next())
-            .map(|(name, _)| name.clone())
+        held.or_else(|| self.locks.iter().next()).map(|(name, _)| name.clone())
     }
 
     /// From when on the group's record is overdue; `None` where there is nothing to wait for.

@@ -95,10 +95,7 @@ impl Record {
             by,
             handed: handed && intact,
             successor: note("successor").split_once(' ').and_then(|(to, id)| {
-                Some(Succession {
-                    to: to.parse().ok()?,
-                    id: id.parse().ok()?,
-                })
+                Some(Succession { to: to.parse().ok()?, id: id.parse().ok()? })
             }),
             ask: number("ask"),
             membership: Membership {
@@ -127,10 +124,7 @@ impl Record {
             ("protocol".to_owned(), self.membership.protocol.to_string()),
         ]);
         if self.handed {
-            notes.insert(
-                "handed".to_owned(),
-                format!("{}:{}", self.by.nonce, self.epoch),
-            );
+            notes.insert("handed".to_owned(), format!("{}:{}", self.by.nonce, self.epoch));
         }
         if let Some(Succession { to, id }) = &self.successor {
             notes.insert("successor".to_owned(), format!("{to} {id}"));
@@ -178,16 +172,9 @@ mod tests {
             duration: Span::secs(10),
             epoch: Epoch(4),
             renewal: 17,
-            by: Identity {
-                host: "h".into(),
-                boot: "b".into(),
-                nonce: "n".into(),
-            },
+            by: Identity { host: "h".into(), boot: "b".into(), nonce: "n".into() },
             handed: false,
-            successor: Some(Succession {
-                to: "node-b".parse().unwrap(),
-                id: 3,
-            }),
+            successor: Some(Succession { to: "node-b".parse().unwrap(), id: 3 }),
             ask: Some(2),
             membership: Membership {
                 account: "100000".into(),
@@ -202,12 +189,7 @@ mod tests {
     fn a_record_survives_the_way_to_the_server_and_back() {
         let plain = record();
         assert_eq!(Record::parse(&plain.doc()), plain);
-        let given = Record {
-            handed: true,
-            successor: None,
-            ask: None,
-            ..record()
-        };
+        let given = Record { handed: true, successor: None, ask: None, ..record() };
         assert_eq!(Record::parse(&given.doc()), given);
     }
 
@@ -235,11 +217,7 @@ mod tests {
 
     #[test]
     fn a_mark_of_another_term_gives_nothing_away() {
-        let mut doc = Record {
-            handed: true,
-            ..record()
-        }
-        .doc();
+        let mut doc = Record { handed: true, ..record() }.doc();
         doc.notes.insert("handed".into(), "n:3".into());
         let parsed = Record::parse(&doc);
         assert!(!parsed.handed && !parsed.intact);

@@ -62,28 +62,13 @@ enum Stage {
     /// The intent is being written.
     Intending { call: Under, since: Tick },
     /// The intent is in the ledger; the Lease is being renewed.
-    Renewing {
-        call: Under,
-        not_after: Tick,
-        answered: Tick,
-    },
+    Renewing { call: Under, not_after: Tick, answered: Tick },
     /// The call was given to the adapter.
     Calling { call: Under, ticket: Ticket },
     /// The provider took it; its task is polled.
-    Following {
-        call: Under,
-        task: TaskId,
-        since: Tick,
-        poll: Tick,
-        asked: Option<Ticket>,
-    },
+    Following { call: Under, task: TaskId, since: Tick, poll: Tick, asked: Option<Ticket> },
     /// The call is over; the list is read until it shows the route, at the longest until then.
-    Verifying {
-        call: Under,
-        since: Tick,
-        until: Tick,
-        otherwise: Ending,
-    },
+    Verifying { call: Under, since: Tick, until: Tick, otherwise: Ending },
 }
 
 /// One IP's route.
@@ -138,33 +123,20 @@ impl Core {
             let Some(group) = self.group_of(ip).cloned() else {
                 continue;
             };
-            let stage = self
-                .routes
-                .get(&ip)
-                .map(|route| route.stage.clone())
-                .unwrap_or_default();
+            let stage = self.routes.get(&ip).map(|route| route.stage.clone()).unwrap_or_default();
             let next = match stage {
                 Stage::Settled => self.settled(ip, &group),
                 Stage::Intending { call, since } => self.intending(ip, &group, call, since),
-                Stage::Renewing {
-                    call,
-                    not_after,
-                    answered,
-                } => self.renewing(ip, &group, call, not_after, answered),
+                Stage::Renewing { call, not_after, answered } => {
+                    self.renewing(ip, &group, call, not_after, answered)
+                }
                 stage @ Stage::Calling { .. } => stage,
-                Stage::Following {
-                    call,
-                    task,
-                    since,
-                    poll,
-                    asked,
-                } => self.following(ip, call, task, since, poll, asked),
-                Stage::Verifying {
-                    call,
-                    since,
-                    until,
-                    otherwise,
-                } => self.verifying(ip, call, since, until, otherwise),
+                Stage::Following { call, task, since, poll, asked } => {
+                    self.following(ip, call, task, since, poll, asked)
+                }
+                Stage::Verifying { call, since, until, otherwise } => {
+                    self.verifying(ip, call, since, until, otherwise)
+                }
             };
             if let Some(route) = self.routes.get_mut(&ip) {
                 route.stage = next;
@@ -179,9 +151,7 @@ impl Core {
         if self.stopping.is_some() || self.handing_over(group) {
             return self.idle(ip);
         }
-        let from = term
-            .began
-            .max(self.routes.get(&ip).map_or(Tick(0), |route| route.ended));
+        let from = term.began.max(self.routes.get(&ip).map_or(Tick(0), |route| route.ended));
         let Some(seen) = self.provider.since(ip, from).cloned() else {
             self.need_observation(from);
             return Stage::Settled;
@@ -207,16 +177,9 @@ impl Core {
         }
         match self.intend(term.epoch, ip, &to.name, INTENT_GOOD + CALL_TIMEOUT) {
             Some(id) => {
-                let call = Under {
-                    id,
-                    epoch: term.epoch,
-                    to,
-                };
+                let call = Under { id, epoch: term.epoch, to };
                 self.at(self.now + INTENT_GOOD);
-                Stage::Intending {
-                    call,
-                    since: self.now,
-                }
+                Stage::Intending { call, since: self.now }
             }
             None => Stage::Settled,
         }
@@ -239,10 +202,8 @@ impl Core {
             .ledger()
             .calls()
             .any(|call| call.ip == ip && call.settles(SETTLE).is_some_and(|end| end > time));
-        let old = self
-            .provider
-            .last(ip)
-            .is_none_or(|seen| self.now.since(seen.asked) >= Span::secs(5));
+        let old =
+            self.provider.last(ip).is_none_or(|seen| self.now.since(seen.asked) >= Span::secs(5));
         if unsettled && old {
             self.need_observation(self.now);
         } else if unsettled {
@@ -271,17 +232,10 @@ impl Core {
             Routed::Nowhere => true,
             Routed::To(name) => self.peers.values().any(|peer| {
                 !peer.fresh(self.now)
-                    && peer
-                        .record
-                        .server
-                        .as_ref()
-                        .is_some_and(|at| at.name == *name)
+                    && peer.record.server.as_ref().is_some_and(|at| at.name == *name)
             }),
         };
-        let drifted = self
-            .routes
-            .get(&ip)
-            .is_some_and(|route| route.here_in == Some(epoch));
+        let drifted = self.routes.get(&ip).is_some_and(|route| route.here_in == Some(epoch));
         if !drifted {
             return Target::To(home, Need::Urgent);
         }
@@ -291,16 +245,10 @@ impl Core {
         };
         let text = format!("{ip} was routed {to} by somebody else");
         if self.cfg.drift == Drift::Report {
-            self.alarm(
-                "drift",
-                format!("{text}; drift = \"report\" leaves it there"),
-            );
+            self.alarm("drift", format!("{text}; drift = \"report\" leaves it there"));
             return Target::Any;
         }
-        self.alarm(
-            "drift",
-            format!("{text}; it is routed back as the budget allows"),
-        );
+        self.alarm("drift", format!("{text}; it is routed back as the budget allows"));
         // The list may flap after a call: only a second look makes it a drift.
         let now = self.now;
         let Some(route) = self.routes.get_mut(&ip) else {
@@ -319,10 +267,7 @@ impl Core {
 
     /// Everything but the lock that a call needs: address, settled calls, a ledger, budget, back-off.
     fn may_call(&mut self, ip: FailoverIp, group: &GroupName, to: &Server, need: Need) -> bool {
-        let here = self
-            .provider
-            .home()
-            .is_some_and(|home| home.name == to.name);
+        let here = self.provider.home().is_some_and(|home| home.name == to.name);
         if here && !self.has_addresses(ip) {
             return false;
         }
@@ -340,20 +285,12 @@ impl Core {
         };
         let ledger = self.spending();
         // A call to the same server that may still take effect is not repeated blindly.
-        let settles = ledger
-            .calls()
-            .filter(|call| call.ip == ip && call.to == to.name);
-        let settles = settles
-            .filter_map(|call| call.settles(SETTLE))
-            .max()
-            .unwrap_or_default();
+        let settles = ledger.calls().filter(|call| call.ip == ip && call.to == to.name);
+        let settles = settles.filter_map(|call| call.settles(SETTLE)).max().unwrap_or_default();
         if settles > time {
             let look = self.now + Span::secs(2);
             self.at(look);
-            if self
-                .provider
-                .last(ip)
-                .is_none_or(|seen| self.now.since(seen.asked) >= Span::secs(2))
+            if self.provider.last(ip).is_none_or(|seen| self.now.since(seen.asked) >= Span::secs(2))
             {
                 self.need_observation(self.now);
             }
@@ -361,9 +298,7 @@ impl Core {
         }
         let budget = self.budget(&ledger);
         let waiting = self.book_wanted(ip);
-        let allowed = budget
-            .allowed(ip, need, 1 + waiting)
-            .max(budget.backed_off(ip, &to.name));
+        let allowed = budget.allowed(ip, need, 1 + waiting).max(budget.backed_off(ip, &to.name));
         let wait = allowed > time;
         if let Some(route) = self.routes.get_mut(&ip) {
             route.wants_ledger = false;
@@ -396,10 +331,8 @@ impl Core {
         };
         let not_after = (written.sent + INTENT_GOOD).min(seen.asked + OBSERVATION_GOOD);
         if let Some(lock) = self.locks.get_mut(group) {
-            lock.renew_from = Some(
-                lock.renew_from
-                    .map_or(written.answered, |at| at.max(written.answered)),
-            );
+            lock.renew_from =
+                Some(lock.renew_from.map_or(written.answered, |at| at.max(written.answered)));
         }
         self.renewing(ip, group, call, not_after, written.answered)
     }
@@ -420,11 +353,7 @@ impl Core {
         };
         if term.sent < answered {
             self.at(not_after);
-            return Stage::Renewing {
-                call,
-                not_after,
-                answered,
-            };
+            return Stage::Renewing { call, not_after, answered };
         }
         // A newer answer may have come while the intent was written.
         let there = self
@@ -449,15 +378,10 @@ impl Core {
 
     /// Is the call still this term's, and towards where the IP shall go?
     fn still_wanted(&self, group: &GroupName, call: &Under) -> bool {
-        let term = self
-            .authority(group)
-            .is_some_and(|term| term.epoch == call.epoch);
+        let term = self.authority(group).is_some_and(|term| term.epoch == call.epoch);
         let target = match self.locks.get(group).and_then(|lock| lock.moving.as_ref()) {
             Some(to) => to.server.name == call.to.name && self.is_ready(group),
-            None => self
-                .provider
-                .home()
-                .is_some_and(|home| home.name == call.to.name),
+            None => self.provider.home().is_some_and(|home| home.name == call.to.name),
         };
         term && target && self.stopping.is_none() && !self.handing_over(group)
     }
@@ -476,21 +400,17 @@ impl Core {
         date: Option<ProviderTime>,
     ) {
         self.take_date(date);
-        let under = self
-            .routes
-            .iter()
-            .find_map(|(ip, route)| match &route.stage {
-                Stage::Calling {
-                    call,
-                    ticket: awaited,
-                } if *awaited == ticket => Some((*ip, call.clone())),
-                Stage::Calling { .. }
-                | Stage::Settled
-                | Stage::Intending { .. }
-                | Stage::Renewing { .. }
-                | Stage::Following { .. }
-                | Stage::Verifying { .. } => None,
-            });
+        let under = self.routes.iter().find_map(|(ip, route)| match &route.stage {
+            Stage::Calling { call, ticket: awaited } if *awaited == ticket => {
+                Some((*ip, call.clone()))
+            }
+            Stage::Calling { .. }
+            | Stage::Settled
+            | Stage::Intending { .. }
+            | Stage::Renewing { .. }
+            | Stage::Following { .. }
+            | Stage::Verifying { .. } => None,
+        });
         let Some((ip, call)) = under else { return };
         let now = self.now;
         let ended = started.map_or(now, |at| now.max(at));
@@ -557,13 +477,7 @@ impl Core {
         self.at(since + TASK_DEADLINE);
         if asked.is_some() || self.now < poll {
             self.at(poll);
-            return Stage::Following {
-                call,
-                task,
-                since,
-                poll,
-                asked,
-            };
+            return Stage::Following { call, task, since, poll, asked };
         }
         // netcup's tasks take 0.3 to 0.8 s: look closely at first.
         let pause = match self.now.since(since) {
@@ -571,34 +485,19 @@ impl Core {
             _ => Span::secs(2),
         };
         let ticket = self.ticket();
-        self.emit(Action::ReadTask {
-            ticket,
-            task: task.clone(),
-        });
+        self.emit(Action::ReadTask { ticket, task: task.clone() });
         if self.now.since(since) > Span::secs(3) {
             self.need_observation(self.now);
         }
         self.at(self.now + pause);
-        Stage::Following {
-            call,
-            task,
-            since,
-            poll: self.now + pause,
-            asked: Some(ticket),
-        }
+        Stage::Following { call, task, since, poll: self.now + pause, asked: Some(ticket) }
     }
 
     /// How far the task is.
     pub(super) fn take_task(&mut self, ticket: Ticket, result: Result<TaskState, ProviderFailure>) {
         let now = self.now;
         for (ip, route) in self.routes.clone() {
-            let Stage::Following {
-                call,
-                task,
-                since,
-                poll,
-                asked: Some(awaited),
-            } = route.stage
+            let Stage::Following { call, task, since, poll, asked: Some(awaited) } = route.stage
             else {
                 continue;
             };
@@ -606,13 +505,9 @@ impl Core {
                 continue;
             }
             let stage = match result {
-                Ok(TaskState::Running) | Err(_) => Stage::Following {
-                    call,
-                    task,
-                    since,
-                    poll,
-                    asked: None,
-                },
+                Ok(TaskState::Running) | Err(_) => {
+                    Stage::Following { call, task, since, poll, asked: None }
+                }
                 Ok(TaskState::Done) => Stage::Verifying {
                     call,
                     since: now,
@@ -649,10 +544,7 @@ impl Core {
         if self.now >= until && self.provider.since(ip, until).is_some() {
             return self.failed_call(ip, call, otherwise);
         }
-        let last = self
-            .provider
-            .last(ip)
-            .map_or(since, |seen| seen.asked.max(since));
+        let last = self.provider.last(ip).map_or(since, |seen| seen.asked.max(since));
         let pause = match self.now.since(since) {
             early if early < Span::secs(3) => Span::millis(500),
             _ => Span::secs(2),
@@ -663,12 +555,7 @@ impl Core {
         if self.now >= next {
             self.need_observation(self.now.max(since));
         }
-        Stage::Verifying {
-            call,
-            since,
-            until,
-            otherwise,
-        }
+        Stage::Verifying { call, since, until, otherwise }
     }
 
     /// Does an answer that was asked for after the call ended show the route?
@@ -698,9 +585,7 @@ impl Core {
     /// Intents for other IPs that are not in the ledger yet count as spent, too.
     fn book_wanted(&self, ip: FailoverIp) -> usize {
         let others = self.routes.iter().filter(|(other, _)| **other != ip);
-        others
-            .filter(|(_, route)| matches!(route.stage, Stage::Intending { .. }))
-            .count()
+        others.filter(|(_, route)| matches!(route.stage, Stage::Intending { .. })).count()
     }
 
     /// When the latest call of this node for the group may still arrive; calls of others do not count.
@@ -710,10 +595,7 @@ impl Core {
         };
         let mine = |call: &&Call| call.node == self.cfg.node && call.group == *group;
         let calling = self.cfg.groups.get(group).is_some_and(|group| {
-            group
-                .ips
-                .keys()
-                .any(|ip| self.routes.get(ip).is_some_and(Route::calling))
+            group.ips.keys().any(|ip| self.routes.get(ip).is_some_and(Route::calling))
         });
         !calling
             && self

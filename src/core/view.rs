@@ -33,7 +33,7 @@ pub enum View {
         since: Tick,
     },
     /// There is one.
-    Seen(Seen),
+    Seen(Box<Seen>),
 }
 
 /// What an observation did.
@@ -60,10 +60,7 @@ pub struct Sight {
 impl Sight {
     /// Nothing is seen yet, and only the highest epoch is known.
     pub fn new(highest: Epoch) -> Self {
-        Self {
-            highest,
-            ..Self::default()
-        }
+        Self { highest, ..Self::default() }
     }
 
     /// Takes in what a quorum read (`quorum`) or the watch showed.
@@ -94,11 +91,7 @@ impl Sight {
         if sound {
             self.newest = record.order();
         }
-        self.view = View::Seen(Seen {
-            record,
-            since: now,
-            sound,
-        });
+        self.view = View::Seen(Box::new(Seen { record, since: now, sound }));
         News::Changed
     }
 
@@ -106,11 +99,7 @@ impl Sight {
     pub fn wrote(&mut self, record: Record, now: Tick) {
         self.highest = self.highest.max(record.epoch);
         self.newest = self.newest.max(record.order());
-        self.view = View::Seen(Seen {
-            record,
-            since: now,
-            sound: true,
-        });
+        self.view = View::Seen(Box::new(Seen { record, since: now, sound: true }));
     }
 
     /// When the record (or its absence) has been waited out; `None` before the first read.
@@ -118,16 +107,10 @@ impl Sight {
         match &self.view {
             View::Unread => None,
             View::Missing { since } => Some(*since + configured),
-            View::Seen(Seen {
-                record,
-                since,
-                sound: true,
-            }) => Some(*since + record.duration),
-            View::Seen(Seen {
-                record,
-                since,
-                sound: false,
-            }) => Some(*since + record.duration.max(configured).min(LONGEST)),
+            View::Seen(seen) if seen.sound => Some(seen.since + seen.record.duration),
+            View::Seen(seen) => {
+                Some(seen.since + seen.record.duration.max(configured).min(LONGEST))
+            }
         }
     }
 
@@ -141,9 +124,7 @@ impl Sight {
 
     /// The record, if it can be believed.
     pub fn sound(&self) -> Option<&Record> {
-        self.seen()
-            .filter(|seen| seen.sound)
-            .map(|seen| &seen.record)
+        self.seen().filter(|seen| seen.sound).map(|seen| &seen.record)
     }
 }
 
@@ -161,27 +142,16 @@ mod tests {
             duration: Span::secs(10),
             epoch: Epoch(epoch),
             renewal,
-            by: Identity {
-                host: "h".into(),
-                boot: "b".into(),
-                nonce: "n".into(),
-            },
+            by: Identity { host: "h".into(), boot: "b".into(), nonce: "n".into() },
             handed: false,
             successor: None,
             ask: None,
-            membership: Membership {
-                account: "1".into(),
-                ips: "i".into(),
-                protocol: PROTOCOL,
-            },
+            membership: Membership { account: "1".into(), ips: "i".into(), protocol: PROTOCOL },
             intact: true,
         };
         let mut doc = record.doc();
         edit(&mut doc);
-        Stored {
-            version: ResourceVersion("7".into()),
-            doc,
-        }
+        Stored { version: ResourceVersion("7".into()), doc }
     }
 
     const CONFIGURED: Span = Span::secs(12);
@@ -189,23 +159,11 @@ mod tests {
     #[test]
     fn the_clock_restarts_only_on_a_newer_record() {
         let mut sight = Sight::default();
-        assert_eq!(
-            sight.observe(Some(&stored(3, 5, |_| ())), true, Tick(0)),
-            News::Changed
-        );
-        assert_eq!(
-            sight.observe(Some(&stored(3, 5, |_| ())), true, Tick(4000)),
-            News::Same
-        );
-        assert_eq!(
-            sight.observe(Some(&stored(3, 4, |_| ())), false, Tick(5000)),
-            News::Same
-        );
+        assert_eq!(sight.observe(Some(&stored(3, 5, |_| ())), true, Tick(0)), News::Changed);
+        assert_eq!(sight.observe(Some(&stored(3, 5, |_| ())), true, Tick(4000)), News::Same);
+        assert_eq!(sight.observe(Some(&stored(3, 4, |_| ())), false, Tick(5000)), News::Same);
         assert_eq!(sight.expiry(CONFIGURED), Some(Tick(10_000)));
-        assert_eq!(
-            sight.observe(Some(&stored(3, 6, |_| ())), false, Tick(6000)),
-            News::Changed
-        );
+        assert_eq!(sight.observe(Some(&stored(3, 6, |_| ())), false, Tick(6000)), News::Changed);
         assert_eq!(sight.expiry(CONFIGURED), Some(Tick(16_000)));
     }
 
@@ -213,10 +171,7 @@ mod tests {
     fn an_older_record_from_a_read_is_believed_and_waited_out() {
         let mut sight = Sight::default();
         sight.observe(Some(&stored(3, 5, |_| ())), true, Tick(0));
-        assert_eq!(
-            sight.observe(Some(&stored(2, 9, |_| ())), true, Tick(1000)),
-            News::Changed
-        );
+        assert_eq!(sight.observe(Some(&stored(2, 9, |_| ())), true, Tick(1000)), News::Changed);
         assert_eq!(sight.expiry(CONFIGURED), Some(Tick(13_000)));
         assert_eq!(sight.highest, Epoch(3));
     }
@@ -226,14 +181,8 @@ mod tests {
         let mut sight = Sight::default();
         let emptied = stored(3, 5, |doc| doc.holder = None);
         sight.observe(Some(&stored(3, 5, |_| ())), true, Tick(0));
-        assert_eq!(
-            sight.observe(Some(&emptied), false, Tick(1000)),
-            News::Doubt
-        );
-        assert_eq!(
-            sight.observe(Some(&emptied), true, Tick(1100)),
-            News::Changed
-        );
+        assert_eq!(sight.observe(Some(&emptied), false, Tick(1000)), News::Doubt);
+        assert_eq!(sight.observe(Some(&emptied), true, Tick(1100)), News::Changed);
         assert_eq!(sight.expiry(CONFIGURED), Some(Tick(13_100)));
         let huge = stored(3, 5, |doc| doc.duration = Some(86_400));
         sight.observe(Some(&huge), true, Tick(2000));

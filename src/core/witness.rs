@@ -33,11 +33,7 @@ impl Core {
         let Some(term) = self.authority(group).cloned() else {
             return;
         };
-        let good = self
-            .provider
-            .good_at
-            .unwrap_or(self.started)
-            .max(term.began);
+        let good = self.provider.good_at.unwrap_or(self.started).max(term.began);
         let silent = self.provider.failing().is_some() && self.now.since(good) >= SILENCE;
         if self.provider.failing().is_some() {
             self.at(good + SILENCE);
@@ -84,10 +80,7 @@ impl Core {
             });
             peer.fit(self.now) && record.membership(group) == mine && (gone || blind)
         });
-        witnesses
-            .map(|(name, _)| name)
-            .min_by_key(|name| self.fitness(group, name, &held))
-            .cloned()
+        witnesses.map(|(name, _)| name).min_by_key(|name| self.fitness(group, name, &held)).cloned()
     }
 
     /// Answers the holders that ask for a witness.
@@ -96,17 +89,9 @@ impl Core {
             let Some(lock) = self.locks.get(&group) else {
                 continue;
             };
-            let asked = lock
-                .sight
-                .seen()
-                .filter(|seen| seen.sound)
-                .and_then(|seen| {
-                    Some((
-                        seen.record.epoch,
-                        seen.record.ask?,
-                        seen.record.by.nonce.clone(),
-                    ))
-                });
+            let asked = lock.sight.seen().filter(|seen| seen.sound).and_then(|seen| {
+                Some((seen.record.epoch, seen.record.ask?, seen.record.by.nonce.clone()))
+            });
             let Some((epoch, ask, by)) = asked else {
                 self.own.asked(&group, None, self.now);
                 continue;
