@@ -28,6 +28,7 @@ struct World {
     effects: BTreeMap<(u64, u64), (FailoverIp, ServerName)>,
     verbose: bool,
     lost: u64,
+    cordon: Option<usize>,
 }
 struct Node {
     core: Option<Core>,
@@ -112,6 +113,7 @@ impl World {
             effects: BTreeMap::new(),
             verbose: true,
             lost: 0,
+            cordon: None,
         }
     }
     fn rnd(&mut self, n: u64) -> u64 {
@@ -335,7 +337,7 @@ impl World {
             }
             Action::ReadNode { ticket } => {
                 if !late {
-                    self.push(5, i, Event::Node { ticket, result: Ok(Some(NodeFacts::default())) })
+                    self.push(5, i, Event::Node { ticket, result: Ok(Some(NodeFacts { cordoned: self.cordon == Some(i), ..NodeFacts::default() })) })
                 }
             }
             _ => {}
@@ -475,4 +477,38 @@ fn first_start_and_death() {
     w.run(60_000);
     println!("=== calls {:?} lost {}", w.calls, w.lost);
     assert_eq!((w.calls.len(), w.lost), (2, 0));
+}
+
+#[test]
+fn cordon() {
+    let mut w = World::new(3);
+    for i in 0..3 { w.boot(i); }
+    w.run(60_000);
+    let holder = w.calls[0].1; w.lost = 0; let t = w.now;
+    w.run(100);
+    println!("=== cordon at {t}");
+    w.cordon = Some(holder);
+    w.push(0, holder, Event::NodeWatched(NodeFacts { cordoned: true, ..NodeFacts::default() }));
+    w.run(28_000);
+    println!("=== calls {:?} lost {}", w.calls, w.lost);
+    println!("=== provider gone for the holder");
+    let holder = w.calls[1].1;
+    w.nodes[holder].provider = false;
+    w.routes.insert(ip(), Routed::To("v77".parse().unwrap()));
+    w.run(60_000);
+    println!("=== calls {:?} lost {}", w.calls, w.lost);
+    println!("=== drift");
+    for n in &mut w.nodes { n.provider = true; }
+    w.run(30_000);
+    w.lost = 0;
+    w.routes.insert(ip(), Routed::To("v77".parse().unwrap()));
+    w.run(60_000);
+    println!("=== calls {:?} lost {}", w.calls, w.lost);
+    println!("=== ledger deleted");
+    w.store.remove(&Key::Ledger);
+    w.run(20_000);
+    w.store.clear();
+    w.lost = 0;
+    w.run(60_000);
+    println!("=== calls {:?} lost {}", w.calls, w.lost);
 }
