@@ -200,14 +200,13 @@ impl Client {
         if timeout == Span::ZERO {
             return Err(fail(&"no time left to ask"));
         }
-        let mut response =
-            self.run(request, timeout, gate.cloned())
-                .map_err(|error| match error {
-                    ureq::Error::Timeout(part) => {
-                        fail(&format!("no answer in time ({part} timeout)"))
-                    }
-                    error => fail(&error),
-                })?;
+        let sent = self.run(request, timeout, gate.cloned());
+        let mut response = sent.map_err(|error| {
+            if let ureq::Error::Timeout(part) = error {
+                return fail(&format!("no answer in time ({part} timeout)"));
+            }
+            fail(&error)
+        })?;
 
         let header = |name: &str| response.headers().get(name)?.to_str().ok();
         let date = header("date").and_then(date::http);

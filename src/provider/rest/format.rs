@@ -192,13 +192,13 @@ fn json(body: &[u8]) -> Result<Value, String> {
 
 /// The bare array of the specification, or one in `data` or `items`, which has been seen.
 fn list(body: &[u8]) -> Result<Vec<Value>, String> {
-    let inner = match json(body)? {
-        Value::Object(mut object) => ["data", "items"]
-            .into_iter()
-            .find_map(|name| object.remove(name)),
-        bare => Some(bare),
-    };
-    if let Some(Value::Array(entries)) = inner {
+    let mut value = json(body)?;
+    let wrapped = value.as_object_mut().and_then(|object| {
+        let mut names = ["data", "items"].into_iter();
+        names.find_map(|name| object.remove(name))
+    });
+
+    if let Value::Array(entries) = wrapped.unwrap_or(value) {
         return Ok(entries);
     }
     Err("an answer that is no list".to_owned())
