@@ -2,6 +2,8 @@
 //!
 //! Reading makes nothing of the content: what somebody edited by hand reaches the core as it is.
 //! Writing replaces the whole object, so whatever others put on it is kept from the last time it was seen.
+//! The uid is among it: an API server creates a Lease anew where a replace names one that was deleted, whatever
+//! its resourceVersion, and only the uid stops that (Lease strategy `AllowCreateOnUpdate`; measured with 1.36).
 
 use std::collections::BTreeMap;
 
@@ -116,6 +118,9 @@ impl Strangers {
 
     /// The object to write over `version`, or to create where that is `None`.
     ///
+    /// An object that was never seen, or was last seen deleted, is not written over: without its uid
+    /// the write could bring it into being.
+    ///
     /// `wall` is in seconds since 1970, for the two times that people read.
     pub fn compose(
         &self,
@@ -131,7 +136,12 @@ impl Strangers {
                 "{name} is not written: no resourceVersion to write over"
             )));
         }
-        let mut lease = version.map_or_else(Lease::default, |version| self.last(name, version));
+        let mut lease = match version {
+            None => Lease::default(),
+            Some(version) => self
+                .last(name, version)
+                .ok_or_else(|| Error::Deleted(name.to_owned()))?,
+        };
         lease.metadata.name = Some(name.to_owned());
         lease.metadata.resource_version = version.map(|version| version.0.clone());
 
@@ -164,15 +174,10 @@ impl Strangers {
     }
 
     /// What is known of the object at this version, else of the version seen last.
-    fn last(&self, name: &str, version: &ResourceVersion) -> Lease {
-        let Some(seen) = self.seen.get(name) else {
-            return Lease::default();
-        };
+    fn last(&self, name: &str, version: &ResourceVersion) -> Option<Lease> {
+        let seen = self.seen.get(name)?;
         let exact = seen.iter().find(|(other, _)| other == version);
-        exact
-            .or(seen.last())
-            .map(|(_, lease)| lease.clone())
-            .unwrap_or_default()
+        exact.or(seen.last()).map(|(_, lease)| lease.clone())
     }
 }
 
@@ -191,6 +196,7 @@ fn foreign_part(lease: &Lease) -> Lease {
         metadata: ObjectMeta {
             annotations: Some(annotations).filter(|all| !all.is_empty()),
             labels: meta.labels.clone(),
+            uid: meta.uid.clone(),
             finalizers: meta.finalizers.clone(),
             owner_references: meta.owner_references.clone(),
             ..ObjectMeta::default()
@@ -311,7 +317,8 @@ mod tests {
         assert_eq!(labels.get("app.kubernetes.io/managed-by").unwrap(), "foip");
         assert_eq!(labels.get(KIND).unwrap(), "group");
         assert_eq!(lease.metadata.owner_references.as_ref().unwrap().len(), 1);
-        assert!(lease.metadata.managed_fields.is_none() && lease.metadata.uid.is_none());
+        assert!(lease.metadata.managed_fields.is_none());
+        assert_eq!(lease.metadata.uid.as_deref(), Some("u"));
         let spec = lease.spec.as_ref().unwrap();
         assert_eq!(spec.strategy.as_deref(), Some("OldestEmulationVersion"));
     }
@@ -348,13 +355,16 @@ mod tests {
         let lease = put(&strangers, "8", &Doc::default());
         assert_eq!(lease.metadata.labels.unwrap().get("team").unwrap(), "edge");
         strangers.forget("foip-default");
-        let lease = put(&strangers, "8", &Doc::default());
-        assert!(!lease.metadata.labels.unwrap().contains_key("team"));
+        let version = over("8");
+        let doc = Doc::default();
+        let made = strangers.compose(&group(), "foip-default", version.as_ref(), &doc, 0);
+        assert_eq!(made, Err(Error::Deleted("foip-default".into())));
     }
 
     #[test]
     fn numbers_that_do_not_fit_are_refused() {
-        let strangers = Strangers::default();
+        let mut strangers = Strangers::default();
+        strangers.note(&seen("7"));
         let most = i64::from(i32::MAX);
         for (duration, transitions) in [
             (Some(0), None),
