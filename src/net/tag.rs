@@ -7,7 +7,8 @@
 //! | `IFA_LABEL` (IPv4) | `<interface>:foip`, where that fits | all; for people and for dhclient's flush, never judged |
 //!
 //! Kernels before 5.18 drop `IFA_PROTO` without an error, and vendors port it back, so no version is asked: once any
-//! address of a family was seen with the attribute (the kernel puts it on its own ones), only that attribute counts there.
+//! address of the host was seen with the attribute (the kernel puts it on ::1 and on link-local ones itself, and one
+//! commit brought it to both families), only that attribute counts.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -38,7 +39,7 @@ pub enum TagUse {
 #[derive(Clone, Debug, Default)]
 pub struct Tag {
     tags: TagUse,
-    keeps: Arc<[AtomicBool; 2]>,
+    keeps: Arc<AtomicBool>,
 }
 
 impl Tag {
@@ -58,13 +59,13 @@ impl Tag {
     /// Learns from any address of the host whether this kernel keeps `IFA_PROTO`.
     pub fn learn(&self, row: &AddressRow) {
         if self.tags == TagUse::Both && row.protocol.is_some() {
-            self.keeps[usize::from(row.host.is_ipv6())].store(true, Ordering::Relaxed);
+            self.keeps.store(true, Ordering::Relaxed);
         }
     }
 
     /// Did foip put this address there? A single address (/32, /128) with the tag that this kernel keeps.
     pub fn owns(&self, row: &AddressRow) -> bool {
-        let kept = self.keeps[usize::from(row.host.is_ipv6())].load(Ordering::Relaxed);
+        let kept = self.keeps.load(Ordering::Relaxed);
         let tagged = match row.protocol.filter(|_| self.tags == TagUse::Both) {
             Some(protocol) => protocol == PROTOCOL,
             None if kept => false,
@@ -111,24 +112,20 @@ mod tests {
     }
 
     #[test]
-    fn the_second_tag_counts_until_the_family_was_seen_with_the_first() {
+    fn the_second_tag_counts_until_any_address_was_seen_with_the_first() {
         let tag = Tag::default();
         let clone = tag.clone();
-        let copied = |host| row(host, None, Some(PRIORITY));
-        assert!(tag.owns(&copied("203.0.113.63")));
-        clone.learn(&row("127.0.0.1", Some(1), None));
-        assert!(!tag.owns(&copied("203.0.113.63")));
-        assert!(
-            tag.owns(&copied("2001:db8::1")),
-            "the other family is not known yet"
-        );
+        let copied = row("203.0.113.63", None, Some(PRIORITY));
+        assert!(tag.owns(&copied));
         assert!(!tag.owns(&row("203.0.113.63", None, Some(PRIORITY + 1))));
+        clone.learn(&row("::1", Some(1), None));
+        assert!(!tag.owns(&copied));
     }
 
     #[test]
     fn a_kernel_without_the_first_tag_is_served_by_the_second() {
         let tag = Tag::new(TagUse::SecondOnly);
-        tag.learn(&row("127.0.0.1", Some(1), None));
+        tag.learn(&row("::1", Some(1), None));
         assert!(tag.owns(&row("203.0.113.63", Some(9), Some(PRIORITY))));
         assert!(!tag.owns(&row("203.0.113.63", Some(PROTOCOL), None)));
     }

@@ -199,7 +199,7 @@ fn a_copied_second_tag_does_not_make_an_address_ours_where_the_first_is_kept() {
         return;
     };
     let nic = net.nic();
-    // The kernel tags 127.0.0.1 and link-local addresses itself.
+    // The kernel tags ::1 itself.
     net.near("link set lo up");
     net.near(&format!("addr add {V4}/32 dev eth0 metric 1718577520"));
     net.near(&format!(
