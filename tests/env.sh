@@ -1,4 +1,5 @@
 # shellcheck shell=bash
+# shellcheck disable=SC2034 # used by those that source it
 # Where things are: sourced by the scripts here and in packaging/.
 
 # The clone, and the folder outside of it for what is slow to make.
