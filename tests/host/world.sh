@@ -1,20 +1,25 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2154 # used by those that source it, and set by env.sh
-# The world of tests/host/run: a Debian host in a container, a router, a client and the provider, in network
-# namespaces of their own. Sourced after env.sh.
+# The world of tests/host/run, in network namespaces of its own: three hosts, of which node-a boots in a container,
+# a router whose routes follow the provider, and a client. Sourced after env.sh.
 #
-#     client .2 ── router ── host .11         192.0.2.0/25, 198.51.100.0/24
-#                    └────── provider .130    192.0.2.128/25
+#     node-a .11   node-b .12   node-c .13        198.51.100.0/24
+#        └────────────┼────────────┘
+#                  router .1
+#              ┌──────┴───────┐
+#         client .2        provider .130           192.0.2.0/25, 192.0.2.128/25
 #
 # Documentation addresses, which exist in these namespaces only.
 
 failover=203.0.113.63
-host_address=198.51.100.11
-host_mac=02:00:00:ea:83:0a
+nodes=(node-a node-b node-c)
+declare -A address=([node-a]=198.51.100.11 [node-b]=198.51.100.12 [node-c]=198.51.100.13)
+declare -A mac=([node-a]=02:00:00:ea:83:0a [node-b]=02:00:00:ea:83:0b [node-c]=02:00:00:ea:83:0c)
+declare -A server=([node-a]=v2202600000000003 [node-b]=v2202600000000004 [node-c]=v2202600000000005)
 provider_address=192.0.2.130
 
 name=foip$$
-host=$name-host router=$name-router client=$name-client provider=$name-provider
+router=$name-router client=$name-client provider=$name-provider
 work=          # this run's folder
 debian=        # the container's root folder
 container=     # process id of its systemd, as seen from here
@@ -45,7 +50,7 @@ remove() {
     local pid space
     pid=$(cat "$1/container" 2>/dev/null) || pid=
     # A number may long belong to somebody else: it is the container only if it has its namespace.
-    if [[ -n $pid && $(ip netns identify "$pid" 2>/dev/null) == "$2-host" ]]; then
+    if [[ -n $pid && $(ip netns identify "$pid" 2>/dev/null) == "$2-node-a" ]]; then
         kill -KILL "$pid"
         sleep 0.2
     fi
@@ -89,25 +94,32 @@ background() {
 
 # world_network: the namespaces and their links.
 world_network() {
-    local space
-    for space in "$host" "$router" "$client" "$provider"; do
+    local node space
+    for space in "$router" "$client" "$provider" "${nodes[@]/#/$name-}"; do
         ip netns add "$space"
         ip -n "$space" link set lo up
     done
-    link "$host" "$host_address/24" host 198.51.100.1/24 "$host_mac"
-    link "$client" 192.0.2.2/25 client 192.0.2.1/25 02:00:00:00:00:02
-    link "$provider" "$provider_address/25" provider 192.0.2.129/25 02:00:00:00:00:03
+    ip -n "$router" link add hosts type bridge forward_delay 0
+    ip -n "$router" addr add 198.51.100.1/24 dev hosts
+    ip -n "$router" link set hosts up
+    for node in "${nodes[@]}"; do
+        link "$name-$node" "${address[$node]}/24" "$node" 198.51.100.1 "${mac[$node]}"
+        ip -n "$router" link set "$node" master hosts
+    done
+    link "$client" 192.0.2.2/25 client 192.0.2.1 02:00:00:00:00:02
+    ip -n "$router" addr add 192.0.2.1/25 dev client
+    link "$provider" "$provider_address/25" provider 192.0.2.129 02:00:00:00:00:03
+    ip -n "$router" addr add 192.0.2.129/25 dev provider
     in_space "$router" sysctl -qw net.ipv4.ip_forward=1
 }
 
 # link SPACE ADDRESS NAME GATEWAY MAC: eth0 there, NAME in the router.
 link() {
     ip -n "$router" link add "$3" type veth peer name eth0 address "$5" netns "$1"
-    ip -n "$router" addr add "$4" dev "$3"
     ip -n "$router" link set "$3" up
     ip -n "$1" addr add "$2" dev eth0
     ip -n "$1" link set eth0 up
-    ip -n "$1" route add default via "${4%/*}"
+    ip -n "$1" route add default via "$4"
 }
 
 # host_boot: the container, over a tree that stays as it is.
@@ -117,7 +129,7 @@ host_boot() {
     debian=$work/debian
     mkdir "$work"/{upper,scratch,debian}
     mount -t overlay overlay -o "lowerdir=$tree,upperdir=$work/upper,workdir=$work/scratch" "$debian"
-    background console systemd-nspawn --quiet --boot --directory="$debian" --network-namespace-path="/run/netns/$host" \
+    background console systemd-nspawn --quiet --boot --directory="$debian" --network-namespace-path="/run/netns/$name-node-a" \
         --capability=CAP_NET_ADMIN --register=no --keep-unit --machine=node-a --console=pipe
     nspawn=${started[-1]}
     within 10 "the container's first process" test_child "$nspawn"
