@@ -26,6 +26,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 use crate::trouble;
 use crate::trouble::{Outcome, Tried};
@@ -57,9 +58,12 @@ pub struct Scenario {
     /// configuration of its own gets three hosts of its own.
     #[serde(default)]
     pub config: toml::Table,
-    /// Options of the provider's stand-in, as `control` commands given before foip starts.
+    /// How the provider behaves: knobs of its stand-in.
     #[serde(default)]
-    pub provider: Vec<String>,
+    pub provider: serde_json::Map<String, Value>,
+    /// The failover IPs; the IPv4 one alone where nothing is said.
+    #[serde(default)]
+    pub ips: Vec<String>,
     /// Does it need hosts that nothing happened to before?
     #[serde(default)]
     pub fresh: bool,
@@ -109,6 +113,12 @@ pub enum Step {
     },
     /// Waits until holder, route and address are on one node, and no other reachable node has the address.
     Settle {
+        /// The longest wait; the scenario fails after it.
+        #[serde(deserialize_with = "span")]
+        within: Duration,
+    },
+    /// Waits until no other reachable host has the address (I7).
+    Clean {
         /// The longest wait; the scenario fails after it.
         #[serde(deserialize_with = "span")]
         within: Duration,
@@ -251,13 +261,13 @@ pub enum Step {
     },
     /// A command to the provider's stand-in: a fault, a limit, a clock.
     Provider {
-        /// As the stand-in's control understands it.
-        command: String,
+        /// As the stand-in's control socket takes it, `{ do = "spend", calls = 10 }`.
+        command: Value,
     },
     /// A command to the built-in Kubernetes API: a fault.
     Api {
-        /// As the stand-in's control understands it.
-        command: String,
+        /// As the stand-in's control socket takes it, `{ do = "spend", calls = 10 }`.
+        command: Value,
     },
 }
 
@@ -315,7 +325,7 @@ impl Scenario {
 
     /// Must it have hosts of its own?
     pub fn alone(&self) -> bool {
-        self.fresh || !self.config.is_empty() || !self.provider.is_empty()
+        self.fresh || !self.config.is_empty() || !self.provider.is_empty() || !self.ips.is_empty()
     }
 }
 

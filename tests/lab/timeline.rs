@@ -60,7 +60,7 @@ pub struct Act {
 }
 
 const WIDTH: f64 = 1600.0;
-const LEFT: f64 = 150.0;
+const LEFT: f64 = 190.0;
 const RIGHT: f64 = 30.0;
 const TOP: f64 = 128.0;
 const LANE: f64 = 92.0;
@@ -285,7 +285,7 @@ fn acts(svg: &mut String, pen: &Pen, acts: &[Act], axis: f64, key: f64) {
         put(svg, format_args!(
             "<circle class=\"chip\" cx=\"{cx}\" cy=\"{cy}\" r=\"9\"/><text class=\"chipn\" x=\"{cx}\" y=\"{ny}\">{number}</text>\
              <text class=\"key\" x=\"{tx}\" y=\"{ky}\">{title}<tspan class=\"dim\">: {result}</tspan>\
-             <tspan class=\"{class}\"> · {word}</tspan></text>\n",
+             <tspan class=\"{class}\" dx=\"8\">{word}</tspan></text>\n",
             cx = kx + 9.0,
             cy = ky - 4.5,
             ny = ky - 0.3,
