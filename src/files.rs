@@ -20,10 +20,7 @@ use crate::types::Span;
 /// The directory cannot be written to, or the disk is full. The old file is then unchanged.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "not the path of a file",
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not the path of a file"));
     };
     let aside = folder.join(format!(".{}.new", name.to_string_lossy()));
     // A leftover of a crash, or something put there to be written through.
@@ -32,11 +29,7 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
         Ok(()) | Err(_) => {}
     }
     let written = || {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(&aside)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&aside)?;
         file.write_all(content)?;
         file.sync_all()?;
         fs::rename(&aside, path)?;
@@ -74,11 +67,7 @@ impl Replacer {
     /// # Errors
     /// The thread cannot be started.
     pub fn start(path: PathBuf, mode: u32) -> io::Result<Self> {
-        let slot = Arc::new(Slot {
-            path,
-            state: Mutex::default(),
-            changed: Condvar::new(),
-        });
+        let slot = Arc::new(Slot { path, state: Mutex::default(), changed: Condvar::new() });
         let worker = Arc::clone(&slot);
         std::thread::Builder::new()
             .name("foip-file".into())
@@ -186,10 +175,7 @@ pub(crate) mod tests {
         fs::write(folder.0.join(".file.new"), "left by a crash").unwrap();
         replace(&path, b"new", 0o600).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
-        assert_eq!(
-            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1);
         assert!(replace(&folder.0.join("no/file"), b"new", 0o600).is_err());
     }

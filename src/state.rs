@@ -106,10 +106,7 @@ impl Store {
         }
         let writer = Replacer::start(path.clone(), 0o600).map_err(failed("write", &path))?;
         Ok(Opened {
-            store: Self {
-                writer: Some(writer),
-                _lock: Some(lock),
-            },
+            store: Self { writer: Some(writer), _lock: Some(lock) },
             identity: identity(host)?,
             saved,
             warning,
@@ -127,10 +124,7 @@ impl Store {
             None => random_id()?,
         };
         Ok(Opened {
-            store: Self {
-                writer: None,
-                _lock: None,
-            },
+            store: Self { writer: None, _lock: None },
             identity: identity(host)?,
             saved,
             warning,
@@ -152,9 +146,7 @@ impl Store {
 
     /// Waits until everything is on disk, at most for `limit`. For the way out only.
     pub fn settle(&self, limit: Span) -> bool {
-        self.writer
-            .as_ref()
-            .is_none_or(|writer| writer.settle(limit))
+        self.writer.as_ref().is_none_or(|writer| writer.settle(limit))
     }
 }
 
@@ -184,10 +176,7 @@ fn lock(folder: &Path) -> Result<Flock<File>, StateError> {
         Err((mut file, Errno::EWOULDBLOCK)) => {
             let mut text = String::new();
             let _ = file.read_to_string(&mut text);
-            Err(StateError::Taken {
-                folder: folder.to_owned(),
-                pid: text.trim().parse().ok(),
-            })
+            Err(StateError::Taken { folder: folder.to_owned(), pid: text.trim().parse().ok() })
         }
         Err((_, errno)) => Err(failed("lock")(errno.into())),
     }
@@ -213,11 +202,7 @@ fn load(path: &Path) -> (Saved, Option<String>) {
 }
 
 fn identity(host: String) -> Result<Identity, StateError> {
-    Ok(Identity {
-        host,
-        boot: kernel_id(BOOT_ID)?,
-        nonce: random_id()?,
-    })
+    Ok(Identity { host, boot: kernel_id(BOOT_ID)?, nonce: random_id()? })
 }
 
 /// A random number for what needs one at start, such as the seed of the jitter.
@@ -225,11 +210,7 @@ fn identity(host: String) -> Result<Identity, StateError> {
 /// # Errors
 /// The kernel gives none.
 pub fn seed() -> Result<u64, StateError> {
-    let hex: String = random_id()?
-        .chars()
-        .filter(|c| *c != '-')
-        .take(16)
-        .collect();
+    let hex: String = random_id()?.chars().filter(|c| *c != '-').take(16).collect();
     Ok(u64::from_str_radix(&hex, 16).unwrap_or_default())
 }
 
@@ -263,10 +244,7 @@ mod tests {
 
     fn saved(epoch: u64) -> Saved {
         let group = "default".parse().unwrap();
-        Saved {
-            epochs: BTreeMap::from([(group, Epoch(epoch))]),
-            ..Saved::default()
-        }
+        Saved { epochs: BTreeMap::from([(group, Epoch(epoch))]), ..Saved::default() }
     }
 
     #[test]
@@ -309,12 +287,7 @@ mod tests {
     #[test]
     fn an_unreadable_state_is_said_and_kept_aside() {
         let folder = Folder::new();
-        for text in [
-            "",
-            "{\"epochs\":",
-            "\u{0}\u{0}",
-            "{\"epochs\":{\"Bad Name\":1}}",
-        ] {
+        for text in ["", "{\"epochs\":", "\u{0}\u{0}", "{\"epochs\":{\"Bad Name\":1}}"] {
             fs::write(folder.0.join("saved.json"), text).unwrap();
             let opened = Store::open(&folder.0).unwrap();
             assert_eq!(opened.saved, Saved::default());

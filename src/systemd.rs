@@ -36,23 +36,16 @@ impl Manager {
     /// As the environment says (`NOTIFY_SOCKET`, `WATCHDOG_USEC`).
     pub fn of_process() -> Self {
         let under_systemd = std::env::var_os("NOTIFY_SOCKET").is_some();
-        let queue = under_systemd
-            .then(|| sync_channel(QUEUE))
-            .and_then(|(queue, messages)| {
-                let thread = std::thread::Builder::new().name("foip-systemd".into());
-                thread.spawn(move || pass_on(&messages)).ok().map(|_| queue)
-            });
+        let queue = under_systemd.then(|| sync_channel(QUEUE)).and_then(|(queue, messages)| {
+            let thread = std::thread::Builder::new().name("foip-systemd".into());
+            thread.spawn(move || pass_on(&messages)).ok().map(|_| queue)
+        });
         let limit = sd_notify::watchdog_enabled().filter(|_| queue.is_some());
         Self {
             queue,
             // A third of the limit: one feeding may be late or lost.
-            watchdog: limit.map(|limit| {
-                Span(
-                    u64::try_from(limit.as_millis() / 3)
-                        .unwrap_or(u64::MAX)
-                        .max(1),
-                )
-            }),
+            watchdog: limit
+                .map(|limit| Span(u64::try_from(limit.as_millis() / 3).unwrap_or(u64::MAX).max(1))),
             fed: None,
             status: String::new(),
         }
@@ -169,9 +162,7 @@ mod tests {
     fn the_manager_is_told_in_order_and_in_single_lines() {
         let folder = Folder::new();
         let socket = UnixDatagram::bind(folder.0.join("notify")).unwrap();
-        socket
-            .set_read_timeout(Some(Span::secs(20).as_std()))
-            .unwrap();
+        socket.set_read_timeout(Some(Span::secs(20).as_std())).unwrap();
         let mut child = service(&folder, "plain").spawn().unwrap();
         let mut seen = Vec::new();
         let mut bytes = [0; 4096];

@@ -39,10 +39,8 @@ fn folder(name: &str) -> PathBuf {
 #[test]
 fn golden_files() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/config");
-    let mut cases: Vec<_> = fs::read_dir(&root)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
+    let mut cases: Vec<_> =
+        fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().path()).collect();
     cases.sort();
     assert!(cases.len() > 60, "only {} cases in {root:?}", cases.len());
     let mut wrong = Vec::new();
@@ -94,10 +92,8 @@ fn a_file_that_is_no_text_is_refused_where_it_stops_being_one() {
     let path = folder.join("foip.toml");
     fs::write(&path, b"[provider]\napi = \"\xff\"\n").unwrap();
     let error = Settings::load(&path, &host()).unwrap_err();
-    let expected = format!(
-        "{}:2:8: this byte is not UTF-8; save the file as UTF-8",
-        path.display()
-    );
+    let expected =
+        format!("{}:2:8: this byte is not UTF-8; save the file as UTF-8", path.display());
     assert_eq!(error.to_string(), expected);
     fs::remove_dir_all(folder).unwrap();
 }
@@ -127,11 +123,7 @@ fn the_token_says_whose_account_it_is() {
         settings.core.account.map(|account| account.to_string())
     };
     assert_eq!(account(), None);
-    fs::write(
-        &token,
-        "{\"account\":\"100000\",\"user_id\":1,\"refresh_token\":\"x\"}",
-    )
-    .unwrap();
+    fs::write(&token, "{\"account\":\"100000\",\"user_id\":1,\"refresh_token\":\"x\"}").unwrap();
     assert_eq!(account().as_deref(), Some("100000"));
     fs::write(&token, "{\"account\":").unwrap();
     assert_eq!(account(), None);
@@ -144,10 +136,7 @@ fn the_environment_names_the_kubeconfig_where_the_file_does_not() {
     host.kubeconfig = Some("/run/foip-kubeconfig/kubeconfig".into());
     let text = "[provider]\napi = \"rest\"\n[[failover_ip]]\naddress = \"203.0.113.63\"\n";
     let settings = Settings::parse(Path::new(FILE), text, &host).unwrap();
-    assert_eq!(
-        settings.kubernetes.kubeconfig,
-        Path::new("/run/foip-kubeconfig/kubeconfig")
-    );
+    assert_eq!(settings.kubernetes.kubeconfig, Path::new("/run/foip-kubeconfig/kubeconfig"));
     let text = format!("{text}[kubernetes]\nkubeconfig = \"/root/config\"\n");
     let settings = Settings::parse(Path::new(FILE), &text, &host).unwrap();
     assert_eq!(settings.kubernetes.kubeconfig, Path::new("/root/config"));
@@ -161,10 +150,7 @@ fn a_password_is_read_when_needed_and_absent_is_none() {
     assert!(credential.read().is_err());
     fs::write(&file, "absent").unwrap();
     let error = credential.read().unwrap_err();
-    assert!(
-        error.to_string().starts_with("no webservice password:"),
-        "{error}"
-    );
+    assert!(error.to_string().starts_with("no webservice password:"), "{error}");
     fs::write(&file, " secret \n").unwrap();
     let password = credential.read().unwrap();
     assert_eq!(password.expose_secret(), " secret ");

@@ -79,9 +79,7 @@ struct ListMetadata {
 impl Cluster {
     /// Does no I/O and cannot fail. The methods need a tokio runtime with time and I/O.
     pub fn new(options: Options) -> Self {
-        Self {
-            link: Arc::new(Link::new(options)),
-        }
+        Self { link: Arc::new(Link::new(options)) }
     }
 
     /// Takes over what a new configuration, or the first login, changed.
@@ -162,9 +160,7 @@ impl Cluster {
         let name = self.name(key)?;
         let made = {
             let state = self.link.state();
-            state
-                .strangers
-                .compose(key, &name, version, doc, clock::wall())?
+            state.strangers.compose(key, &name, version, doc, clock::wall())?
         };
         let body = serde_json::to_vec(&made)
             .map_err(|error| Error::Unfit(format!("{name} is not written: {error}")))?;
@@ -172,12 +168,7 @@ impl Cluster {
             Some(_) => (Method::PUT, format!("{}/{name}", self.leases())),
             None => (Method::POST, self.leases()),
         };
-        let ask = Ask {
-            method,
-            path: format!("{path}?fieldManager=foip"),
-            body,
-            most: ONE,
-        };
+        let ask = Ask { method, path: format!("{path}?fieldManager=foip"), body, most: ONE };
         let answer = self.link.call(&ask).await?;
         match answer.object::<Lease>() {
             Ok(lease) => Ok(self.take(&answer.at, &name, &lease)?.version),

@@ -7,9 +7,7 @@ use super::reader::{Item, Section};
 use super::{CheckSettings, Probe};
 use crate::types::Span;
 
-const KEYS: [&str; 8] = [
-    "name", "tcp", "http", "command", "interval", "timeout", "rise", "fall",
-];
+const KEYS: [&str; 8] = ["name", "tcp", "http", "command", "interval", "timeout", "rise", "fall"];
 
 /// Every `[[check]]` in the order of the file. `managed` tells foip's own addresses.
 pub(super) fn checks(root: &Section<'_>, managed: impl Fn(IpAddr) -> bool) -> Vec<CheckSettings> {
@@ -33,11 +31,7 @@ pub(super) fn checks(root: &Section<'_>, managed: impl Fn(IpAddr) -> bool) -> Ve
             fall: count("fall", 3),
         };
         if check.timeout > check.interval {
-            let key = if entry.has("timeout") {
-                "timeout"
-            } else {
-                "interval"
-            };
+            let key = if entry.has("timeout") { "timeout" } else { "interval" };
             entry.say(
                 entry.place(key),
                 format!(
@@ -64,22 +58,15 @@ fn name(entry: &Section<'_>, names: &mut BTreeSet<String>) -> Option<String> {
         return None;
     }
     if !names.insert(name.value.clone()) {
-        entry.wrong(
-            "name",
-            &name,
-            "is there twice",
-            "give each check a name of its own",
-        );
+        entry.wrong("name", &name, "is there twice", "give each check a name of its own");
         return None;
     }
     Some(name.value)
 }
 
 fn probe(entry: &Section<'_>, managed: &impl Fn(IpAddr) -> bool) -> Option<Probe> {
-    let kinds: Vec<_> = ["tcp", "http", "command"]
-        .into_iter()
-        .filter(|kind| entry.has(kind))
-        .collect();
+    let kinds: Vec<_> =
+        ["tcp", "http", "command"].into_iter().filter(|kind| entry.has(kind)).collect();
     match kinds[..] {
         ["tcp"] => {
             let text = entry.text("tcp")?;
@@ -89,10 +76,7 @@ fn probe(entry: &Section<'_>, managed: &impl Fn(IpAddr) -> bool) -> Option<Probe
         ["http"] => http(entry, managed),
         ["command"] => command(entry),
         [] => {
-            entry.missing(
-                "tcp, http or command",
-                "add one, such as tcp = \"127.0.0.1:443\"",
-            );
+            entry.missing("tcp, http or command", "add one, such as tcp = \"127.0.0.1:443\"");
             None
         }
         _ => {
@@ -132,16 +116,8 @@ fn http(entry: &Section<'_>, managed: &impl Fn(IpAddr) -> bool) -> Option<Probe>
         return None;
     }
     let at = target(entry, "http", &text, host, Some(80), managed)?;
-    let path = if path.starts_with('/') {
-        path.to_owned()
-    } else {
-        format!("/{path}")
-    };
-    Some(Probe::Http {
-        at,
-        host: host.to_owned(),
-        path,
-    })
+    let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+    Some(Probe::Http { at, host: host.to_owned(), path })
 }
 
 /// An address and a port. Names are refused: a check must not fail because a resolver does.
@@ -198,12 +174,7 @@ fn command(entry: &Section<'_>) -> Option<Probe> {
         }
         Some(program) if !program.value.starts_with('/') => {
             let why = "is not the absolute path of a program";
-            entry.wrong(
-                "command",
-                program,
-                why,
-                "write it from the root; there is no search path",
-            );
+            entry.wrong("command", program, why, "write it from the root; there is no search path");
             None
         }
         Some(_) if words.iter().any(|word| word.value.contains('\0')) => {
@@ -213,8 +184,6 @@ fn command(entry: &Section<'_>) -> Option<Probe> {
             );
             None
         }
-        Some(_) => Some(Probe::Command(
-            words.into_iter().map(|word| word.value).collect(),
-        )),
+        Some(_) => Some(Probe::Command(words.into_iter().map(|word| word.value).collect())),
     }
 }

@@ -24,10 +24,7 @@ impl ConfigError {
     pub(super) fn new(path: &Path, mut problems: Vec<Problem>) -> Self {
         problems.sort();
         problems.dedup();
-        Self {
-            path: path.to_owned(),
-            problems,
-        }
+        Self { path: path.to_owned(), problems }
     }
 
     /// The problems in the order of the file, those without a place first.

@@ -42,10 +42,7 @@ pub(super) fn settings(report: &Report<'_>, text: &str, host: &Host) -> Option<S
     for error in &errors {
         // The parser's own sentence has no value of the file in it.
         let at = error.span().map_or(0, |span| span.start);
-        report.at(
-            at,
-            format!("this is not TOML: {}", error.message().trim_end()),
-        );
+        report.at(at, format!("this is not TOML: {}", error.message().trim_end()));
     }
     if !errors.is_empty() {
         // What comes behind would be about values that nobody wrote.
@@ -116,16 +113,8 @@ fn provider(
     host: &Host,
     managed: &impl Fn(IpAddr) -> bool,
 ) -> (ProviderSettings, Drift) {
-    let keys = [
-        "api",
-        "drift",
-        "token_file",
-        "login_name",
-        "password_file",
-        "url",
-        "auth_url",
-        "ca_file",
-    ];
+    let keys =
+        ["api", "drift", "token_file", "login_name", "password_file", "url", "auth_url", "ca_file"];
     let section = root.table("provider", "[provider]", &keys);
     if !root.has("provider") {
         root.say(
@@ -147,10 +136,7 @@ fn provider(
             "add your customer number, such as login_name = \"100000\": api = \"soap\" needs it",
         );
     }
-    let drift = section.word(
-        "drift",
-        &[("correct", Drift::Correct), ("report", Drift::Report)],
-    );
+    let drift = section.word("drift", &[("correct", Drift::Correct), ("report", Drift::Report)]);
     let default_url = match api {
         Api::Rest => REST_URL,
         Api::Soap => SOAP_URL,
@@ -201,24 +187,15 @@ fn url(section: &Section<'_>, key: &str, managed: &impl Fn(IpAddr) -> bool) -> O
         );
         return None;
     }
-    let ip: Option<IpAddr> = authority
-        .host()
-        .trim_start_matches('[')
-        .trim_end_matches(']')
-        .parse()
-        .ok();
+    let ip: Option<IpAddr> =
+        authority.host().trim_start_matches('[').trim_end_matches(']').parse().ok();
     let loopback = ip.is_some_and(|ip| ip.is_loopback()) || authority.host() == "localhost";
     match scheme {
         "https" => {}
         "http" if loopback => {}
         "http" => {
             let why = "would send the login in clear text";
-            section.wrong(
-                key,
-                &text,
-                why,
-                "write https://; http:// is for this very host only",
-            );
+            section.wrong(key, &text, why, "write https://; http:// is for this very host only");
             return None;
         }
         _ => {
@@ -228,12 +205,7 @@ fn url(section: &Section<'_>, key: &str, managed: &impl Fn(IpAddr) -> bool) -> O
     }
     if ip.is_some_and(managed) {
         let why = "is a failover IP, which may be where netcup cannot be reached from";
-        section.wrong(
-            key,
-            &text,
-            why,
-            "write the server's own address or its name",
-        );
+        section.wrong(key, &text, why, "write the server's own address or its name");
         return None;
     }
     Some(text.value.trim_end_matches('/').to_owned())
@@ -248,9 +220,7 @@ fn node(
     let section = root.table("node", "[node]", &keys);
     let name = if section.has("name") {
         let fix = "write the name that kubectl get nodes shows";
-        section
-            .parsed::<NodeName>("name", fix)
-            .map(|item| item.value)
+        section.parsed::<NodeName>("name", fix).map(|item| item.value)
     } else {
         let found = host.node_name();
         let parsed = found.parse::<NodeName>();
@@ -289,12 +259,7 @@ fn kubernetes(root: &Section<'_>, host: &Host) -> KubernetesSettings {
             || name.ends_with('-')
         {
             let why = "is not a namespace: 1 to 63 of a-z, 0-9 and '-'";
-            section.wrong(
-                "namespace",
-                &text,
-                why,
-                "write it as kubectl get namespaces shows it",
-            );
+            section.wrong("namespace", &text, why, "write it as kubectl get namespaces shows it");
         }
         text.value
     });

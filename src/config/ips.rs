@@ -24,17 +24,11 @@ pub(super) fn groups(root: &Section<'_>) -> BTreeMap<GroupName, Group> {
     }
     for entry in entries {
         if !entry.has("address") {
-            entry.missing(
-                "address",
-                "add address = \"…\", an IPv4 address or an IPv6 /64",
-            );
+            entry.missing("address", "add address = \"…\", an IPv4 address or an IPv6 /64");
         }
         let group = match entry.has("group") {
             true => entry.parsed::<GroupName>("group", "write a short name such as \"web\""),
-            false => "default".parse().ok().map(|value| Item {
-                value,
-                at: entry.at,
-            }),
+            false => "default".parse().ok().map(|value| Item { value, at: entry.at }),
         };
         let address = entry.parsed::<FailoverIp>("address", ADDRESS_FIX);
         let Some(address) = address else {
@@ -62,11 +56,7 @@ pub(super) fn groups(root: &Section<'_>) -> BTreeMap<GroupName, Group> {
         }
         let hosts = hosts(&entry, address.value);
         if let Some(group) = group {
-            groups
-                .entry(group.value)
-                .or_default()
-                .ips
-                .insert(address.value, hosts);
+            groups.entry(group.value).or_default().ips.insert(address.value, hosts);
         }
     }
     groups
@@ -114,12 +104,7 @@ fn hosts(entry: &Section<'_>, ip: FailoverIp) -> BTreeSet<IpAddr> {
             }
             Ok(host) if host == IpAddr::V6(prefix) => {
                 // RFC 4291 2.6.1: the subnet-router anycast address.
-                entry.wrong(
-                    "hosts",
-                    &text,
-                    "is the prefix itself, which no host may use",
-                    &fix,
-                );
+                entry.wrong("hosts", &text, "is the prefix itself, which no host may use", &fix);
             }
             Ok(host) => {
                 if !hosts.insert(host) {

@@ -113,10 +113,8 @@ impl PasswordSource {
             Self::Credential(path) => (path, true),
             Self::Missing => return Err(PasswordError::Missing),
         };
-        let text = std::fs::read_to_string(path).map_err(|source| PasswordError::Unreadable {
-            path: path.clone(),
-            source,
-        })?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| PasswordError::Unreadable { path: path.clone(), source })?;
         match text.trim_end_matches(['\r', '\n']) {
             "absent" if credential => Err(PasswordError::Missing),
             "" => Err(PasswordError::Empty(path.clone())),

@@ -40,20 +40,14 @@ pub(super) struct Section<'a> {
 
 impl<'a> Report<'a> {
     pub(super) fn new(text: &'a str) -> Self {
-        Self {
-            text,
-            problems: RefCell::default(),
-        }
+        Self { text, problems: RefCell::default() }
     }
 
     /// A problem at a byte of the file.
     pub(super) fn at(&self, at: usize, text: impl Into<String>) {
         let before = &self.text.as_bytes()[..at.min(self.text.len())];
         let line = before.split(|byte| *byte == b'\n').count();
-        let start = before
-            .iter()
-            .rposition(|b| *b == b'\n')
-            .map_or(0, |i| i + 1);
+        let start = before.iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1);
         // Columns are characters, as editors count them.
         let column = String::from_utf8_lossy(&before[start..]).chars().count() + 1;
         self.push(Some((line, column)), text.into());
@@ -84,24 +78,14 @@ impl<'a> Section<'a> {
         accepted: &[&str],
         report: &'a Report<'a>,
     ) -> Self {
-        let section = Self {
-            title: "the file",
-            table: Some(table.get_ref()),
-            at: 0,
-            report,
-        };
+        let section = Self { title: "the file", table: Some(table.get_ref()), at: 0, report };
         section.refuse_unknown(accepted);
         section
     }
 
     /// The table `[key]`; where there is none, one without values.
     pub(super) fn table(&self, key: &str, title: &'static str, accepted: &[&str]) -> Section<'a> {
-        let mut section = Section {
-            title,
-            table: None,
-            at: 0,
-            report: self.report,
-        };
+        let mut section = Section { title, table: None, at: 0, report: self.report };
         if let Some(value) = self.value(key) {
             section.at = value.span().start;
             if let DeValue::Table(table) = value.get_ref() {
@@ -145,12 +129,8 @@ impl<'a> Section<'a> {
                 wrong(entry.span().start, entry.get_ref());
                 continue;
             };
-            let section = Section {
-                title,
-                table: Some(table),
-                at: entry.span().start,
-                report: self.report,
-            };
+            let section =
+                Section { title, table: Some(table), at: entry.span().start, report: self.report };
             section.refuse_unknown(accepted);
             sections.push(section);
         }
@@ -198,18 +178,14 @@ impl<'a> Section<'a> {
 
     /// Is the value a text?
     pub(super) fn text_like(&self, key: &str) -> bool {
-        self.value(key)
-            .is_some_and(|value| value.get_ref().is_str())
+        self.value(key).is_some_and(|value| value.get_ref().is_str())
     }
 
     /// One word out of a few.
     pub(super) fn word<T: Copy>(&self, key: &str, words: &[(&str, T)]) -> Option<Item<T>> {
         let text = self.text(key)?;
         match words.iter().find(|(word, _)| *word == text.value) {
-            Some((_, value)) => Some(Item {
-                value: *value,
-                at: text.at,
-            }),
+            Some((_, value)) => Some(Item { value: *value, at: text.at }),
             None => {
                 let all: Vec<_> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
                 let fix = format!("write {}", all.join(" or "));
@@ -283,16 +259,9 @@ impl<'a> Section<'a> {
                 None
             }
             Some(span) => match range.filter(|(least, most)| span < *least || span > *most) {
-                None => Some(Item {
-                    value: span,
-                    at: text.at,
-                }),
+                None => Some(Item { value: span, at: text.at }),
                 Some((least, _)) => {
-                    let why = if span < least {
-                        "is too short"
-                    } else {
-                        "is too long"
-                    };
+                    let why = if span < least { "is too short" } else { "is too long" };
                     self.wrong(key, &text, why, &fix);
                     None
                 }
@@ -310,22 +279,17 @@ impl<'a> Section<'a> {
             self.wrong(key, &text, why, fix);
             return None;
         }
-        Some(Item {
-            value: path,
-            at: text.at,
-        })
+        Some(Item { value: path, at: text.at })
     }
 
     /// Says that a text is wrong, why, and what to do.
     pub(super) fn wrong(&self, key: &str, text: &Item<String>, why: &str, fix: &str) {
-        self.report
-            .at(text.at, format!("{key} = {:?} {why}; {fix}", text.value));
+        self.report.at(text.at, format!("{key} = {:?} {why}; {fix}", text.value));
     }
 
     /// Says that a key is missing.
     pub(super) fn missing(&self, key: &str, fix: &str) {
-        self.report
-            .at(self.at, format!("{} has no {key}; {fix}", self.title));
+        self.report.at(self.at, format!("{} has no {key}; {fix}", self.title));
     }
 
     /// Anything else that is wrong, at a byte of the file.
@@ -362,11 +326,7 @@ impl<'a> Section<'a> {
             }
             // The value is not shown: it may be what does not belong here, a secret.
             let secret = ["password", "passwd", "secret", "token", "refresh_token"].contains(&key);
-            let note = if secret {
-                "; secrets are never in this file"
-            } else {
-                ""
-            };
+            let note = if secret { "; secrets are never in this file" } else { "" };
             self.report.at(
                 name.span().start,
                 format!(
@@ -380,10 +340,7 @@ impl<'a> Section<'a> {
 }
 
 fn item<T>(place: &Spanned<DeValue<'_>>, value: T) -> Item<T> {
-    Item {
-        value,
-        at: place.span().start,
-    }
+    Item { value, at: place.span().start }
 }
 
 fn kind(value: &DeValue<'_>) -> &'static str {

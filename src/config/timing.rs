@@ -37,11 +37,7 @@ pub(super) fn lease(root: &Section<'_>) -> Option<LeaseTiming> {
         return None;
     }
     if duration < renew.times(RENEWALS) {
-        let key = if given_duration.is_some() {
-            "duration"
-        } else {
-            "renew"
-        };
+        let key = if given_duration.is_some() { "duration" } else { "renew" };
         section.say(
             section.place(key),
             format!(

@@ -337,7 +337,17 @@ impl World {
             }
             Action::ReadNode { ticket } => {
                 if !late {
-                    self.push(5, i, Event::Node { ticket, result: Ok(Some(NodeFacts { cordoned: self.cordon == Some(i), ..NodeFacts::default() })) })
+                    self.push(
+                        5,
+                        i,
+                        Event::Node {
+                            ticket,
+                            result: Ok(Some(NodeFacts {
+                                cordoned: self.cordon == Some(i),
+                                ..NodeFacts::default()
+                            })),
+                        },
+                    )
                 }
             }
             _ => {}
@@ -482,9 +492,13 @@ fn first_start_and_death() {
 #[test]
 fn cordon() {
     let mut w = World::new(3);
-    for i in 0..3 { w.boot(i); }
+    for i in 0..3 {
+        w.boot(i);
+    }
     w.run(60_000);
-    let holder = w.calls[0].1; w.lost = 0; let t = w.now;
+    let holder = w.calls[0].1;
+    w.lost = 0;
+    let t = w.now;
     w.run(100);
     println!("=== cordon at {t}");
     w.cordon = Some(holder);
@@ -498,7 +512,9 @@ fn cordon() {
     w.run(60_000);
     println!("=== calls {:?} lost {}", w.calls, w.lost);
     println!("=== drift");
-    for n in &mut w.nodes { n.provider = true; }
+    for n in &mut w.nodes {
+        n.provider = true;
+    }
     w.run(30_000);
     w.lost = 0;
     w.routes.insert(ip(), Routed::To("v77".parse().unwrap()));

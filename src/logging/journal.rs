@@ -52,11 +52,7 @@ impl Sink for Journal {
 fn encode(record: &Record) -> Vec<u8> {
     let mut datagram = Vec::with_capacity(512);
     field(&mut datagram, "MESSAGE", &record.text);
-    field(
-        &mut datagram,
-        "PRIORITY",
-        &record.level.priority().to_string(),
-    );
+    field(&mut datagram, "PRIORITY", &record.level.priority().to_string());
     field(&mut datagram, "SYSLOG_IDENTIFIER", "foip");
     if let Some(id) = record.kind.message_id() {
         field(&mut datagram, "MESSAGE_ID", id);
@@ -138,9 +134,7 @@ mod tests {
         assert!(!log.flush(Span::millis(50)), "the sender's thread hangs");
         assert!(clock::now().since(start) < Span::secs(2));
         // It goes on.
-        journald
-            .set_read_timeout(Some(Span::secs(5).as_std()))
-            .unwrap();
+        journald.set_read_timeout(Some(Span::secs(5).as_std())).unwrap();
         let mut bytes = vec![0; 65536];
         let mut lines = 0;
         loop {
@@ -164,9 +158,7 @@ mod tests {
         log.send(record("lost"));
         assert!(log.flush(Span::secs(5)));
         let journald = UnixDatagram::bind(&path).unwrap();
-        journald
-            .set_read_timeout(Some(Span::secs(5).as_std()))
-            .unwrap();
+        journald.set_read_timeout(Some(Span::secs(5).as_std())).unwrap();
         log.send(record("kept"));
         let mut bytes = vec![0; 4096];
         let length = journald.recv(&mut bytes).unwrap();

@@ -186,12 +186,7 @@ impl Log {
 
     /// Logs a line without fields.
     pub fn say(&self, level: Level, kind: Kind, text: impl Into<String>) {
-        self.send(Record {
-            level,
-            kind,
-            text: text.into(),
-            fields: Vec::new(),
-        });
+        self.send(Record { level, kind, text: text.into(), fields: Vec::new() });
     }
 
     /// Waits until what was logged so far is written, at most for `limit`. For the way out only.
@@ -236,12 +231,7 @@ struct Text<W>(W);
 
 impl<W: Write + Send> Sink for Text<W> {
     fn write(&mut self, record: &Record) -> io::Result<()> {
-        let mut line = format!(
-            "{} {:7} {}",
-            utc(clock::wall()),
-            record.level.word(),
-            record.text
-        );
+        let mut line = format!("{} {:7} {}", utc(clock::wall()), record.level.word(), record.text);
         for (name, value) in &record.fields {
             let _ = write!(line, " {name}={value}");
         }
@@ -261,11 +251,7 @@ pub fn utc(seconds: i64) -> String {
     let day_of_year = in_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
@@ -305,11 +291,7 @@ impl tracing::Subscriber for Collector {
     fn event(&self, event: &tracing::Event<'_>) {
         let mut line = Line::default();
         event.record(&mut line);
-        self.log.say(
-            level(*event.metadata().level()),
-            Kind::Other,
-            line.text + &line.fields,
-        );
+        self.log.say(level(*event.metadata().level()), Kind::Other, line.text + &line.fields);
     }
 
     fn enter(&self, _: &span::Id) {}
@@ -372,10 +354,7 @@ mod tests {
     fn a_hanging_reader_holds_nobody_up_and_what_was_lost_is_counted() {
         let (go, gate) = mpsc::channel();
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let sink = Slow {
-            go: gate,
-            seen: Arc::clone(&seen),
-        };
+        let sink = Slow { go: gate, seen: Arc::clone(&seen) };
         let log = Log::start(Level::Info, 4, sink).unwrap();
         let start = clock::now();
         for i in 0..1000 {
@@ -387,10 +366,8 @@ mod tests {
         while !log.flush(Span::millis(10)) {}
         let seen = seen.lock().unwrap();
         let told = " log lines were lost: the log's reader did not take them in time";
-        let counts: Vec<usize> = seen
-            .iter()
-            .filter_map(|line| line.strip_suffix(told)?.parse().ok())
-            .collect();
+        let counts: Vec<usize> =
+            seen.iter().filter_map(|line| line.strip_suffix(told)?.parse().ok()).collect();
         assert!(!counts.is_empty(), "{seen:?}");
         let lost: usize = counts.iter().sum();
         assert_eq!(lost + seen.len() - counts.len(), 1000, "{seen:?}");
@@ -407,10 +384,7 @@ mod tests {
         })
         .unwrap();
         let line = String::from_utf8(sink.0).unwrap();
-        assert!(
-            line.ends_with("Z notice  two lines FOIP_GROUP=default\n"),
-            "{line}"
-        );
+        assert!(line.ends_with("Z notice  two lines FOIP_GROUP=default\n"), "{line}");
     }
 
     #[test]
@@ -418,10 +392,7 @@ mod tests {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (go, gate) = mpsc::channel();
         drop(go);
-        let sink = Slow {
-            go: gate,
-            seen: Arc::clone(&seen),
-        };
+        let sink = Slow { go: gate, seen: Arc::clone(&seen) };
         let log = Log::start(Level::Info, 100, sink).unwrap();
         let collector = Collector { log: log.clone() };
         tracing::subscriber::with_default(collector, || {

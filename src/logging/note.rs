@@ -26,12 +26,7 @@ pub struct NoteLog {
 impl NoteLog {
     /// For the notes of this node's core.
     pub fn new(log: Log, node: NodeName) -> Self {
-        Self {
-            log,
-            node,
-            authority: BTreeMap::new(),
-            ready: BTreeSet::new(),
-        }
+        Self { log, node, authority: BTreeMap::new(), ready: BTreeSet::new() }
     }
 
     /// Logs the note, if it says something new.
@@ -46,11 +41,7 @@ impl NoteLog {
         let epoch_field = |epoch: &Epoch| ("FOIP_EPOCH", epoch.to_string());
         let state = |state: &str| ("FOIP_STATE", state.to_owned());
         Some(match note {
-            Note::Authority {
-                group,
-                epoch,
-                until,
-            } => {
+            Note::Authority { group, epoch, until } => {
                 let had = match until {
                     Some(_) => self.authority.insert(group.clone(), *epoch),
                     None => self.authority.remove(group),
@@ -101,30 +92,16 @@ impl NoteLog {
                         format!("{ip} is routed to no server")
                     }
                 };
-                Record {
-                    level: Level::Info,
-                    kind: Kind::Observed,
-                    text,
-                    fields,
-                }
+                Record { level: Level::Info, kind: Kind::Observed, text, fields }
             }
-            Note::Changed {
-                group,
-                holder,
-                epoch,
-                text,
-            } => {
+            Note::Changed { group, holder, epoch, text } => {
                 let word = match holder {
                     Some(holder) if *holder == self.node => "holder",
                     Some(_) => "standby",
                     None => "free",
                 };
                 let mut fields = vec![group_field(group), epoch_field(epoch), state(word)];
-                fields.extend(
-                    holder
-                        .iter()
-                        .map(|holder| ("FOIP_HOLDER", holder.to_string())),
-                );
+                fields.extend(holder.iter().map(|holder| ("FOIP_HOLDER", holder.to_string())));
                 Record {
                     level: Level::Notice,
                     kind: Kind::Changed,
@@ -175,19 +152,10 @@ mod tests {
             .map(|record| record.text)
         };
         assert_eq!(say(1, None), None);
-        assert_eq!(
-            say(1, Some(10)).as_deref(),
-            Some("group default: authority begins (epoch 1)")
-        );
+        assert_eq!(say(1, Some(10)).as_deref(), Some("group default: authority begins (epoch 1)"));
         assert_eq!(say(1, Some(12)), None);
-        assert_eq!(
-            say(2, Some(14)).as_deref(),
-            Some("group default: authority begins (epoch 2)")
-        );
-        assert_eq!(
-            say(2, None).as_deref(),
-            Some("group default: authority ends (epoch 2)")
-        );
+        assert_eq!(say(2, Some(14)).as_deref(), Some("group default: authority begins (epoch 2)"));
+        assert_eq!(say(2, None).as_deref(), Some("group default: authority ends (epoch 2)"));
         assert_eq!(say(2, None), None);
     }
 
@@ -218,10 +186,7 @@ mod tests {
                 "FOIP_GROUP=default FOIP_EPOCH=8 FOIP_STATE=free",
             ),
             (
-                Note::Ready {
-                    group: group(),
-                    until: Some(Tick(1)),
-                },
+                Note::Ready { group: group(), until: Some(Tick(1)) },
                 (Level::Info, Kind::Ready),
                 "group default: ready as successor",
                 "FOIP_GROUP=default FOIP_STATE=ready",
@@ -245,18 +210,13 @@ mod tests {
                 "FOIP_IP=2001:db8:a:20::/64 FOIP_STATE=unrouted",
             ),
             (
-                Note::Alarm {
-                    code: "provider-auth".into(),
-                    text: "run foip login".into(),
-                },
+                Note::Alarm { code: "provider-auth".into(), text: "run foip login".into() },
                 (Level::Error, Kind::Alarm),
                 "provider-auth: run foip login",
                 "FOIP_ALARM=provider-auth FOIP_STATE=alarm",
             ),
             (
-                Note::AlarmOver {
-                    code: "provider-auth".into(),
-                },
+                Note::AlarmOver { code: "provider-auth".into() },
                 (Level::Notice, Kind::AlarmOver),
                 "provider-auth: over",
                 "FOIP_ALARM=provider-auth FOIP_STATE=alarm-over",
@@ -264,11 +224,8 @@ mod tests {
         ];
         for (note, (level, kind), text, fields) in cases {
             let record = log.record(&note).unwrap();
-            let shown: Vec<_> = record
-                .fields
-                .iter()
-                .map(|(name, value)| format!("{name}={value}"))
-                .collect();
+            let shown: Vec<_> =
+                record.fields.iter().map(|(name, value)| format!("{name}={value}")).collect();
             assert_eq!((record.level, record.kind), (level, kind));
             assert_eq!(record.text, text);
             assert_eq!(shown.join(" "), fields);

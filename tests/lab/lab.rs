@@ -50,16 +50,28 @@ fn world_check() -> trouble::Outcome<()> {
     let mut world = world::World::build()?;
     println!("built in {:?}", start.elapsed());
     let switch = world.write_switch()?.display().to_string();
-    let monitors: Vec<_> = (0..3).map(|h| monitor::Monitor::start(&world.host(h)).unwrap()).collect();
+    let monitors: Vec<_> =
+        (0..3).map(|h| monitor::Monitor::start(&world.host(h)).unwrap()).collect();
     for h in 0..2 {
         shell::ip(&world.host(h), &["addr", "add", "203.0.113.63/32", "dev", "eth0"])?;
-        shell::ip(&world.host(h), &["addr", "add", "2001:db8:a:20::1/128", "dev", "eth0", "nodad"])?;
+        shell::ip(
+            &world.host(h),
+            &["addr", "add", "2001:db8:a:20::1/128", "dev", "eth0", "nodad"],
+        )?;
     }
     let sw = |ip: &str, s: &str| shell::run(&switch, &[ip, s]);
     sw(plan::FAILOVER_V4, "v2202600000000003")?;
     sw(plan::FAILOVER_V6, "v2202600000000003")?;
-    let p4 = pinger::Pinger::start(&world.namespace("client"), world.folder(), "203.0.113.63".parse().unwrap())?;
-    let p6 = pinger::Pinger::start(&world.namespace("client"), world.folder(), "2001:db8:a:20::1".parse().unwrap())?;
+    let p4 = pinger::Pinger::start(
+        &world.namespace("client"),
+        world.folder(),
+        "203.0.113.63".parse().unwrap(),
+    )?;
+    let p6 = pinger::Pinger::start(
+        &world.namespace("client"),
+        world.folder(),
+        "2001:db8:a:20::1".parse().unwrap(),
+    )?;
     let nap = |ms| std::thread::sleep(Duration::from_millis(ms));
     nap(2000);
     for i in 0..6 {
@@ -70,7 +82,12 @@ fn world_check() -> trouble::Outcome<()> {
     }
     nap(700);
     let now = foip::clock::now().0;
-    println!("switching: {:?} {:?} late {}", p4.gaps(0, now), p6.gaps(0, now), p4.worst_delay(0, now));
+    println!(
+        "switching: {:?} {:?} late {}",
+        p4.gaps(0, now),
+        p6.gaps(0, now),
+        p4.worst_delay(0, now)
+    );
     println!("routes {:?}", world.routes()?);
     world.power_off(0, &[monitors[0].pid()])?;
     nap(500);
@@ -86,6 +103,8 @@ fn world_check() -> trouble::Outcome<()> {
     println!("power+cut: {:?} {:?}", p4.gaps(0, now), p6.gaps(0, now));
     println!("changes a: {:?}", monitors[0].changes("203.0.113.63"));
     println!("{:?}", std::fs::read_to_string(world.switch_log()));
-    if std::env::var("LAB_DIE").is_ok() { nap(100000); }
+    if std::env::var("LAB_DIE").is_ok() {
+        nap(100000);
+    }
     Ok(())
 }

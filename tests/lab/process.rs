@@ -5,9 +5,9 @@
 //! only the main thread starts any.
 
 use std::fs::{self, OpenOptions};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::os::unix::process::CommandExt;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

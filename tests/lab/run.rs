@@ -19,9 +19,7 @@ use crate::trouble;
 use crate::trouble::{Outcome, Tried};
 
 /// The parts of a lab that each have a namespace of their own.
-pub const ROLES: [&str; 6] = [
-    "router", "client", "provider", "node-a", "node-b", "node-c",
-];
+pub const ROLES: [&str; 6] = ["router", "client", "provider", "node-a", "node-b", "node-c"];
 
 /// A living run. Dropping it removes its namespaces, its processes and its folder.
 pub struct Run {
@@ -35,8 +33,9 @@ impl Run {
     pub fn begin() -> Outcome<Self> {
         let base = std::env::temp_dir();
         let gate = lock_file(&base.join("foip-lab.lock"))?;
-        let _gate = Flock::lock(gate, FlockArg::LockExclusive)
-            .map_err(|(_, error)| trouble!("cannot lock {}/foip-lab.lock: {error}", base.display()))?;
+        let _gate = Flock::lock(gate, FlockArg::LockExclusive).map_err(|(_, error)| {
+            trouble!("cannot lock {}/foip-lab.lock: {error}", base.display())
+        })?;
         for dead in clean_dead(&base)? {
             eprintln!("lab: cleaned up after a run that was killed ({dead})");
         }
@@ -50,9 +49,8 @@ impl Run {
                  remove it with 'ip netns del {taken}' if nobody needs it"
             ));
         }
-        fs::create_dir(&folder).tried(|| {
-            format!("cannot make {} (not left by the lab?)", folder.display())
-        })?;
+        fs::create_dir(&folder)
+            .tried(|| format!("cannot make {} (not left by the lab?)", folder.display()))?;
         let lock = Flock::lock(lock_file(&folder.join("lock"))?, FlockArg::LockExclusiveNonblock)
             .map_err(|(_, error)| trouble!("cannot lock {}: {error}", folder.display()))?;
         fs::write(folder.join("names"), &prefix)?;

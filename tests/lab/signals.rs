@@ -47,10 +47,7 @@ pub fn sleep(time: Duration) -> Outcome<()> {
 }
 
 /// Looks every 20 ms until `done` says yes; no after `time`.
-pub fn wait_until(
-    time: Duration,
-    mut done: impl FnMut() -> Outcome<bool>,
-) -> Outcome<bool> {
+pub fn wait_until(time: Duration, mut done: impl FnMut() -> Outcome<bool>) -> Outcome<bool> {
     let end = Instant::now() + time;
     loop {
         if done()? {

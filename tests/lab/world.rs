@@ -171,11 +171,12 @@ impl World {
     /// Drops a host's packets, as a broken switch would: nobody is told.
     pub fn cut(&self, host: usize, from: Cut) -> Outcome<()> {
         let (to, back) = match from {
-            Cut::Network => ("oifname \"eth0\" drop".to_owned(), "iifname \"eth0\" drop".to_owned()),
-            Cut::Provider => (
-                format!("ip daddr {PROVIDER_V4} drop"),
-                format!("ip saddr {PROVIDER_V4} drop"),
-            ),
+            Cut::Network => {
+                ("oifname \"eth0\" drop".to_owned(), "iifname \"eth0\" drop".to_owned())
+            }
+            Cut::Provider => {
+                (format!("ip daddr {PROVIDER_V4} drop"), format!("ip saddr {PROVIDER_V4} drop"))
+            }
             Cut::Hosts => {
                 let others: Vec<String> = (0..HOSTS.len())
                     .filter(|other| *other != host)
@@ -221,7 +222,8 @@ impl World {
 
     /// Is the address on the host's NIC?
     pub fn has_address(&self, host: usize, address: IpAddr) -> Outcome<bool> {
-        let listing = ip(&self.host(host), &["-o", "addr", "show", "dev", "eth0"]).unwrap_or_default();
+        let listing =
+            ip(&self.host(host), &["-o", "addr", "show", "dev", "eth0"]).unwrap_or_default();
         let needle = format!(" {address}/");
         Ok(listing.contains(&needle))
     }

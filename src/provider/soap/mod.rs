@@ -56,12 +56,7 @@ impl Soap {
             password: password.ok_or(OpenError::Missing("password_file"))?,
         };
         client.hide(&credentials.password);
-        Ok(Self {
-            client,
-            url,
-            credentials,
-            known: Mutex::default(),
-        })
+        Ok(Self { client, url, credentials, known: Mutex::default() })
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -97,9 +92,7 @@ impl Soap {
                 self.url
             )));
         }
-        let parsed = answer
-            .whole()
-            .and_then(|body| format::parse(operation, body));
+        let parsed = answer.whole().and_then(|body| format::parse(operation, body));
         match parsed {
             Ok(Reply::Fault(text)) => {
                 Judged::Refused(sorted(&what, &text, &self.client.words(&text)))
@@ -161,10 +154,7 @@ fn sorted(what: &str, text: &str, shown: &str) -> ProviderFailure {
             "{why}; check login_name and password_file in [provider] (the webservice password, not the SCP's) and that the webservice is switched on in the SCP"
         ))
     } else if says("only permitted once every") {
-        ProviderFailure::Budget {
-            why,
-            after: Some(COOLDOWN),
-        }
+        ProviderFailure::Budget { why, after: Some(COOLDOWN) }
     } else if says("could not find failover ip") {
         ProviderFailure::Config(format!(
             "{why}; check [[failover_ip]] and login_name in [provider]"
@@ -202,8 +192,7 @@ impl Round {
                 }
                 format::Routed::Exact(_) => {}
                 format::Routed::Other(address) => {
-                    self.doubtful
-                        .extend(ips.iter().filter(|ip| ip.covers(*address)));
+                    self.doubtful.extend(ips.iter().filter(|ip| ip.covers(*address)));
                 }
                 format::Routed::Odd => self.whole = false,
             }
@@ -225,16 +214,10 @@ impl Soap {
     ) -> Result<Round, ProviderFailure> {
         let (own, hints) = {
             let known = self.known();
-            let hints: Vec<_> = ips
-                .iter()
-                .filter_map(|ip| known.last.get(ip).cloned())
-                .collect();
+            let hints: Vec<_> = ips.iter().filter_map(|ip| known.last.get(ip).cloned()).collect();
             (known.own.clone(), hints)
         };
-        let mut round = Round {
-            whole: true,
-            ..Round::default()
-        };
+        let mut round = Round { whole: true, ..Round::default() };
         let mut asked = BTreeSet::new();
         // The own server's answer is the one that everything hangs on: without it there is none.
         if let Some(own) = own {
@@ -289,11 +272,8 @@ impl Soap {
         let deadline = clock::now() + self.client.timeouts.total.times(3);
         let first = self.round(ips, deadline, date)?;
         let mut routes: BTreeMap<FailoverIp, Routed> = BTreeMap::new();
-        let missing: BTreeSet<FailoverIp> = ips
-            .iter()
-            .filter(|ip| !first.found.contains_key(ip))
-            .copied()
-            .collect();
+        let missing: BTreeSet<FailoverIp> =
+            ips.iter().filter(|ip| !first.found.contains_key(ip)).copied().collect();
         // The servers are asked one after the other, so an IP that moves meanwhile can be missed at
         // both ends. It moves at most once in five minutes: who is missed twice is nowhere.
         let second = match first.whole && !missing.is_empty() {
@@ -343,11 +323,7 @@ impl Provider for Soap {
             match match_mac(host, &name, &detail.macs) {
                 Ok(mac) => {
                     self.known().own = Some(name.clone());
-                    let server = Server {
-                        name,
-                        number: None,
-                        mac: Some(mac),
-                    };
+                    let server = Server { name, number: None, mac: Some(mac) };
                     return Ok(Home { server, mac });
                 }
                 Err(why) if host.server.is_some() => return Err(ProviderFailure::Config(why)),
@@ -403,11 +379,7 @@ impl Provider for Soap {
         if outcome == RouteOutcome::Done {
             self.known().last.insert(ip, to.name.clone());
         }
-        Routing {
-            started: gate.passed(),
-            outcome,
-            date: answer.date,
-        }
+        Routing { started: gate.passed(), outcome, date: answer.date }
     }
 
     fn task(&self, task: &TaskId) -> Result<TaskState, ProviderFailure> {
