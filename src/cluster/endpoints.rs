@@ -6,18 +6,25 @@
 //!     ^                                |                                  |
 //!     +---- its own /readyz answers ---+----------------------------------+
 //! ```
+//!
+//! Between the two, while it is not known yet whether the one in use is dead or slow, a request goes to
+//! the first place that does not keep another request waiting: a place that hangs costs one request, not
+//! all that are made until the first of them times out.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::types::FailoverIp;
+use crate::types::{FailoverIp, Span, Tick};
 
 /// More servers than this are not remembered.
 const MOST: usize = 16;
+
+/// A place that has kept a request waiting for this long is passed over while another has not.
+const PATIENCE: Span = Span::millis(500);
 
 /// Where an API server listens: scheme, host, port and perhaps a path.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -114,6 +121,8 @@ pub struct Endpoints {
     others: Vec<Place>,
     managed: BTreeSet<FailoverIp>,
     current: usize,
+    waiting: BTreeMap<u64, (Place, Tick)>,
+    next: u64,
 }
 
 impl Endpoints {
@@ -188,13 +197,35 @@ impl Endpoints {
         all.get(self.current).or(all.first()).cloned()
     }
 
-    /// The first place from the current one on that is not in `tried`.
-    pub fn pick(&self, tried: &[Place]) -> Option<Place> {
+    /// Where to ask: from the current place on, the first that is not in `tried` and keeps nobody waiting;
+    /// if all do, the one with the fewest requests that wait.
+    pub fn pick(&self, tried: &[Place], now: Tick) -> Option<Place> {
         let all = self.all();
         let from = self.current.min(all.len());
         let (before, after) = all.split_at(from);
-        let mut turn = after.iter().chain(before);
-        turn.find(|place| !tried.contains(place)).cloned()
+        let turn = after.iter().chain(before);
+        turn.filter(|place| !tried.contains(place))
+            .min_by_key(|place| self.kept_waiting(place, now))
+            .cloned()
+    }
+
+    fn kept_waiting(&self, place: &Place, now: Tick) -> usize {
+        let waiting = self.waiting.values();
+        waiting
+            .filter(|(at, since)| at == place && now.since(*since) >= PATIENCE)
+            .count()
+    }
+
+    /// A request goes to this place; the number is for `answered`.
+    pub fn asked(&mut self, place: &Place, now: Tick) -> u64 {
+        self.next += 1;
+        self.waiting.insert(self.next, (place.clone(), now));
+        self.next
+    }
+
+    /// The request has ended, with an answer or without.
+    pub fn answered(&mut self, number: u64) {
+        self.waiting.remove(&number);
     }
 
     /// This place did not answer: the next request goes to the next one. Says whether the place in use changed.
@@ -297,7 +328,7 @@ mod tests {
         assert!(vip.refused().is_some());
         assert_eq!(vip.current(), Some(place("https://192.0.2.2:6443")));
         vip.set_others([]);
-        assert_eq!((vip.current(), vip.pick(&[])), (None, None));
+        assert_eq!((vip.current(), vip.pick(&[], Tick(0))), (None, None));
     }
 
     #[test]
@@ -340,7 +371,7 @@ mod tests {
         let mut endpoints = three();
         endpoints.leave(&place("https://127.0.0.1:6443"));
         let mut tried = Vec::new();
-        while let Some(next) = endpoints.pick(&tried) {
+        while let Some(next) = endpoints.pick(&tried, Tick(0)) {
             tried.push(next);
         }
         let order: Vec<&str> = tried.iter().map(Place::url).collect();
@@ -348,6 +379,36 @@ mod tests {
             order,
             ["https://192.0.2.2:6443", "https://192.0.2.3:6443", "https://127.0.0.1:6443"]
         );
+    }
+
+    #[test]
+    fn a_place_that_hangs_costs_one_request() {
+        let mut endpoints = three();
+        let mut order = Vec::new();
+        let mut numbers = Vec::new();
+        for half_second in 0..5 {
+            let now = Tick(half_second * 500);
+            let place = endpoints.pick(&[], now).unwrap();
+            numbers.push(endpoints.asked(&place, now));
+            order.push(place.url().to_owned());
+        }
+        // While all hang, none is asked again before the others.
+        let local = "https://127.0.0.1:6443";
+        let (two, three) = ("https://192.0.2.2:6443", "https://192.0.2.3:6443");
+        assert_eq!(order, [local, two, three, local, two]);
+        // Requests made together go together: nothing is known against the place yet.
+        let mut fresh = self::three();
+        for _ in 0..3 {
+            let place = fresh.pick(&[], Tick(499)).unwrap();
+            fresh.asked(&place, Tick(0));
+            assert_eq!(place.url(), local);
+        }
+        // It answers after all.
+        for number in numbers {
+            endpoints.answered(number);
+        }
+        assert_eq!(endpoints.pick(&[], Tick(9000)).unwrap().url(), local);
+        assert!(endpoints.waiting.is_empty());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The link to the cluster: access from the kubeconfig, the endpoint in use, and one call at a time over them.
 //!
-//! A call is one question with one deadline. It goes to the endpoint in use, and is repeated only in
+//! A call is one question with one deadline. It goes to one endpoint, and is repeated only in
 //! these cases, each with a bound: nothing of it left this host (any call), 503 (reads), 401 or a TLS failure after
 //! which the kubeconfig turned out to have changed (once). Calls share no queue: a server that hangs holds
 //! up nobody but those that asked it.
@@ -70,6 +70,18 @@ pub struct State {
 struct Asking {
     place: Option<Place>,
     generation: u64,
+}
+
+/// A request that waits for its answer.
+struct Waiting<'a> {
+    link: &'a Link,
+    number: u64,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.link.state().endpoints.answered(self.number);
+    }
 }
 
 impl Link {
@@ -167,7 +179,10 @@ impl Link {
             let sent = clock::now();
             *asking = Asking { place: Some(place.clone()), generation: self.state().generation };
             let client = self.client(&access, &place)?;
-            let error = match wire::send(&client, place.url(), ask).await {
+            let waiting = self.waiting(&place, sent);
+            let result = wire::send(&client, place.url(), ask).await;
+            drop(waiting);
+            let error = match result {
                 Ok(answer) if matches!(answer.code, 401 | 503) => answer.status(),
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
@@ -310,10 +325,20 @@ impl Link {
         }
     }
 
+    /// Counts a request as waiting until it is dropped, also when the whole call is.
+    fn waiting(&self, place: &Place, now: Tick) -> Waiting<'_> {
+        let number = self.state().endpoints.asked(place, now);
+        Waiting { link: self, number }
+    }
+
     fn pick(&self, tried: &[Place]) -> Result<Place, Error> {
         let state = self.state();
-        state.endpoints.pick(tried).ok_or_else(|| {
-            let refused = state.endpoints.refused().map(Place::url).unwrap_or_default();
+        state.endpoints.pick(tried, clock::now()).ok_or_else(|| {
+            let refused = state
+                .endpoints
+                .refused()
+                .map(Place::url)
+                .unwrap_or_default();
             Error::NoEndpoint(refused.to_owned())
         })
     }

@@ -147,6 +147,9 @@ inside() {
         PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@" </dev/null
 }
 
+# not COMMAND...: a function, since the shell does not stop at a `!` that is not so.
+not() { if "$@"; then return 1; fi; }
+
 # within SECONDS WHAT COMMAND...: until it succeeds.
 within() {
     local deadline=$((SECONDS + $1))
