@@ -1,5 +1,6 @@
 //! foip keeps a netcup failover IP on one healthy k3s server node.
 
+pub mod checks;
 pub mod cli;
 pub mod clock;
 pub mod cluster;

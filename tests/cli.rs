@@ -88,22 +88,13 @@ Exit codes: 0 done, 1 failed, 2 usage, 78 configuration.
     assert_eq!(out(&help), expected);
     let version = host.foip(&["--version"]);
     assert_eq!(code(&version), 0);
-    assert_eq!(
-        out(&version),
-        concat!("foip ", env!("CARGO_PKG_VERSION"), "\n")
-    );
+    assert_eq!(out(&version), concat!("foip ", env!("CARGO_PKG_VERSION"), "\n"));
 }
 
 #[test]
 fn wrong_usage_is_2() {
     let host = Host::new();
-    for arguments in [
-        &[][..],
-        &["fly"],
-        &["run", "--fly"],
-        &["replay"],
-        &["status", "now"],
-    ] {
+    for arguments in [&[][..], &["fly"], &["run", "--fly"], &["replay"], &["status", "now"]] {
         let output = host.foip(arguments);
         assert_eq!(code(&output), 2, "{arguments:?}");
         assert!(!err(&output).is_empty());
@@ -138,11 +129,7 @@ fn no_configuration_is_78_and_one_line_that_says_what_to_write() {
     let output = host.foip(&["run", "--config", path.to_str().unwrap()]);
     assert_eq!(code(&output), 78);
     assert_eq!(err(&output).lines().count(), 1);
-    assert!(
-        err(&output).contains("there is no such file; write one"),
-        "{}",
-        err(&output)
-    );
+    assert!(err(&output).contains("there is no such file; write one"), "{}", err(&output));
 }
 
 #[test]
@@ -171,11 +158,7 @@ fn status_shows_the_last_words_of_the_dead_and_fails() {
     show(&status);
     let alive = host.foip(&["status"]);
     assert_eq!(code(&alive), 0, "{}", err(&alive));
-    assert!(
-        out(&alive).contains(" on node-a: holds default\n"),
-        "{}",
-        out(&alive)
-    );
+    assert!(out(&alive).contains(" on node-a: holds default\n"), "{}", out(&alive));
     let json = host.foip(&["status", "--json"]);
     assert_eq!(code(&json), 0);
     let parsed: foip::status::Status = serde_json::from_str(&out(&json)).unwrap();
@@ -185,16 +168,8 @@ fn status_shows_the_last_words_of_the_dead_and_fails() {
     show(&status);
     let dead = host.foip(&["status"]);
     assert_eq!(code(&dead), 1);
-    assert!(
-        out(&dead).contains(" on node-a: holds default\n"),
-        "{}",
-        out(&dead)
-    );
-    assert!(
-        err(&dead).starts_with("foip: foip is dead: "),
-        "{}",
-        err(&dead)
-    );
+    assert!(out(&dead).contains(" on node-a: holds default\n"), "{}", out(&dead));
+    assert!(err(&dead).starts_with("foip: foip is dead: "), "{}", err(&dead));
 }
 
 #[test]
@@ -206,10 +181,7 @@ fn import_kubeconfig_copies_the_credential() {
     let status = Command::new(env!("CARGO_BIN_EXE_foip"))
         .arg("import-kubeconfig")
         .env("CREDENTIALS_DIRECTORY", &host.folder)
-        .env(
-            "RUNTIME_DIRECTORY",
-            format!("{0}/run:{0}/other", host.folder.display()),
-        )
+        .env("RUNTIME_DIRECTORY", format!("{0}/run:{0}/other", host.folder.display()))
         .status()
         .unwrap();
     assert_eq!(status.code(), Some(0));

@@ -5,14 +5,10 @@ use crate::config::Settings;
 
 /// Logs in with the device flow.
 pub(super) fn login(_settings: &Settings) -> Result<(), Failure> {
-    Err(Failure::Failed(
-        "login is not connected to the provider yet".into(),
-    ))
+    Err(Failure::Failed("login is not connected to the provider yet".into()))
 }
 
 /// Takes the token back.
 pub(super) fn logout(_settings: &Settings) -> Result<(), Failure> {
-    Err(Failure::Failed(
-        "logout is not connected to the provider yet".into(),
-    ))
+    Err(Failure::Failed("logout is not connected to the provider yet".into()))
 }

@@ -102,12 +102,8 @@ pub fn main() -> ExitCode {
         Verb::Run(options) => settings()
             .map_err(Failure::from)
             .and_then(|settings| run::run(settings, &arguments.config, options)),
-        Verb::Login => settings()
-            .map_err(Failure::from)
-            .and_then(|s| login::login(&s)),
-        Verb::Logout => settings()
-            .map_err(Failure::from)
-            .and_then(|s| login::logout(&s)),
+        Verb::Login => settings().map_err(Failure::from).and_then(|s| login::login(&s)),
+        Verb::Logout => settings().map_err(Failure::from).and_then(|s| login::logout(&s)),
         Verb::Status { json } => show_status(json),
         Verb::Replay { file } => run::replay(&file),
         Verb::ImportKubeconfig => kubeconfig::import(&Places::of_process()),
@@ -160,10 +156,7 @@ mod tests {
 
     #[test]
     fn the_configuration_may_be_named_before_and_behind_the_verb() {
-        for line in [
-            ["foip", "--config", "/tmp/x", "run"],
-            ["foip", "run", "--config", "/tmp/x"],
-        ] {
+        for line in [["foip", "--config", "/tmp/x", "run"], ["foip", "run", "--config", "/tmp/x"]] {
             let arguments = Arguments::try_parse_from(line).unwrap();
             assert_eq!(arguments.config, PathBuf::from("/tmp/x"));
         }
