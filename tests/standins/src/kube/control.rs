@@ -40,9 +40,7 @@ impl Inside {
                     .for_each(|n| self.api.gate.freeze(n, handshakes));
             }
             Command::Thaw { listener } => {
-                self.meant(listener)?
-                    .into_iter()
-                    .for_each(|n| self.api.gate.thaw(n));
+                self.api.gate.thaw(&self.meant(listener)?);
                 self.api.ring();
             }
             Command::Refuse { listener } => {

@@ -45,8 +45,11 @@ impl Gate {
         lock(&self.queue).frozen.insert(listener, handshakes);
     }
 
-    pub(crate) fn thaw(&self, listener: usize) {
-        lock(&self.queue).frozen.remove(&listener);
+    /// All at once: their requests keep the order of arrival among each other.
+    pub(crate) fn thaw(&self, listeners: &[usize]) {
+        lock(&self.queue)
+            .frozen
+            .retain(|listener, _| !listeners.contains(listener));
         self.bell.notify_all();
     }
 
