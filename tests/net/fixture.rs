@@ -317,7 +317,7 @@ pub fn notifications(namespace: &str, host: &str, act: impl FnOnce()) -> Vec<u16
         bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0x550)).unwrap();
         fd
     });
-    setsockopt(&fd, ReceiveTimeout, &TimeVal::milliseconds(200)).unwrap();
+    setsockopt(&fd, ReceiveTimeout, &TimeVal::milliseconds(500)).unwrap();
     act();
     let mut kinds = Vec::new();
     let mut buffer = vec![0; 65_536];

@@ -121,7 +121,8 @@ fn a4_a_refresh_is_one_notification_and_no_route() {
     };
     let nic = net.nic();
     for host in [V4, V6] {
-        nic.put(host, 45).unwrap();
+        // What the kernel does about a new address goes on behind the call: wait until it is quiet.
+        notifications(&net.near, host, || nic.put(host, 45).unwrap());
         let told = notifications(&net.near, host, || {
             for _ in 0..50 {
                 nic.put(host, 45).unwrap();
