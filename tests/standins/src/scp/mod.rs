@@ -11,6 +11,8 @@ mod rest;
 mod routes;
 mod setup;
 mod shapes;
+mod soap;
+mod xml;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -229,7 +231,7 @@ impl Panel {
         }
     }
 
-    fn answer(&self, request: &Request) -> Reply {
+    fn answer(&self, request: &Request) -> soap::Answer {
         let mut account = lock(&self.account);
         account.settle();
         let reply = if request.path.starts_with("/scp-core/") {
@@ -239,12 +241,27 @@ impl Panel {
                     value.clone_from(&account.knobs.media_type);
                 }
             }
-            reply
+            reply.into()
+        } else if soap::is_here(&request.path) {
+            soap::serve(request, &mut account, &self.faults)
         } else if request.path.starts_with("/realms/") {
-            let Account { tokens, user, clock, knobs, .. } = &mut *account;
-            tokens.serve(request, self.base(), user, clock, knobs)
+            let Account {
+                tokens,
+                user,
+                clock,
+                knobs,
+                ..
+            } = &mut *account;
+            tokens
+                .serve(request, self.base(), user, clock, knobs)
+                .into()
         } else {
-            Reply::new(200, "text/html", "<!doctype html><html><body>SCP</body></html>")
+            Reply::new(
+                200,
+                "text/html",
+                "<!doctype html><html><body>SCP</body></html>",
+            )
+            .into()
         };
         account.settle();
         drop(account);
@@ -269,7 +286,11 @@ impl Service for Panel {
     fn serve(&self, request: &Request, wire: &mut Wire) -> io::Result<()> {
         let fault = self.faults.outer(request, &request.method);
         let usual = |status| self.dated(rest::usual(status));
-        let mut act = || self.dated(self.answer(request));
+        let mut act = || {
+            let answer = self.answer(request);
+            self.stop.wait(Duration::from_millis(answer.pause_ms));
+            self.dated(answer.reply)
+        };
         let (went, sent) = play(fault.as_ref(), wire, &usual, &mut act);
         self.log.add_at(
             request.at,

@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use serde_json::{Value, json};
 
 use super::account::Account;
-use super::routes::{Refusal, Routes};
+use super::routes::{Refusal, Routed, Routes};
 use super::setup::{Server, split_prefix};
 use super::shapes;
 use crate::fault::{Fault, Faults, Outcome};
@@ -213,6 +213,16 @@ fn cancel(uuid: &str, account: &mut Account, now: u64) -> Reply {
     }
 }
 
+/// What lists say of an IP in answer to this request, which may be a lie.
+pub(crate) fn shown(routed: &Routed, request: &Request, faults: &Faults) -> Option<String> {
+    let about = |fault: &Fault| matches!(fault, Fault::Lie { ip, .. } if *ip == routed.ip.ip);
+    if let Some(Fault::Lie { server, .. }) = faults.inner(request, about) {
+        server
+    } else {
+        routed.listed.clone()
+    }
+}
+
 /// Whether a filter names this IP. For v6 both forms are taken: which one netcup wants is not known.
 fn names(filter: &str, ip: &str) -> bool {
     match split_prefix::<Ipv6Addr>(ip, 128) {
@@ -227,14 +237,16 @@ fn names(filter: &str, ip: &str) -> bool {
 fn failover_ips(request: &Request, account: &Account, v6: bool, faults: &Faults) -> Reply {
     let routes = &account.routes;
     let mut found = Vec::new();
-    for routed in routes.ips.iter().filter(|routed| routed.ip.ip.contains(':') == v6) {
-        let about = |fault: &Fault| matches!(fault, Fault::Lie { ip, .. } if *ip == routed.ip.ip);
-        let shown = match faults.inner(request, about) {
-            Some(Fault::Lie { server, .. }) => server,
-            _ => routed.listed.clone(),
-        };
-        let server = shown.and_then(|name| routes.server(&name));
-        let wanted = request.param("ip").is_none_or(|ip| names(ip, &routed.ip.ip))
+    for routed in routes
+        .ips
+        .iter()
+        .filter(|routed| routed.ip.ip.contains(':') == v6)
+    {
+        let server = shown(routed, request, faults);
+        let server = server.and_then(|name| routes.server(&name));
+        let wanted = request
+            .param("ip")
+            .is_none_or(|ip| names(ip, &routed.ip.ip))
             && request
                 .param("serverId")
                 .is_none_or(|id| server.is_some_and(|server| server.id.to_string() == id));
