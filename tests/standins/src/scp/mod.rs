@@ -34,7 +34,7 @@ use crate::fault::{Faults, Rule, play};
 use crate::log::{Entry, Log, What};
 use crate::stop::{Stop, lock};
 use crate::tls::{Authority, server_config};
-use crate::wire::{Listen, Reply, Request, Server, Service, Wire};
+use crate::wire::{Admission, Listen, Reply, Request, Server, Service, Wire};
 
 /// What the data plane does when a route has changed: failover IP, and server name or nothing.
 pub type OnRoute = Box<dyn Fn(&str, Option<&str>) + Send + Sync>;
@@ -53,10 +53,34 @@ struct Panel {
 pub struct Scp {
     // Order matters: commands and requests end before the data plane does.
     control: Option<Control>,
-    server: Option<Server>,
+    server: Option<Arc<Server>>,
     plane: Option<JoinHandle<()>>,
     panel: Arc<Panel>,
     ca_pem: String,
+}
+
+/// Carries a command out: on the listeners, or on what is behind them.
+fn obey(panel: &Panel, server: &Server, command: Command) -> Result<Value, String> {
+    let listeners = 0..server.listens().len();
+    if matches!(command, Command::Refuse | Command::Accept | Command::Cut) {
+        panel.log.add(What::Command {
+            text: serde_json::to_string(&command).unwrap_or_default(),
+        });
+    }
+    if command == Command::Refuse {
+        listeners.for_each(|number| server.refuse(number));
+    } else if command == Command::Accept {
+        for number in listeners {
+            server
+                .accept_again(number)
+                .map_err(|error| error.to_string())?;
+        }
+    } else if command == Command::Cut {
+        server.cut(None);
+    } else {
+        return panel.obey(command);
+    }
+    Ok(Value::Null)
 }
 
 impl Scp {
@@ -105,7 +129,7 @@ impl Scp {
             .spawn(move || follow.follow_routes(on_route.as_ref()))?;
         Ok(Self {
             control: None,
-            server: Some(server),
+            server: Some(Arc::new(server)),
             plane: Some(plane),
             panel,
             ca_pem: authority.pem(),
@@ -114,10 +138,11 @@ impl Scp {
 
     /// Takes commands at a unix socket too.
     pub fn open_control(&mut self, path: &Path) -> io::Result<()> {
-        let panel = self.panel.clone();
+        let (panel, server) = (self.panel.clone(), self.server.clone());
+        let server = server.ok_or(io::Error::from(io::ErrorKind::NotConnected))?;
         let obey = move |line: &str| {
             let command = serde_json::from_str(line).map_err(|error| error.to_string())?;
-            panel.obey(command)
+            obey(&panel, &server, command)
         };
         self.control = Some(Control::open(path, Arc::new(obey))?);
         Ok(())
@@ -141,7 +166,8 @@ impl Scp {
 
     /// Carries a command out.
     pub fn command(&self, command: Command) -> Result<Value, String> {
-        self.panel.obey(command)
+        let server = self.server.as_ref().ok_or("it has ended")?;
+        obey(&self.panel, server, command)
     }
 
     /// Puts a fault in force; gives its number for [`Command::Clear`].
@@ -166,11 +192,6 @@ impl Scp {
         let mut account = lock(&self.panel.account);
         account.settle();
         account.routes.ip(ip).map(|routed| routed.listed.clone())
-    }
-
-    /// The listeners, to refuse and cut connections.
-    pub fn server(&self) -> Option<&Server> {
-        self.server.as_ref()
     }
 }
 
@@ -283,6 +304,20 @@ impl Panel {
 }
 
 impl Service for Panel {
+    fn admit(&self, _: usize, client: SocketAddr) -> Admission {
+        let account = lock(&self.account);
+        let knobs = &account.knobs;
+        let meant = knobs
+            .handshakes_of
+            .as_ref()
+            .is_none_or(|of| of.contains(&client.ip()));
+        match (knobs.cut_handshakes, knobs.hang_handshakes) {
+            (true, _) if meant => Admission::CutInHandshake,
+            (_, true) if meant => Admission::Hold,
+            _ => Admission::Serve,
+        }
+    }
+
     fn serve(&self, request: &Request, wire: &mut Wire) -> io::Result<()> {
         let fault = self.faults.outer(request, &request.method);
         let usual = |status| self.dated(rest::usual(status));

@@ -167,7 +167,7 @@ fn one_server(request: &Request, server: &Server, rest: &[&str], account: &Accou
     let interfaces = || shapes::interfaces(server, &account.routes, &account.knobs);
     match rest {
         [] => {
-            let live = request.param("loadServerLiveInfo") == Some("true");
+            let live = request.param("loadServerLiveInfo") != Some("false");
             Reply::json(200, &shapes::server(server, &account.routes, live))
         }
         ["interfaces"] => Reply::json(200, &interfaces().into()),
@@ -189,12 +189,24 @@ fn tasks(request: &Request, account: &Account, now: u64) -> Reply {
     if state == Some("ROLLBACK") {
         return error(400, "error.badrequest", "Invalid value for state");
     }
+    let unknown = String::new();
+    let server = request.param("serverId").map(|id| {
+        let known = account
+            .routes
+            .servers
+            .iter()
+            .find(|server| server.id.to_string() == id);
+        known.map_or(&unknown, |server| &server.name)
+    });
+    let text = request.param("q").map(str::to_lowercase);
     let found = account
         .routes
         .tasks
         .iter()
         .rev()
         .filter(|task| state.is_none_or(|state| state == task.state(now)))
+        .filter(|task| server.is_none_or(|server| task.target.as_ref() == Some(server)))
+        .filter(|task| text.as_ref().is_none_or(|text| task.is_about(text)))
         .map(|task| shapes::task(task, now, &account.clock, &account.user, false))
         .collect();
     Reply::json(200, &page(request, found).into())
