@@ -37,7 +37,11 @@ impl std::fmt::Display for Flavour {
 }
 
 enum Kind {
-    BuiltIn { process: Process, socket: PathBuf, log: PathBuf },
+    BuiltIn {
+        process: Process,
+        socket: PathBuf,
+        log: PathBuf,
+    },
     Real(RealApi),
 }
 
@@ -69,7 +73,13 @@ impl Api {
             kubectl.create_node(host)?;
         }
         let kubeconfig = credentials.kubeconfig(&format!("https://127.0.0.1:{API_PORT}"));
-        Ok(Self { kind, kubectl, kubeconfig, down: Vec::new(), dead: [false; 3] })
+        Ok(Self {
+            kind,
+            kubectl,
+            kubeconfig,
+            down: Vec::new(),
+            dead: [false; 3],
+        })
     }
 
     /// Which one it is.
@@ -84,7 +94,11 @@ impl Api {
     pub fn freeze(&mut self, hosts: &[usize], frozen: bool) -> Outcome<()> {
         match &mut self.kind {
             Kind::BuiltIn { process, .. } if hosts.len() == HOSTS.len() => {
-                process.signal(if frozen { Signal::SIGSTOP } else { Signal::SIGCONT })?;
+                process.signal(if frozen {
+                    Signal::SIGSTOP
+                } else {
+                    Signal::SIGCONT
+                })?;
             }
             Kind::BuiltIn { .. } => {
                 for host in hosts {
@@ -183,17 +197,21 @@ impl Api {
 
     /// Requests within a time that came from one host; `None` on the real API.
     pub fn requests(&self, from: u64, to: u64, host: usize) -> Option<usize> {
-        let Kind::BuiltIn { log, .. } = &self.kind else { return None };
+        let Kind::BuiltIn { log, .. } = &self.kind else {
+            return None;
+        };
         let text = fs::read_to_string(log).ok()?;
-        let entries = text.lines().filter_map(|l| serde_json::from_str::<foip_standins::log::Entry>(l).ok());
+        let entries = text
+            .lines()
+            .filter_map(|l| serde_json::from_str::<foip_standins::log::Entry>(l).ok());
         let own = HOSTS[host].v4;
         Some(
             entries
                 .filter(|entry| (from..=to).contains(&entry.at))
                 .filter(|entry| match &entry.what {
-                    foip_standins::log::What::Request { client, listener, .. } => {
-                        *client == own || (client.is_loopback() && *listener == host)
-                    }
+                    foip_standins::log::What::Request {
+                        client, listener, ..
+                    } => *client == own || (client.is_loopback() && *listener == host),
                     _ => false,
                 })
                 .count(),
@@ -213,7 +231,8 @@ impl Api {
             let rule = json!({"on": {"listener": host}, "fault": {"kind": kind}});
             self.command(&json!({"do": "fault", "rule": rule}))?;
             // Watches that are open already would go on.
-            self.command(&json!({"do": "cut", "listener": host})).map(drop)
+            self.command(&json!({"do": "cut", "listener": host}))
+                .map(drop)
         } else {
             self.command(&json!({"do": "clear"})).map(drop)
         }
@@ -238,25 +257,30 @@ fn built_in(world: &World, program: &Path) -> Outcome<(Kind, Credentials)> {
     fs::create_dir_all(&folder)?;
     let (socket, log) = (folder.join("control"), folder.join("log.jsonl"));
     let namespace = world.namespace("provider");
-    let mut launch = Launch::new(&namespace, program, folder.join("output"));
-    for (host, plan) in HOSTS.iter().enumerate() {
-        launch = launch
-            .args(["--listen".to_owned(), format!("{}={}@0.0.0.0:{API_PORT}", plan.name, world.host(host))]);
-    }
-    let mut process = launch
+    let listen: Vec<String> = HOSTS
+        .iter()
+        .enumerate()
+        .map(|(host, plan)| format!("{}={}@0.0.0.0:{API_PORT}", plan.name, world.host(host)))
+        .collect();
+    let mut process = Launch::new(&namespace, program, folder.join("output"))
         .args([
+            "--listen".to_owned(),
+            listen.join(","),
+            "--dir".to_owned(),
+            folder.display().to_string(),
             "--control".to_owned(),
             socket.display().to_string(),
             "--log".to_owned(),
             log.display().to_string(),
-            "--out".to_owned(),
-            folder.display().to_string(),
         ])
         .start()?;
     let kubeconfig = folder.join("kubeconfig");
     let up = wait_until(Duration::from_secs(10), || {
         if let Some(status) = process.ended() {
-            return Err(trouble!("the built-in API ended ({status}):\n    {}", process.last_words()));
+            return Err(trouble!(
+                "the built-in API ended ({status}):\n    {}",
+                process.last_words()
+            ));
         }
         Ok(socket.exists() && kubeconfig.exists())
     })?;
@@ -266,7 +290,17 @@ fn built_in(world: &World, program: &Path) -> Outcome<(Kind, Credentials)> {
     let read = |name: &str| -> Outcome<String> {
         fs::read_to_string(folder.join(name)).tried(|| format!("built-in API: {name}"))
     };
-    let credentials =
-        Credentials { ca: read("ca.pem")?, cert: read("client.pem")?, key: read("client.key")? };
-    Ok((Kind::BuiltIn { process, socket, log }, credentials))
+    let credentials = Credentials {
+        ca: read("ca.pem")?,
+        cert: read("client.pem")?,
+        key: read("client.key")?,
+    };
+    Ok((
+        Kind::BuiltIn {
+            process,
+            socket,
+            log,
+        },
+        credentials,
+    ))
 }

@@ -29,7 +29,16 @@ impl Monitor {
     /// Starts watching.
     pub fn start(namespace: &str) -> Outcome<Self> {
         let mut child = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "ip", "-n", namespace, "-o", "monitor", "address"])
+            .args([
+                "--pdeathsig",
+                "KILL",
+                "ip",
+                "-n",
+                namespace,
+                "-o",
+                "monitor",
+                "address",
+            ])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -91,7 +100,8 @@ mod tests {
 
     #[test]
     fn lines_of_ip_monitor_are_read() {
-        let line = r"2: eth0    inet 203.0.113.63/32 scope global dynamic eth0\       valid_lft 45sec";
+        let line =
+            r"2: eth0    inet 203.0.113.63/32 scope global dynamic eth0\       valid_lft 45sec";
         assert_eq!(parse(line), Some(("203.0.113.63".into(), true)));
         let line = r"Deleted 2: eth0    inet6 2001:db8:a:20::1/128 scope global \ valid_lft 3sec";
         assert_eq!(parse(line), Some(("2001:db8:a:20::1".into(), false)));

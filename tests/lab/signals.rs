@@ -30,7 +30,11 @@ pub fn listen() -> Outcome<()> {
 
 /// An error if somebody wants the lab to end.
 pub fn check() -> Outcome<()> {
-    if ASKED.load(Ordering::SeqCst) { Err(trouble!("stopped by a signal")) } else { Ok(()) }
+    if ASKED.load(Ordering::SeqCst) {
+        Err(trouble!("stopped by a signal"))
+    } else {
+        Ok(())
+    }
 }
 
 /// Waits, unless somebody wants the lab to end.
@@ -47,10 +51,7 @@ pub fn sleep(time: Duration) -> Outcome<()> {
 }
 
 /// Looks every 20 ms until `done` says yes; no after `time`.
-pub fn wait_until(
-    time: Duration,
-    mut done: impl FnMut() -> Outcome<bool>,
-) -> Outcome<bool> {
+pub fn wait_until(time: Duration, mut done: impl FnMut() -> Outcome<bool>) -> Outcome<bool> {
     let end = Instant::now() + time;
     loop {
         if done()? {
