@@ -79,6 +79,20 @@ pub enum What {
         /// The server's name, none for nowhere.
         server: Option<String>,
     },
+    /// Kubernetes: an object was written.
+    Stored {
+        /// `ADDED`, `MODIFIED`, `DELETED`, or `PUT` by command. An update that changed nothing is MODIFIED too.
+        change: String,
+        /// Its kind.
+        object: String,
+        /// Its name.
+        name: String,
+        /// Its resource version after that.
+        version: String,
+        /// The holder of a Lease.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        holder: Option<String>,
+    },
     /// A command was given by hand, with what it said.
     Command {
         /// The command as it was understood.

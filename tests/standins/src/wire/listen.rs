@@ -68,6 +68,25 @@ impl fmt::Display for Listen {
 }
 
 impl Listen {
+    /// Opens the socket; where any port will do, with the first listener's if that is free here:
+    /// API servers are found by address and share a port.
+    pub(crate) fn open_beside(&self, first: Option<&Self>) -> io::Result<TcpListener> {
+        if self.addr.port() == 0
+            && let Some(first) = first
+        {
+            let addr = SocketAddr::new(self.addr.ip(), first.addr.port());
+            if let Ok(socket) = (Self {
+                addr,
+                ..self.clone()
+            })
+            .open()
+            {
+                return Ok(socket);
+            }
+        }
+        self.open()
+    }
+
     /// Opens the socket. It stays in its namespace, whichever thread uses it.
     pub(crate) fn open(&self) -> io::Result<TcpListener> {
         let Some(path) = &self.netns else {

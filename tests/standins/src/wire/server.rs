@@ -184,10 +184,11 @@ impl Server {
             doors: Mutex::default(),
         };
         for (number, listen) in listen.iter().enumerate() {
-            let socket = listen
-                .open()
-                .map_err(|error| io::Error::new(error.kind(), format!("{listen}: {error}")))?;
             let mut listen = listen.clone();
+            let first = lock(&server.doors).first().map(|door| door.listen.clone());
+            let socket = listen
+                .open_beside(first.as_ref())
+                .map_err(|error| io::Error::new(error.kind(), format!("{listen}: {error}")))?;
             // A free port that the kernel chose stays the same when the door opens again.
             listen.addr = socket.local_addr()?;
             let open = Some(server.attend(number, socket)?);
