@@ -23,6 +23,19 @@ pub struct Credentials {
 }
 
 impl Credentials {
+    /// Out of a kubeconfig.
+    pub fn from_kubeconfig(text: &str) -> Option<Self> {
+        let field = |name: &str| {
+            let line = text.lines().find_map(|line| line.trim().strip_prefix(name));
+            String::from_utf8(unbase64(line?.trim())?).ok()
+        };
+        Some(Self {
+            ca: field("certificate-authority-data:")?,
+            cert: field("client-certificate-data:")?,
+            key: field("client-key-data:")?,
+        })
+    }
+
     /// A kubeconfig as k3s writes it.
     pub fn kubeconfig(&self, server: &str) -> String {
         let b64 = |pem: &str| base64(pem.as_bytes());
@@ -38,8 +51,24 @@ impl Credentials {
     }
 }
 
+const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/// The reverse of [`base64`].
+fn unbase64(text: &str) -> Option<Vec<u8>> {
+    let (mut bytes, mut bits, mut held) = (Vec::new(), 0_u32, 0);
+    for letter in text.trim_end_matches('=').bytes() {
+        let value = LETTERS.iter().position(|known| *known == letter)?;
+        bits = bits << 6 | u32::try_from(value).ok()?;
+        held += 6;
+        if held >= 8 {
+            held -= 8;
+            bytes.push(u8::try_from(bits >> held & 0xff).ok()?);
+        }
+    }
+    Some(bytes)
+}
+
 fn base64(bytes: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
     for chunk in bytes.chunks(3) {
         let group = chunk
@@ -257,6 +286,7 @@ mod tests {
             ("foob", "Zm9vYg=="),
         ] {
             assert_eq!(super::base64(plain.as_bytes()), coded);
+            assert_eq!(super::unbase64(coded).as_deref(), Some(plain.as_bytes()));
         }
     }
 }

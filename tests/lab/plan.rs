@@ -93,10 +93,6 @@ pub fn host_of_server(server: &str) -> Option<usize> {
 
 /// The address on the NIC that goes with a failover IP.
 pub fn nic_address(failover_ip: &str) -> IpAddr {
-    let text = if failover_ip == FAILOVER_V6 {
-        FAILOVER_V6_HOST
-    } else {
-        failover_ip
-    };
+    let text = if failover_ip == FAILOVER_V6 { FAILOVER_V6_HOST } else { failover_ip };
     text.parse().expect("the plan's addresses are well formed")
 }

@@ -180,13 +180,8 @@ impl RealApi {
         self.etcd[host] = None;
     }
 
-    /// SIGSTOP or SIGCONT to a host's API server.
-    pub fn freeze(&mut self, host: usize, frozen: bool) -> Outcome<()> {
-        let signal = if frozen {
-            Signal::SIGSTOP
-        } else {
-            Signal::SIGCONT
-        };
+    /// Sends a signal to a host's API server.
+    pub fn signal(&mut self, host: usize, signal: Signal) -> Outcome<()> {
         match self.servers[host].as_mut() {
             Some(server) => server.signal(signal),
             None => Ok(()),

@@ -99,10 +99,7 @@ pub(crate) fn obey(
         Command::Route { ip, server } => {
             account.routes.ip(&ip).ok_or_else(|| unknown(&ip))?;
             if let Some(name) = &server {
-                account
-                    .routes
-                    .server(name)
-                    .ok_or_else(|| format!("there is no server {name}"))?;
+                account.routes.server(name).ok_or_else(|| format!("there is no server {name}"))?;
             }
             account.routes.book(&ip, server, now, &account.knobs);
             Ok(Value::Null)
@@ -138,12 +135,7 @@ pub(crate) fn obey(
         }
         Command::Token => {
             let ttl = account.knobs.access_ttl_s;
-            Ok(json!(account.tokens.issue_access(
-                &account.user,
-                &account.clock,
-                issuer,
-                ttl
-            )))
+            Ok(json!(account.tokens.issue_access(&account.user, &account.clock, issuer, ttl)))
         }
         Command::Lose { ip } => {
             account.routes.ip(&ip).ok_or_else(|| unknown(&ip))?;

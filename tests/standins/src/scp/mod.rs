@@ -71,23 +71,16 @@ impl Scp {
         log: Log,
         on_route: Option<OnRoute>,
     ) -> io::Result<Self> {
-        setup
-            .check()
-            .map_err(|text| io::Error::new(io::ErrorKind::InvalidInput, text))?;
+        setup.check().map_err(|text| io::Error::new(io::ErrorKind::InvalidInput, text))?;
         let authority = Authority::new("stand-in for the provider").map_err(io::Error::other)?;
         let mut addresses: Vec<IpAddr> = listen.iter().map(|listen| listen.addr.ip()).collect();
-        addresses.extend([
-            IpAddr::from(Ipv4Addr::LOCALHOST),
-            IpAddr::from(Ipv6Addr::LOCALHOST),
-        ]);
+        addresses.extend([IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)]);
         let mut names: Vec<&str> = setup.names.iter().map(String::as_str).collect();
         names.push("localhost");
         let tls = if setup.plain {
             None
         } else {
-            let identity = authority
-                .serving(&addresses, &names)
-                .map_err(io::Error::other)?;
+            let identity = authority.serving(&addresses, &names).map_err(io::Error::other)?;
             Some(server_config(&identity, false).map_err(io::Error::other)?)
         };
         let scheme = if setup.plain { "http" } else { "https" };
@@ -163,9 +156,7 @@ impl Scp {
     /// An access token that is good now.
     pub fn token(&self) -> String {
         let token = self.command(Command::Token).ok();
-        token
-            .and_then(|value| value.as_str().map(str::to_owned))
-            .unwrap_or_default()
+        token.and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
     }
 
     /// Where the list says that an IP is routed: none for an unknown IP, `Some(None)` for nowhere.
@@ -199,10 +190,7 @@ impl Panel {
     }
 
     fn obey(&self, command: Command) -> Result<Value, String> {
-        if !matches!(
-            command,
-            Command::State | Command::Log { .. } | Command::Token
-        ) {
+        if !matches!(command, Command::State | Command::Log { .. } | Command::Token) {
             let text = serde_json::to_string(&command).unwrap_or_default();
             self.log.add(What::Command { text });
         }
@@ -224,10 +212,7 @@ impl Panel {
             let orders = std::mem::take(&mut account.routes.orders);
             if orders.is_empty() {
                 let now = account.clock.now();
-                let due = account
-                    .routes
-                    .next_due()
-                    .map(|due| due.saturating_sub(now).max(1));
+                let due = account.routes.next_due().map(|due| due.saturating_sub(now).max(1));
                 let wait = Duration::from_millis(due.unwrap_or(60_000).min(60_000));
                 let waited = self.bell.wait_timeout(account, wait);
                 account = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -256,20 +241,10 @@ impl Panel {
             }
             reply
         } else if request.path.starts_with("/realms/") {
-            let Account {
-                tokens,
-                user,
-                clock,
-                knobs,
-                ..
-            } = &mut *account;
+            let Account { tokens, user, clock, knobs, .. } = &mut *account;
             tokens.serve(request, self.base(), user, clock, knobs)
         } else {
-            Reply::new(
-                200,
-                "text/html",
-                "<!doctype html><html><body>SCP</body></html>",
-            )
+            Reply::new(200, "text/html", "<!doctype html><html><body>SCP</body></html>")
         };
         account.settle();
         drop(account);
