@@ -4,6 +4,7 @@ pub mod clock;
 pub mod cluster;
 pub mod config;
 pub mod core;
+pub mod history;
 pub mod net;
 pub mod provider;
 pub mod types;
