@@ -92,16 +92,17 @@ impl Soap {
 
     fn open_envelope(&self, operation: &str, answer: &Answer) -> Judged {
         let what = format!("SOAP {operation}");
-        let gone = matches!(answer.status, 200 | 404 | 405 | 410);
-        if answer.is_html() && gone {
+        let parsed = answer
+            .whole()
+            .and_then(|body| format::parse(operation, body));
+        // An envelope is one, whatever its media type says.
+        let page = parsed.is_err() && answer.is_html();
+        if page && matches!(answer.status, 200 | 404 | 405 | 410) {
             return Judged::Refused(ProviderFailure::Config(format!(
                 "{what}: {} answers with a web page: the SOAP service is gone, switch to api = \"rest\" in [provider]",
                 self.url
             )));
         }
-        let parsed = answer
-            .whole()
-            .and_then(|body| format::parse(operation, body));
         match parsed {
             Ok(Reply::Fault(text)) => {
                 Judged::Refused(sorted(&what, &text, &self.client.words(&text)))
