@@ -12,11 +12,7 @@ pub(super) fn not_sent(failure: ProviderFailure) -> Routing {
         }
         ProviderFailure::Auth(_) | ProviderFailure::Config(_) => RouteOutcome::Refused(failure),
     };
-    Routing {
-        started: None,
-        outcome,
-        date: None,
-    }
+    Routing { started: None, outcome, date: None }
 }
 
 /// A call without an answer.
@@ -28,9 +24,5 @@ pub(super) fn lost(gate: &Gate, why: String) -> Routing {
         )),
         (None, None) => RouteOutcome::NotSent(why),
     };
-    Routing {
-        started: gate.passed(),
-        outcome,
-        date: None,
-    }
+    Routing { started: gate.passed(), outcome, date: None }
 }

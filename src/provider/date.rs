@@ -7,27 +7,13 @@ use crate::types::Span;
 /// Longest `Retry-After` that is believed.
 const LONGEST: Span = Span::secs(24 * 3600);
 
-const MONTHS: [&str; 12] = [
-    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-];
+const MONTHS: [&str; 12] =
+    ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 /// Days from 1970-01-01 to a date of the Gregorian calendar, from 1970 on.
 fn days(year: u64, month: u64, day: u64) -> Option<u64> {
     let leap = |y: u64| y.is_multiple_of(4) && (!y.is_multiple_of(100) || y.is_multiple_of(400));
-    let lengths = [
-        31,
-        if leap(year) { 29 } else { 28 },
-        31,
-        30,
-        31,
-        30,
-        31,
-        31,
-        30,
-        31,
-        30,
-        31,
-    ];
+    let lengths = [31, if leap(year) { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
     let index = usize::try_from(month.checked_sub(1)?).ok()?;
     if !(1970..=9999).contains(&year) || day == 0 || day > *lengths.get(index)? {
         return None;
@@ -97,13 +83,7 @@ pub(super) fn rfc3339(text: &str) -> Option<ProviderTime> {
     }
     let padded: String = fraction.chars().chain("000".chars()).take(3).collect();
     let (hour, minute, second) = clock_time(time)?;
-    let local = moment(
-        days(year, month, day)?,
-        hour,
-        minute,
-        second,
-        number(&padded)?,
-    )?;
+    let local = moment(days(year, month, day)?, hour, minute, second, number(&padded)?)?;
     if zone.eq_ignore_ascii_case("z") {
         return Some(local);
     }
@@ -177,12 +157,7 @@ mod tests {
         ] {
             assert_eq!(rfc3339(text), Some(ProviderTime(millis)), "{text}");
         }
-        for bad in [
-            "",
-            "2026-08-27",
-            "2026-08-27T11:03:33",
-            "2026-08-27T11:03:33.é9Z",
-        ] {
+        for bad in ["", "2026-08-27", "2026-08-27T11:03:33", "2026-08-27T11:03:33.é9Z"] {
             assert_eq!(rfc3339(bad), None, "{bad}");
         }
     }
@@ -191,14 +166,8 @@ mod tests {
     fn retry_after_is_seconds_or_a_date() {
         let date = http("Sun, 22 Nov 2026 21:30:05 GMT");
         assert_eq!(retry_after("120", date), Some(Span::secs(120)));
-        assert_eq!(
-            retry_after("Sun, 22 Nov 2026 21:31:05 GMT", date),
-            Some(Span::secs(60))
-        );
-        assert_eq!(
-            retry_after("Sun, 22 Nov 2026 21:00:05 GMT", date),
-            Some(Span::ZERO)
-        );
+        assert_eq!(retry_after("Sun, 22 Nov 2026 21:31:05 GMT", date), Some(Span::secs(60)));
+        assert_eq!(retry_after("Sun, 22 Nov 2026 21:00:05 GMT", date), Some(Span::ZERO));
         assert_eq!(retry_after("99999999999999999999", date), Some(LONGEST));
         assert_eq!(retry_after("soon", date), None);
     }

@@ -15,11 +15,7 @@ pub(super) fn match_mac(
     server: &ServerName,
     macs: &[Mac],
 ) -> Result<Mac, String> {
-    let here = |mac: &Mac| {
-        host.nics
-            .iter()
-            .any(|(name, m, _)| m == mac && named(host, name))
-    };
+    let here = |mac: &Mac| host.nics.iter().any(|(name, m, _)| m == mac && named(host, name));
     if let Some(mac) = macs.iter().copied().find(|mac| here(mac)) {
         return Ok(mac);
     }
@@ -29,10 +25,7 @@ pub(super) fn match_mac(
     };
     let theirs = join(macs.iter().map(Mac::to_string).collect());
     let nics = host.nics.iter().filter(|(name, ..)| named(host, name));
-    let ours = join(
-        nics.map(|(name, mac, _)| format!("{mac} ({name})"))
-            .collect(),
-    );
+    let ours = join(nics.map(|(name, mac, _)| format!("{mac} ({name})")).collect());
     Err(format!(
         "by netcup's word server {server} has the MAC {theirs}, but this host has {ours}: check `server` and `interface` in [node]"
     ))
@@ -41,9 +34,7 @@ pub(super) fn match_mac(
 /// No server of the account is this host.
 pub(super) fn unmatched(host: &HostFacts, count: usize) -> ProviderFailure {
     let nics = host.nics.iter().filter(|(name, ..)| named(host, name));
-    let ours: Vec<String> = nics
-        .map(|(name, mac, _)| format!("{mac} ({name})"))
-        .collect();
+    let ours: Vec<String> = nics.map(|(name, mac, _)| format!("{mac} ({name})")).collect();
     ProviderFailure::Config(format!(
         "none of the {count} servers looked at in this netcup account has a MAC of this host ({}): set `server` in [node], or check which account is logged in",
         ours.join(", ")

@@ -78,11 +78,7 @@ pub(super) struct Answer {
 impl std::fmt::Debug for Answer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // The body may hold tokens.
-        write!(
-            f,
-            "Answer {{ status: {}, kind: {:?}, .. }}",
-            self.status, self.kind
-        )
+        write!(f, "Answer {{ status: {}, kind: {:?}, .. }}", self.status, self.kind)
     }
 }
 
@@ -130,10 +126,9 @@ impl Client {
     pub(super) fn open(options: &Options) -> Result<Self, OpenError> {
         let roots = match &options.ca_file {
             None => RootCerts::PlatformVerifier,
-            Some(path) => authorities(path).map_err(|why| OpenError::CaFile {
-                path: path.clone(),
-                why,
-            })?,
+            Some(path) => {
+                authorities(path).map_err(|why| OpenError::CaFile { path: path.clone(), why })?
+            }
         };
         // Without a provider of its own ureq panics where no process default is set.
         let crypto = Arc::new(rustls::crypto::ring::default_provider());
@@ -155,9 +150,7 @@ impl Client {
         let Ok(mut secrets) = self.secrets.lock() else {
             return;
         };
-        let known = secrets
-            .iter()
-            .any(|known| known.expose_secret() == secret.expose_secret());
+        let known = secrets.iter().any(|known| known.expose_secret() == secret.expose_secret());
         if known || secret.expose_secret().is_empty() {
             return;
         }
@@ -171,20 +164,15 @@ impl Client {
     pub(super) fn words(&self, text: &str) -> String {
         let mut text = text.to_owned();
         if let Ok(secrets) = self.secrets.lock() {
-            let mut forms: Vec<String> = secrets
-                .iter()
-                .flat_map(|secret| disguises(secret.expose_secret()))
-                .collect();
+            let mut forms: Vec<String> =
+                secrets.iter().flat_map(|secret| disguises(secret.expose_secret())).collect();
             // The longest first: a secret may be part of another.
             forms.sort_by_key(|form| std::cmp::Reverse(form.len()));
             for form in forms {
                 text = text.replace(&form, "[secret]");
             }
         }
-        let clean: String = text
-            .chars()
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .collect();
+        let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         let clean = clean.trim();
         match clean.char_indices().nth(WORDS) {
             Some((end, _)) => format!("{}…", &clean[..end]),
@@ -233,14 +221,7 @@ impl Client {
             Ok(_) => None,
             Err(error) => Some(self.words(&error.to_string())),
         };
-        Ok(Answer {
-            status,
-            kind,
-            date,
-            retry_after,
-            body,
-            cut,
-        })
+        Ok(Answer { status, kind, date, retry_after, body, cut })
     }
 
     /// One agent per request: ureq's connectors know nothing of the request that they serve.
@@ -265,10 +246,7 @@ impl Client {
             .timeout_resolve(Some(self.timeouts.connect.min(timeout).as_std()))
             .timeout_connect(Some(self.timeouts.connect.min(timeout).as_std()))
             .build();
-        let tcp = Tcp {
-            last: Arc::clone(&self.last),
-            patience: timeout,
-        };
+        let tcp = Tcp { last: Arc::clone(&self.last), patience: timeout };
         let body = request.body.as_ref().map_or(0, |body| body.bytes.len());
         let connector = tcp.chain(self.tls.clone()).chain(Gatekeeper { gate, body });
         let agent = Agent::with_parts(config, connector, DefaultResolver::default());
@@ -349,10 +327,7 @@ fn authorities(path: &Path) -> Result<RootCerts, String> {
 /// Plain HTTP is for tests on this very host; the address that a name leads to is checked again
 /// when the connection is made.
 pub(super) fn base(knob: &'static str, url: &str) -> Result<String, OpenError> {
-    let fail = |why: &str| OpenError::Url {
-        knob,
-        why: why.to_owned(),
-    };
+    let fail = |why: &str| OpenError::Url { knob, why: why.to_owned() };
     let uri: http::Uri = url
         .parse()
         .map_err(|_| fail("is not an address such as https://www.servercontrolpanel.de"))?;
@@ -365,17 +340,15 @@ pub(super) fn base(knob: &'static str, url: &str) -> Result<String, OpenError> {
     }
     let host = uri.host().unwrap_or_default();
     let literal = host.trim_start_matches('[').trim_end_matches(']');
-    let here = host == "localhost"
-        || literal
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.is_loopback());
+    let here =
+        host == "localhost" || literal.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
     match uri.scheme_str() {
         _ if host.is_empty() => Err(fail("names no host")),
         Some("https") => Ok(url.trim_end_matches('/').to_owned()),
         Some("http") if here => Ok(url.trim_end_matches('/').to_owned()),
-        Some("http") => Err(fail(
-            "is plain HTTP, which is allowed to this very host only: write https://",
-        )),
+        Some("http") => {
+            Err(fail("is plain HTTP, which is allowed to this very host only: write https://"))
+        }
         _ => Err(fail("must start with https://")),
     }
 }
@@ -393,10 +366,7 @@ pub(super) fn failure(what: &str, answer: &Answer, said: &str) -> ProviderFailur
         403 => ProviderFailure::Auth(format!(
             "{why}; is this host missing from the list of allowed addresses in the SCP's API settings?"
         )),
-        _ => ProviderFailure::Retry {
-            why,
-            after: answer.retry_after,
-        },
+        _ => ProviderFailure::Retry { why, after: answer.retry_after },
     }
 }
 
@@ -445,17 +415,10 @@ mod tests {
     #[test]
     fn the_answer_is_taken_apart() {
         let peer = Peer::new();
-        let text = answer(
-            "429 Too Many Requests",
-            "Application/JSON; charset=utf-8",
-            "{}",
-        );
+        let text = answer("429 Too Many Requests", "Application/JSON; charset=utf-8", "{}");
         peer.say(text.replace("Date:", "Retry-After: 120\r\nDate:"));
         let answer = client(&peer).send(get(&peer), Span::secs(5), None).unwrap();
-        assert_eq!(
-            (answer.status, answer.kind.as_str()),
-            (429, "application/json")
-        );
+        assert_eq!((answer.status, answer.kind.as_str()), (429, "application/json"));
         assert_eq!(answer.retry_after, Some(Span::secs(120)));
         assert_eq!(answer.date, Some(ProviderTime(1_795_383_005_000)));
         assert_eq!(answer.whole(), Ok(b"{}".as_slice()));
@@ -483,10 +446,7 @@ mod tests {
                 .replace("Content-Length: 5", "Content-Length: 9"),
         );
         let cut = client(&peer).send(get(&peer), Span::secs(5), None).unwrap();
-        assert_eq!(
-            (cut.status, cut.body.as_slice()),
-            (200, b"whole".as_slice())
-        );
+        assert_eq!((cut.status, cut.body.as_slice()), (200, b"whole".as_slice()));
         assert!(cut.whole().is_err());
     }
 
@@ -495,9 +455,7 @@ mod tests {
         let peer = Peer::new();
         let client = client(&peer);
         let gate = Arc::new(Gate::new(clock::now()));
-        client
-            .send(get(&peer), Span::secs(5), Some(&gate))
-            .unwrap_err();
+        client.send(get(&peer), Span::secs(5), Some(&gate)).unwrap_err();
         assert_eq!((gate.passed(), gate.shut().is_some()), (None, true));
         let gate = Arc::new(Gate::new(clock::now() + Span::secs(5)));
         let before = clock::now();
@@ -512,9 +470,7 @@ mod tests {
         // Tcp looks at the address, whatever the name was.
         let peer = Peer::new();
         let request = Request::get("http://203.0.113.1:9/x".into(), &"eyJ.token".into());
-        let why = client(&peer)
-            .send(request, Span::secs(5), None)
-            .unwrap_err();
+        let why = client(&peer).send(request, Span::secs(5), None).unwrap_err();
         assert!(why.contains("https only"), "{why}");
     }
 

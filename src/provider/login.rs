@@ -154,9 +154,7 @@ impl Device {
             Step::Refused(failure) => return Err(failure.into()),
             Step::Granted(grant) => return self.finish(&grant),
         }
-        Ok(Poll::Pending {
-            wait: self.interval,
-        })
+        Ok(Poll::Pending { wait: self.interval })
     }
 
     fn finish(&self, grant: &oidc::Grant) -> Result<Poll, LoginError> {
@@ -176,10 +174,7 @@ impl Device {
         }
         let account = who.account.clone();
         let stored = self.file.store(&Login { who, refresh });
-        stored.map_err(|why| LoginError::File {
-            path: self.file.path().to_owned(),
-            why,
-        })?;
+        stored.map_err(|why| LoginError::File { path: self.file.path().to_owned(), why })?;
         Ok(Poll::Done { account })
     }
 
@@ -206,10 +201,9 @@ fn judge(what: &str, answer: &Answer) -> Step {
         return match answer.whole().and_then(oidc::parse_grant) {
             Ok(grant) => Step::Granted(Box::new(grant)),
             // The code is used up with the answer; asking on would end in `invalid_grant`.
-            Err(why) => Step::Refused(ProviderFailure::Retry {
-                why: format!("{what}: {why}"),
-                after: None,
-            }),
+            Err(why) => {
+                Step::Refused(ProviderFailure::Retry { why: format!("{what}: {why}"), after: None })
+            }
         };
     }
     match oidc::parse_error(&answer.body).as_deref() {
@@ -257,9 +251,6 @@ pub fn logout(options: &Options) -> Result<bool, LoginError> {
             return Err(super::http::failure(&what, &answer, "").into());
         }
     }
-    file.remove().map_err(|why| LoginError::File {
-        path: file.path().to_owned(),
-        why,
-    })?;
+    file.remove().map_err(|why| LoginError::File { path: file.path().to_owned(), why })?;
     Ok(true)
 }

@@ -16,10 +16,8 @@ pub(super) fn endpoint(auth_url: &str, path: &str) -> String {
 }
 
 fn post(auth_url: &str, path: &str, fields: &[(&str, &str)]) -> Request {
-    let pairs: Vec<String> = fields
-        .iter()
-        .map(|(name, value)| format!("{name}={}", form_encode(value)))
-        .collect();
+    let pairs: Vec<String> =
+        fields.iter().map(|(name, value)| format!("{name}={}", form_encode(value))).collect();
     Request {
         method: http::Method::POST,
         url: endpoint(auth_url, path),
@@ -35,11 +33,7 @@ fn post(auth_url: &str, path: &str, fields: &[(&str, &str)]) -> Request {
 
 /// RFC 8628, 3.1.
 pub(super) fn begin(auth_url: &str) -> Request {
-    post(
-        auth_url,
-        "auth/device",
-        &[("client_id", CLIENT), ("scope", SCOPE)],
-    )
+    post(auth_url, "auth/device", &[("client_id", CLIENT), ("scope", SCOPE)])
 }
 
 /// RFC 8628, 3.4.
@@ -119,11 +113,7 @@ pub(super) struct Who {
 
 fn object(body: &[u8]) -> Result<Value, String> {
     let value: Value = serde_json::from_slice(body).map_err(|_| "an answer that is not JSON")?;
-    if value.is_object() {
-        Ok(value)
-    } else {
-        Err("an answer that is no JSON object".into())
-    }
+    if value.is_object() { Ok(value) } else { Err("an answer that is no JSON object".into()) }
 }
 
 /// A token must fit in a header; Keycloak's are base64url and dots.
@@ -144,9 +134,8 @@ fn seconds(value: &Value, name: &str, default: u64, most: u64) -> Result<Span, S
     match value.get(name) {
         None | Some(Value::Null) => Ok(Span::secs(default)),
         Some(value) => {
-            let number = value
-                .as_u64()
-                .ok_or_else(|| format!("an answer with an unusable {name}"))?;
+            let number =
+                value.as_u64().ok_or_else(|| format!("an answer with an unusable {name}"))?;
             Ok(Span::secs(number.clamp(1, most)))
         }
     }
@@ -198,10 +187,8 @@ fn who(value: &Value) -> Who {
         Some(Value::Number(number)) => number.as_u64(),
         _ => None,
     };
-    let account = value
-        .get("preferred_username")
-        .and_then(Value::as_str)
-        .and_then(|name| name.parse().ok());
+    let account =
+        value.get("preferred_username").and_then(Value::as_str).and_then(|name| name.parse().ok());
     Who { user_id, account }
 }
 
@@ -266,40 +253,21 @@ mod tests {
     #[test]
     fn answers_have_these_values() {
         let grant = |file: &str| parse_grant(golden(&format!("oidc/{file}")).as_bytes()).unwrap();
-        let known = Who {
-            user_id: Some(555_001),
-            account: "100000".parse().ok(),
-        };
+        let known = Who { user_id: Some(555_001), account: "100000".parse().ok() };
         let token = grant("token.json");
         assert_eq!(token.lifetime, Span::secs(300));
         assert_eq!(token.refresh.unwrap().expose_secret(), "eyJ.offline.1");
         assert_eq!(parse_claims(&token.access), known);
-        assert_eq!(
-            parse_claims(&grant("token-no-claims.json").access),
-            Who::default()
-        );
+        assert_eq!(parse_claims(&grant("token-no-claims.json").access), Who::default());
         assert!(grant("token-no-refresh.json").refresh.is_none());
-        assert_eq!(
-            parse_userinfo(golden("oidc/userinfo.json").as_bytes()),
-            Ok(known)
-        );
+        assert_eq!(parse_userinfo(golden("oidc/userinfo.json").as_bytes()), Ok(known));
 
         let code = parse_code(golden("oidc/device.json").as_bytes()).unwrap();
         assert_eq!(code.device.expose_secret(), "DEV-EXAMPLE-0001");
         assert_eq!(code.user, "ABCD-EFGH");
-        assert_eq!(
-            code.page,
-            "https://www.servercontrolpanel.de/realms/scp/device"
-        );
-        assert!(
-            code.page_complete
-                .unwrap()
-                .ends_with("?user_code=ABCD-EFGH")
-        );
-        assert_eq!(
-            (code.lifetime, code.interval),
-            (Span::secs(600), Span::secs(5))
-        );
+        assert_eq!(code.page, "https://www.servercontrolpanel.de/realms/scp/device");
+        assert!(code.page_complete.unwrap().ends_with("?user_code=ABCD-EFGH"));
+        assert_eq!((code.lifetime, code.interval), (Span::secs(600), Span::secs(5)));
 
         for code in [
             "authorization_pending",

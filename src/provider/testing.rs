@@ -58,11 +58,7 @@ impl Peer {
                 let _ = (&stream).write_all(answer.as_bytes());
             }
         });
-        Self {
-            address,
-            heard,
-            script,
-        }
+        Self { address, heard, script }
     }
 
     pub(super) fn address(&self) -> SocketAddr {
@@ -96,9 +92,7 @@ pub(super) fn answer(status: &str, kind: &str, body: &str) -> String {
 }
 
 fn hear(stream: &TcpStream) -> Vec<u8> {
-    stream
-        .set_read_timeout(Some(Duration::from_secs(5)))
-        .unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let mut request = Vec::new();
     let mut part = [0; 4096];
     while let Ok(count) = (&*stream).read(&mut part) {
@@ -110,9 +104,7 @@ fn hear(stream: &TcpStream) -> Vec<u8> {
             }
             continue;
         };
-        let length = head
-            .lines()
-            .find_map(|line| line.strip_prefix("content-length: "));
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
         let length = length.map_or(0, |length| length.parse::<usize>().unwrap());
         if body.len() >= length || count == 0 {
             break;
@@ -131,10 +123,7 @@ pub(super) fn options(api: Api, url: &str) -> Options {
         token_file: "/nonexistent/foip-token".into(),
         login_name: "100000".parse().ok(),
         password: Some("webservice-password".into()),
-        timeouts: Timeouts {
-            connect: Span::secs(2),
-            total: Span::secs(5),
-        },
+        timeouts: Timeouts { connect: Span::secs(2), total: Span::secs(5) },
     }
 }
 

@@ -75,13 +75,7 @@ fn same(a: Option<&SecretString>, b: &SecretString) -> bool {
 
 impl Tokens {
     pub(super) fn new(client: Arc<Client>, auth_url: String, file: TokenFile) -> Self {
-        Self {
-            client,
-            auth_url,
-            file,
-            state: Mutex::default(),
-            turn: Condvar::new(),
-        }
+        Self { client, auth_url, file, state: Mutex::default(), turn: Condvar::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -234,17 +228,11 @@ impl Tokens {
         state.dead = None;
         state.who.user_id = claims.user_id.or(state.who.user_id);
         state.who.account = claims.account.or(state.who.account.take());
-        state.access = Some(Access {
-            token: grant.access.clone(),
-            asked,
-            lifetime: grant.lifetime,
-        });
+        state.access =
+            Some(Access { token: grant.access.clone(), asked, lifetime: grant.lifetime });
         if let Some(new) = rotated {
             self.client.hide(&new);
-            let login = Login {
-                who: state.who.clone(),
-                refresh: new.clone(),
-            };
+            let login = Login { who: state.who.clone(), refresh: new.clone() };
             match self.file.store(&login) {
                 Ok(()) => {
                     state.seen = Some(new);

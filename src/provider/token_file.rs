@@ -83,14 +83,7 @@ impl TokenFile {
         let fresh = format!("{name}.new");
         let flags =
             OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let create = || {
-            openat(
-                &folder,
-                fresh.as_str(),
-                flags,
-                Mode::S_IRUSR | Mode::S_IWUSR,
-            )
-        };
+        let create = || openat(&folder, fresh.as_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR);
         let fd = match create() {
             // Left behind by a crash.
             Err(Errno::EEXIST) => {
@@ -141,9 +134,9 @@ impl TokenFile {
         let folder = open(folder, flags, Mode::empty())?;
         // A token behind a link would be replaced by a file beside it.
         match fstatat(&folder, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Ok(stat) if stat.st_mode & nix::libc::S_IFMT == nix::libc::S_IFLNK => Err(
-                io::Error::other("the token file is a symbolic link, which is not followed"),
-            ),
+            Ok(stat) if stat.st_mode & nix::libc::S_IFMT == nix::libc::S_IFLNK => {
+                Err(io::Error::other("the token file is a symbolic link, which is not followed"))
+            }
             Ok(_) | Err(Errno::ENOENT) => Ok((folder, name.to_owned())),
             Err(error) => Err(error.into()),
         }
@@ -190,10 +183,7 @@ mod tests {
 
     fn login(token: &str) -> Login {
         Login {
-            who: Who {
-                user_id: Some(555_001),
-                account: "100000".parse().ok(),
-            },
+            who: Who { user_id: Some(555_001), account: "100000".parse().ok() },
             refresh: SecretString::from(token),
         }
     }
@@ -251,14 +241,9 @@ mod tests {
     fn nonsense_in_the_file_names_the_command() {
         let folder = Folder::new("token-bad");
         let file = TokenFile::new(folder.0.join("token"));
-        for bad in [
-            "",
-            "{}",
-            "[]",
-            r#"{"refresh_token":""}"#,
-            r#"{"refresh_token":"a b"}"#,
-            "\u{0}",
-        ] {
+        for bad in
+            ["", "{}", "[]", r#"{"refresh_token":""}"#, r#"{"refresh_token":"a b"}"#, "\u{0}"]
+        {
             std::fs::write(file.path(), bad).unwrap();
             assert!(
                 matches!(file.load(), Err(ProviderFailure::Auth(why)) if why.contains("`foip login`"))

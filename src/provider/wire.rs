@@ -78,10 +78,7 @@ impl Tcp {
         stream.set_nodelay(true)?;
         let patience = u32::try_from(self.patience.0.max(1)).unwrap_or(u32::MAX);
         setsockopt(&stream, sockopt::TcpUserTimeout, &patience)?;
-        let linger = nix::libc::linger {
-            l_onoff: 1,
-            l_linger: 0,
-        };
+        let linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
         setsockopt(&stream, sockopt::Linger, &linger)?;
         Ok(stream)
     }
@@ -117,9 +114,7 @@ impl Transport for Wire {
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
         self.stream.set_write_timeout(Some(left(timeout)?))?;
         let output = &self.buffers.output()[..amount];
-        (&self.stream)
-            .write_all(output)
-            .map_err(|error| sorted(error, timeout))
+        (&self.stream).write_all(output).map_err(|error| sorted(error, timeout))
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
@@ -168,11 +163,7 @@ pub(super) struct Gate {
 
 impl Gate {
     pub(super) fn new(not_after: Tick) -> Self {
-        Self {
-            not_after,
-            passed: OnceLock::new(),
-            shut: OnceLock::new(),
-        }
+        Self { not_after, passed: OnceLock::new(), shut: OnceLock::new() }
     }
 
     /// When the first byte was about to be written, if it came to that.
@@ -249,8 +240,7 @@ impl<In: Transport> Transport for Gated<In> {
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
-        self.held
-            .extend_from_slice(&self.inner.buffers().output()[..amount]);
+        self.held.extend_from_slice(&self.inner.buffers().output()[..amount]);
         if !self.whole() {
             return Ok(());
         }
@@ -291,10 +281,7 @@ mod tests {
     #[test]
     fn what_is_given_up_is_thrown_away() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let tcp = Tcp {
-            last: Arc::default(),
-            patience: Span::millis(1234),
-        };
+        let tcp = Tcp { last: Arc::default(), patience: Span::millis(1234) };
         let address = listener.local_addr().unwrap();
         let stream = tcp.open(&address, Duration::from_secs(1)).unwrap();
         assert_eq!(getsockopt(&stream, sockopt::TcpUserTimeout).unwrap(), 1234);

@@ -50,9 +50,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Element, String> {
     let mut count = 0;
     loop {
         let at = reader.buffer_position();
-        let event = reader
-            .read_event()
-            .map_err(|_| format!("is not well-formed XML (byte {at})"))?;
+        let event =
+            reader.read_event().map_err(|_| format!("is not well-formed XML (byte {at})"))?;
         match event {
             Event::Start(start) => {
                 count += 1;
@@ -78,9 +77,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Element, String> {
             Event::Text(text) => put(&mut open, &text.xml10_content())?,
             Event::CData(text) => put(&mut open, &text.xml10_content())?,
             Event::GeneralRef(reference) => {
-                let character = reference
-                    .resolve_char_ref()
-                    .map_err(|_| "has a reference to no character")?;
+                let character =
+                    reference.resolve_char_ref().map_err(|_| "has a reference to no character")?;
                 match character {
                     Some(character) => put(&mut open, character.encode_utf8(&mut [0; 4]))?,
                     None => put(&mut open, entity(&reference)?)?,
@@ -88,9 +86,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Element, String> {
             }
             Event::Decl(declaration) => {
                 let encoding = declaration.encoding();
-                let encoding = encoding
-                    .transpose()
-                    .map_err(|_| "has a broken declaration")?;
+                let encoding = encoding.transpose().map_err(|_| "has a broken declaration")?;
                 let encoding = encoding.unwrap_or("utf-8".into()).to_ascii_lowercase();
                 if !matches!(encoding.as_str(), "utf-8" | "utf8" | "us-ascii") {
                     return Err("says that it is not UTF-8".into());
@@ -171,11 +167,7 @@ mod tests {
             &deep,
             &many,
         ] {
-            assert!(
-                parse(bad.as_bytes()).is_err(),
-                "{}",
-                &bad[..bad.len().min(60)]
-            );
+            assert!(parse(bad.as_bytes()).is_err(), "{}", &bad[..bad.len().min(60)]);
         }
         assert!(parse(b"\xff\xfe<\0a\0/\0>\0").is_err());
         assert!(parse("\u{feff}<a/>".as_bytes()).is_ok());

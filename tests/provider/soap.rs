@@ -34,10 +34,7 @@ fn place(bench: &Bench, n: Option<u64>) {
 
 /// SOAP's servers have no numbers.
 fn target(n: u64) -> Server {
-    Server {
-        number: None,
-        ..server(n)
-    }
+    Server { number: None, ..server(n) }
 }
 
 #[test]
@@ -46,10 +43,7 @@ fn a_route_goes_from_home_to_here() {
         let bench = soap();
         bench.scp.set(|knobs| knobs.soap_bare_prefix = bare);
         let home = bench.provider.home(&host(1)).unwrap();
-        assert_eq!(
-            (home.server.clone(), Some(home.mac)),
-            (target(1), server(1).mac)
-        );
+        assert_eq!((home.server.clone(), Some(home.mac)), (target(1), server(1).mac));
         for ip in both() {
             assert_eq!(bench.routed(ip), Some(Routed::To(server(3).name)));
             let routing = bench.provider.route(ip, &home.server, soon());
@@ -60,10 +54,7 @@ fn a_route_goes_from_home_to_here() {
         assert_eq!(bench.route_calls(), 2);
         assert_eq!(bench.provider.past_calls(), Ok(None));
         assert_eq!(bench.provider.account(), "100000".parse().ok());
-        assert_eq!(
-            (bench.provider.keep_alive(), bench.provider.token_age()),
-            (Ok(()), None)
-        );
+        assert_eq!((bench.provider.keep_alive(), bench.provider.token_age()), (Ok(()), None));
         assert!(bench.provider.task(&TaskId("x".into())).is_err());
     }
 }
@@ -71,10 +62,7 @@ fn a_route_goes_from_home_to_here() {
 #[test]
 fn home_by_name_and_its_contradictions() {
     let bench = soap();
-    let named = |n, here| HostFacts {
-        server: Some(server(n).name),
-        ..host(here)
-    };
+    let named = |n, here| HostFacts { server: Some(server(n).name), ..host(here) };
     assert_eq!(bench.provider.home(&named(2, 2)).unwrap().server, target(2));
     for facts in [named(1, 2), named(9, 2), host(7)] {
         let failure = bench.provider.home(&facts).unwrap_err();
@@ -118,10 +106,7 @@ fn a_server_that_does_not_answer_leaves_its_ips_unknown() {
         let rule = Rule::new(Match::path("/WSEndUser"), Fault::status(500));
         let rule = bench.scp.fault(rule.skip(skip).times(1));
         assert_eq!(bench.routed(v4()), None, "{skip}");
-        bench
-            .scp
-            .command(Command::Clear { rule: Some(rule) })
-            .unwrap();
+        bench.scp.command(Command::Clear { rule: Some(rule) }).unwrap();
     }
     assert_eq!(bench.routed(v4()), Some(Routed::Nowhere));
     // Without the own server's answer there is none at all.
@@ -201,15 +186,9 @@ fn a_return_of_false_is_a_refusal_and_none_is_success() {
     let bench = soap();
     bench.scp.set(|knobs| knobs.soap_return = Some(false));
     let first = bench.provider.route(v4(), &target(1), soon()).outcome;
-    assert!(
-        matches!(first, RouteOutcome::Refused(ProviderFailure::Retry { .. })),
-        "{first:?}"
-    );
+    assert!(matches!(first, RouteOutcome::Refused(ProviderFailure::Retry { .. })), "{first:?}");
     bench.scp.set(|knobs| knobs.soap_return = None);
-    assert_eq!(
-        bench.provider.route(v6(), &target(1), soon()).outcome,
-        RouteOutcome::Done
-    );
+    assert_eq!(bench.provider.route(v6(), &target(1), soon()).outcome, RouteOutcome::Done);
 }
 
 fn empty_envelope() -> Fault {
@@ -237,10 +216,7 @@ fn without_an_answer_the_outcome_is_unknown_and_nothing_is_repeated() {
     ] {
         let bench = soap();
         bench.scp.fault(Rule::new(Match::any(), fault.clone()));
-        let guard = Guard {
-            timeout: Span::millis(700),
-            ..soon()
-        };
+        let guard = Guard { timeout: Span::millis(700), ..soon() };
         let began = Instant::now();
         let routing = bench.provider.route(v4(), &target(1), guard);
         assert!(began.elapsed() < Duration::from_millis(1500), "{fault:?}");
@@ -258,10 +234,7 @@ fn without_an_answer_the_outcome_is_unknown_and_nothing_is_repeated() {
 #[test]
 fn a_late_call_is_not_sent() {
     let bench = soap();
-    let guard = Guard {
-        not_after: clock::now(),
-        ..soon()
-    };
+    let guard = Guard { not_after: clock::now(), ..soon() };
     let routing = bench.provider.route(v4(), &target(1), guard);
     assert!(matches!(routing.outcome, RouteOutcome::NotSent(_)));
     assert_eq!((routing.started, bench.asked("POST", 0)), (None, 0));
@@ -270,13 +243,7 @@ fn a_late_call_is_not_sent() {
 #[test]
 fn a_server_whose_mac_is_not_known_is_looked_up() {
     let bench = soap();
-    let bare = Server {
-        mac: None,
-        ..target(2)
-    };
-    assert_eq!(
-        bench.provider.route(v4(), &bare, soon()).outcome,
-        RouteOutcome::Done
-    );
+    let bare = Server { mac: None, ..target(2) };
+    assert_eq!(bench.provider.route(v4(), &bare, soon()).outcome, RouteOutcome::Done);
     assert_eq!(bench.routed(v4()), Some(Routed::To(server(2).name)));
 }

@@ -47,10 +47,7 @@ pub(in super::super) fn failover_ips(
     token: &SecretString,
 ) -> Request {
     let family = family.path();
-    Request::get(
-        format!("{base}/api/v1/users/{user}/failoverips/{family}"),
-        token,
-    )
+    Request::get(format!("{base}/api/v1/users/{user}/failoverips/{family}"), token)
 }
 
 /// `PATCH …/users/{id}/failoverips/v4/{id}`: the one request that changes anything.
@@ -85,10 +82,7 @@ pub(in super::super) fn task(base: &str, task: &TaskId, token: &SecretString) ->
 /// `GET …/tasks`: the newest first.
 pub(in super::super) fn tasks(base: &str, page: usize, token: &SecretString) -> Request {
     let offset = page * PAGE;
-    Request::get(
-        format!("{base}/api/v1/tasks?limit={PAGE}&offset={offset}"),
-        token,
-    )
+    Request::get(format!("{base}/api/v1/tasks?limit={PAGE}&offset={offset}"), token)
 }
 
 /// `GET …/servers`, all of them or filtered by `name` or `ip`.
@@ -99,13 +93,9 @@ pub(in super::super) fn servers(
     token: &SecretString,
 ) -> Request {
     let offset = page * PAGE;
-    let filter = filter.map_or(String::new(), |(name, value)| {
-        format!("{name}={}&", form_encode(value))
-    });
-    Request::get(
-        format!("{base}/api/v1/servers?{filter}limit={PAGE}&offset={offset}"),
-        token,
-    )
+    let filter =
+        filter.map_or(String::new(), |(name, value)| format!("{name}={}&", form_encode(value)));
+    Request::get(format!("{base}/api/v1/servers?{filter}limit={PAGE}&offset={offset}"), token)
 }
 
 /// `GET …/servers/{id}`.
@@ -115,18 +105,12 @@ pub(in super::super) fn server(
     live: bool,
     token: &SecretString,
 ) -> Request {
-    Request::get(
-        format!("{base}/api/v1/servers/{server}?loadServerLiveInfo={live}"),
-        token,
-    )
+    Request::get(format!("{base}/api/v1/servers/{server}?loadServerLiveInfo={live}"), token)
 }
 
 /// `GET …/servers/{id}/interfaces`.
 pub(in super::super) fn interfaces(base: &str, server: u64, token: &SecretString) -> Request {
-    Request::get(
-        format!("{base}/api/v1/servers/{server}/interfaces?loadRdns=false"),
-        token,
-    )
+    Request::get(format!("{base}/api/v1/servers/{server}/interfaces?loadRdns=false"), token)
 }
 
 /// A place where netcup has servers: routing does not leave it.
@@ -151,10 +135,7 @@ pub(in super::super) enum Target {
     /// `null`, or no such member.
     Nowhere,
     /// A server: by name, by number, or both.
-    Server {
-        name: Option<ServerName>,
-        number: Option<u64>,
-    },
+    Server { name: Option<ServerName>, number: Option<u64> },
     /// Something that cannot be read.
     Odd,
 }
@@ -224,10 +205,7 @@ fn number(value: &Value, name: &str) -> Option<u64> {
 
 fn site(value: &Value) -> Option<Site> {
     let site = value.get("site")?;
-    Some(Site {
-        id: number(site, "id")?,
-        city: text(site, "city").unwrap_or_default().to_owned(),
-    })
+    Some(Site { id: number(site, "id")?, city: text(site, "city").unwrap_or_default().to_owned() })
 }
 
 fn target(value: &Value) -> Target {
@@ -267,9 +245,7 @@ fn address(family: Family, value: &Value) -> Option<FailoverIp> {
         }
         Family::V6 => {
             let prefix = text(value, "networkPrefix")?;
-            let length = value
-                .get("networkPrefixLength")
-                .filter(|length| !length.is_null());
+            let length = value.get("networkPrefixLength").filter(|length| !length.is_null());
             let right = length.is_none_or(|length| length.as_u64() == Some(64));
             let prefix: Ipv6Addr = prefix.strip_suffix("/64").unwrap_or(prefix).parse().ok()?;
             let ip = format!("{prefix}/64").parse().ok()?;
@@ -299,10 +275,7 @@ pub(in super::super) fn parse_failover_ips(
 pub(in super::super) fn parse_servers(body: &[u8]) -> Result<(Vec<Listed>, bool), String> {
     let entries = list(body)?;
     let read = |value: &Value| {
-        Some(Listed {
-            id: number(value, "id")?,
-            name: text(value, "name")?.parse().ok()?,
-        })
+        Some(Listed { id: number(value, "id")?, name: text(value, "name")?.parse().ok()? })
     };
     let more = entries.len() >= PAGE;
     Ok((entries.iter().filter_map(read).collect(), more))
@@ -313,9 +286,7 @@ pub(in super::super) fn parse_server(body: &[u8]) -> Result<Detail, String> {
     let value = json(body)?;
     let odd = |name: &str| format!("a server without a usable {name}");
     let name = text(&value, "name").ok_or_else(|| odd("name"))?;
-    let live = value
-        .get("serverLiveInfo")
-        .and_then(|live| live.get("interfaces"));
+    let live = value.get("serverLiveInfo").and_then(|live| live.get("interfaces"));
     let macs = live.and_then(Value::as_array).map(|interfaces| {
         let public = interfaces.iter().filter(|interface| {
             interface.get("vlanInterface").and_then(Value::as_bool) != Some(true)
@@ -334,10 +305,7 @@ pub(in super::super) fn parse_server(body: &[u8]) -> Result<Detail, String> {
 /// with addresses of their own are not.
 pub(in super::super) fn parse_interfaces(body: &[u8]) -> Result<Vec<Mac>, String> {
     let interfaces = list(body)?;
-    Ok(ordered(
-        interfaces.iter(),
-        &["ipv4Addresses", "ipv6Addresses"],
-    ))
+    Ok(ordered(interfaces.iter(), &["ipv4Addresses", "ipv6Addresses"]))
 }
 
 fn ordered<'a>(interfaces: impl Iterator<Item = &'a Value>, lists: &[&str]) -> Vec<Mac> {
@@ -372,14 +340,9 @@ pub(in super::super) fn parse_task(body: &[u8]) -> Result<Task, String> {
         "FINISHED" => Some(TaskState::Done),
         "ERROR" | "CANCELED" | "WAITING_FOR_CANCEL" | "ROLLBACK" => {
             let error = value.get("responseError").unwrap_or(&Value::Null);
-            let said = [
-                text(error, "code"),
-                text(error, "message"),
-                text(&value, "message"),
-            ];
-            let words: Vec<&str> = std::iter::once(state)
-                .chain(said.into_iter().flatten())
-                .collect();
+            let said = [text(error, "code"), text(error, "message"), text(&value, "message")];
+            let words: Vec<&str> =
+                std::iter::once(state).chain(said.into_iter().flatten()).collect();
             Some(TaskState::Failed(words.join(": ")))
         }
         _ => None,
@@ -404,10 +367,7 @@ pub(in super::super) fn parse_tasks(
     now: ProviderTime,
 ) -> Result<Tasks, String> {
     let entries = list(body)?;
-    let mut tasks = Tasks {
-        calls: Vec::new(),
-        more: entries.len() >= PAGE,
-    };
+    let mut tasks = Tasks { calls: Vec::new(), more: entries.len() >= PAGE };
     for value in &entries {
         let started = text(value, "startedAt").and_then(date::rfc3339);
         if started.is_some_and(|started| started < since) {

@@ -25,12 +25,8 @@ pub(in super::super) fn sort(
             })
             .or_insert(routed);
     }
-    let routes = routes
-        .into_iter()
-        .filter_map(|(ip, routed)| Some((ip, routed?)));
-    Listing {
-        routes: routes.collect(),
-    }
+    let routes = routes.into_iter().filter_map(|(ip, routed)| Some((ip, routed?)));
+    Listing { routes: routes.collect() }
 }
 
 fn routed(target: &Target, own: Option<&Server>) -> Option<Routed> {

@@ -80,12 +80,7 @@ impl Rest {
         let client = Arc::new(Client::open(options)?);
         let file = TokenFile::new(&options.token_file);
         let tokens = Tokens::new(Arc::clone(&client), auth_url, file);
-        Ok(Self {
-            client,
-            tokens,
-            base,
-            known: Mutex::default(),
-        })
+        Ok(Self { client, tokens, base, known: Mutex::default() })
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -136,13 +131,10 @@ impl Rest {
         if got.answer.status != 200 {
             return Err(self.refused(got));
         }
-        let read = got
-            .answer
-            .whole()
-            .and_then(|body| match got.answer.is_html() {
-                true => Err("a page instead of data".to_owned()),
-                false => parse(body),
-            });
+        let read = got.answer.whole().and_then(|body| match got.answer.is_html() {
+            true => Err("a page instead of data".to_owned()),
+            false => parse(body),
+        });
         read.map_err(|why| ProviderFailure::Retry {
             why: self.client.words(&format!("{}: {why}", got.what)),
             after: None,
@@ -179,9 +171,8 @@ impl Rest {
         date: &mut Option<ProviderTime>,
     ) -> Result<Vec<Entry>, ProviderFailure> {
         let user = self.user(deadline)?;
-        let got = self.get(deadline, |base, token| {
-            format::failover_ips(base, user, family, token)
-        })?;
+        let got =
+            self.get(deadline, |base, token| format::failover_ips(base, user, family, token))?;
         *date = got.answer.date.or(*date);
         if got.answer.status == 404 {
             self.known().user = None;
@@ -227,9 +218,7 @@ impl Rest {
         live: bool,
         deadline: Tick,
     ) -> Result<Option<Detail>, ProviderFailure> {
-        let got = self.get(deadline, |base, token| {
-            format::server(base, id, live, token)
-        })?;
+        let got = self.get(deadline, |base, token| format::server(base, id, live, token))?;
         if got.answer.status == 404 {
             return Ok(None);
         }
@@ -268,9 +257,7 @@ impl Rest {
         let known = self.known().sites.get(&number).cloned();
         let there = match known {
             Some(there) => there,
-            None => self
-                .detail(number, false, deadline)?
-                .and_then(|detail| detail.site),
+            None => self.detail(number, false, deadline)?.and_then(|detail| detail.site),
         };
         match (site, there) {
             (Some(site), Some(there)) if site.id != there.id => {
@@ -312,10 +299,9 @@ impl Rest {
                 "{why}; is failover IP {ip} or server {} no longer in this account?",
                 to.name
             ))),
-            429 => RouteOutcome::Refused(ProviderFailure::Budget {
-                why,
-                after: answer.retry_after,
-            }),
+            429 => {
+                RouteOutcome::Refused(ProviderFailure::Budget { why, after: answer.retry_after })
+            }
             // 503 is the sender's own "not now". Any other 5xx may come from a machine between here
             // and the one that has long begun to route.
             500..=599 if answer.status != 503 => RouteOutcome::Unknown(why),
@@ -341,9 +327,7 @@ impl Rest {
             found.extend(listed.iter().map(|server| server.id));
         }
         for page in 0..PAGES {
-            let got = self.get(deadline, |base, token| {
-                format::servers(base, None, page, token)
-            })?;
+            let got = self.get(deadline, |base, token| format::servers(base, None, page, token))?;
             let (listed, more) = self.parsed(&got, format::parse_servers)?;
             found.extend(listed.iter().map(|server| server.id));
             if !more {
@@ -369,11 +353,8 @@ impl Provider for Rest {
             let macs = detail.macs.unwrap_or_default();
             match match_mac(host, &detail.name, &macs) {
                 Ok(mac) => {
-                    let server = Server {
-                        name: detail.name,
-                        number: Some(detail.id),
-                        mac: Some(mac),
-                    };
+                    let server =
+                        Server { name: detail.name, number: Some(detail.id), mac: Some(mac) };
                     self.known().own = Some(server.clone());
                     return Ok(Home { server, mac });
                 }
@@ -396,16 +377,11 @@ impl Provider for Rest {
                 Ok(entries) => {
                     answered = true;
                     let own = self.known().own.clone();
-                    listing
-                        .routes
-                        .append(&mut sort(&entries, own.as_ref(), ips).routes);
+                    listing.routes.append(&mut sort(&entries, own.as_ref(), ips).routes);
                 }
                 Err(failure @ ProviderFailure::Retry { .. }) => trouble = Some(failure),
                 Err(failure) => {
-                    return Dated {
-                        value: Err(failure),
-                        date,
-                    };
+                    return Dated { value: Err(failure), date };
                 }
             }
         }
@@ -445,19 +421,13 @@ impl Provider for Rest {
                 }
                 let date = answer.date;
                 let got = Got { what, answer };
-                Routing {
-                    started: gate.passed(),
-                    outcome: self.outcome(&got, ip, to),
-                    date,
-                }
+                Routing { started: gate.passed(), outcome: self.outcome(&got, ip, to), date }
             }
         }
     }
 
     fn task(&self, task: &TaskId) -> Result<TaskState, ProviderFailure> {
-        let got = self.get(self.deadline(), |base, token| {
-            format::task(base, task, token)
-        })?;
+        let got = self.get(self.deadline(), |base, token| format::task(base, task, token))?;
         if got.answer.status == 404 {
             return Ok(TaskState::NotFound);
         }

@@ -35,34 +35,16 @@ fn requests_are_these_bytes() {
     let base = format!("http://{}/scp-core", peer.address());
     let task_id = TaskId("00000000-0000-4000-8000-000000000045".into());
     let requests = [
-        (
-            "failoverips-v4",
-            failover_ips(&base, 555_001, Family::V4, &token()),
-        ),
-        (
-            "failoverips-v6",
-            failover_ips(&base, 555_001, Family::V6, &token()),
-        ),
-        (
-            "route-v4",
-            route(&base, 555_001, Family::V4, 333_001, 111_004, &token()),
-        ),
-        (
-            "route-v6",
-            route(&base, 555_001, Family::V6, 333_002, 111_004, &token()),
-        ),
+        ("failoverips-v4", failover_ips(&base, 555_001, Family::V4, &token())),
+        ("failoverips-v6", failover_ips(&base, 555_001, Family::V6, &token())),
+        ("route-v4", route(&base, 555_001, Family::V4, 333_001, 111_004, &token())),
+        ("route-v6", route(&base, 555_001, Family::V6, 333_002, 111_004, &token())),
         ("task", task(&base, &task_id, &token())),
         ("tasks", tasks(&base, 0, &token())),
         ("tasks-page-2", tasks(&base, 1, &token())),
         ("servers", servers(&base, None, 0, &token())),
-        (
-            "servers-name",
-            servers(&base, Some(("name", "v2202600000000003")), 0, &token()),
-        ),
-        (
-            "servers-ip",
-            servers(&base, Some(("ip", "198.51.100.83")), 0, &token()),
-        ),
+        ("servers-name", servers(&base, Some(("name", "v2202600000000003")), 0, &token())),
+        ("servers-ip", servers(&base, Some(("ip", "198.51.100.83")), 0, &token())),
         ("server", server(&base, 111_003, true, &token())),
         ("server-plain", server(&base, 111_003, false, &token())),
         ("interfaces", interfaces(&base, 111_003, &token())),
@@ -73,11 +55,7 @@ fn requests_are_these_bytes() {
 }
 
 fn entries(file: &str) -> Vec<Entry> {
-    let family = if file.contains("v6") {
-        Family::V6
-    } else {
-        Family::V4
-    };
+    let family = if file.contains("v6") { Family::V6 } else { Family::V4 };
     parse_failover_ips(family, golden(&format!("rest/{file}")).as_bytes()).unwrap()
 }
 
@@ -110,10 +88,7 @@ fn lists_of_failover_ips() {
     }
     let entry = &entries("failoverips-v4.json")[0];
     assert_eq!((entry.ip, entry.id), (v4(), 333_001));
-    assert_eq!(
-        entry.site.as_ref().unwrap().to_string(),
-        "Nuremberg (site 1)"
-    );
+    assert_eq!(entry.site.as_ref().unwrap().to_string(), "Nuremberg (site 1)");
     let entry = &entries("failoverips-v6.json")[0];
     assert_eq!((entry.ip, entry.id), (v6(), 333_002));
 }
@@ -151,11 +126,7 @@ fn nothing_odd_reads_as_here_or_nowhere() {
         "7",
     ] {
         let body = format!("[{entry}]");
-        assert_eq!(
-            parse_failover_ips(Family::V4, body.as_bytes()),
-            Ok(Vec::new()),
-            "{entry}"
-        );
+        assert_eq!(parse_failover_ips(Family::V4, body.as_bytes()), Ok(Vec::new()), "{entry}");
     }
     let body = br#"[{"id": 1, "networkPrefix": "2001:db8:a:20::", "networkPrefixLength": 56}]"#;
     assert_eq!(parse_failover_ips(Family::V6, body), Ok(Vec::new()));
@@ -168,21 +139,8 @@ fn nothing_odd_reads_as_here_or_nowhere() {
 
 #[test]
 fn what_is_no_list_is_an_error() {
-    for body in [
-        "",
-        "{}",
-        "null",
-        "7",
-        r#""[]""#,
-        r#"{"data": {}}"#,
-        "[",
-        "[1,]",
-        "<html>",
-    ] {
-        assert!(
-            parse_failover_ips(Family::V4, body.as_bytes()).is_err(),
-            "{body}"
-        );
+    for body in ["", "{}", "null", "7", r#""[]""#, r#"{"data": {}}"#, "[", "[1,]", "<html>"] {
+        assert!(parse_failover_ips(Family::V4, body.as_bytes()).is_err(), "{body}");
     }
     assert!(parse_failover_ips(Family::V4, b"[\"\xff\"]").is_err());
     let deep = "[".repeat(100_000);
@@ -196,10 +154,7 @@ fn tasks_in_every_state() {
         ("task-pending.json", Some(TaskState::Running)),
         ("task-running.json", Some(TaskState::Running)),
         ("task-finished.json", Some(TaskState::Done)),
-        (
-            "task-error.json",
-            failed("ERROR: error.internalserver: Internal error."),
-        ),
+        ("task-error.json", failed("ERROR: error.internalserver: Internal error.")),
         ("task-waiting-for-cancel.json", failed("WAITING_FOR_CANCEL")),
         ("task-canceled.json", failed("CANCELED")),
         ("task-rollback.json", failed("ROLLBACK")),
@@ -232,10 +187,7 @@ fn past_calls_are_the_route_tasks_of_the_window() {
             call(44, "2026-08-27T11:03:23.678Z"),
         ]
     );
-    let page = format!(
-        "[{}]",
-        vec![r#"{"name": "Other", "startedAt": null}"#; PAGE].join(",")
-    );
+    let page = format!("[{}]", vec![r#"{"name": "Other", "startedAt": null}"#; PAGE].join(","));
     assert!(parse_tasks(page.as_bytes(), since, now).unwrap().more);
     assert!(parse_tasks(br#"[{"name": "RouteFailoverIpTask"}]"#, since, now).is_err());
     assert!(parse_tasks(b"[{}]", since, now).is_err());
@@ -263,21 +215,12 @@ fn servers_and_their_macs() {
 #[test]
 fn a_mismatch_names_both_sides() {
     let host = HostFacts {
-        nics: vec![(
-            "eth0".parse().unwrap(),
-            "02:00:00:00:00:01".parse().unwrap(),
-            vec![],
-        )],
+        nics: vec![("eth0".parse().unwrap(), "02:00:00:00:00:01".parse().unwrap(), vec![])],
         ..HostFacts::default()
     };
     let theirs = ["02:00:00:ea:83:66".parse().unwrap()];
     let why = match_mac(&host, &own().name, &theirs).unwrap_err();
-    for part in [
-        "v2202600000000003",
-        "02:00:00:ea:83:66",
-        "02:00:00:00:00:01 (eth0)",
-        "[node]",
-    ] {
+    for part in ["v2202600000000003", "02:00:00:ea:83:66", "02:00:00:00:00:01 (eth0)", "[node]"] {
         assert!(why.contains(part), "{why}");
     }
 }
@@ -285,22 +228,12 @@ fn a_mismatch_names_both_sides() {
 #[test]
 fn refusals_are_only_words() {
     for (file, words) in [
-        (
-            "error-400-content-type.json",
-            "error.content.type.invalid: Content type is invalid.",
-        ),
+        ("error-400-content-type.json", "error.content.type.invalid: Content type is invalid."),
         ("error-401.json", "Authorization header missing."),
         ("error-404.json", "error.notfound: Resource not found"),
-        (
-            "error-404-message-only.json",
-            "Entity Ticket with id 42 not found.",
-        ),
+        ("error-404-message-only.json", "Entity Ticket with id 42 not found."),
         ("page.html", ""),
     ] {
-        assert_eq!(
-            parse_error(golden(&format!("rest/{file}")).as_bytes()),
-            words,
-            "{file}"
-        );
+        assert_eq!(parse_error(golden(&format!("rest/{file}")).as_bytes()), words, "{file}");
     }
 }

@@ -53,12 +53,7 @@ pub(in super::super) fn get_vserver_ips(
     credentials: &Credentials,
     server: &ServerName,
 ) -> Request {
-    request(
-        url,
-        credentials,
-        "getVServerIPs",
-        &[("vserverName", server.as_str())],
-    )
+    request(url, credentials, "getVServerIPs", &[("vserverName", server.as_str())])
 }
 
 /// `getVServerInformation`: here the server's name is in lower case.
@@ -128,9 +123,7 @@ pub(in super::super) fn parse(operation: &str, bytes: &[u8]) -> Result<Reply, St
     let body = root.child("Body").ok_or("an envelope without a body")?;
     if let Some(fault) = body.child("Fault") {
         let text = fault.child("faultstring").map(|text| text.text.trim());
-        return Ok(Reply::Fault(
-            text.unwrap_or("a fault without words").to_owned(),
-        ));
+        return Ok(Reply::Fault(text.unwrap_or("a fault without words").to_owned()));
     }
     let expected = format!("{operation}Response");
     match body.children.as_slice() {
@@ -198,17 +191,9 @@ pub(in super::super) fn parse_information(response: &Element) -> Result<Detail, 
     let name = object.texts("vServerName").next().unwrap_or_default();
     let name = name.parse().map_err(|_| "a server without a usable name")?;
     let mut macs: Vec<(bool, bool, Mac)> = Vec::new();
-    for interface in object
-        .children
-        .iter()
-        .filter(|child| child.name == "serverInterfaces")
-    {
+    for interface in object.children.iter().filter(|child| child.name == "serverInterfaces") {
         let none = |list: &str| interface.texts(list).all(str::is_empty);
-        if let Some(mac) = interface
-            .texts("mac")
-            .next()
-            .and_then(|mac| mac.parse().ok())
-        {
+        if let Some(mac) = interface.texts("mac").next().and_then(|mac| mac.parse().ok()) {
             macs.push((none("ipv4IP"), none("ipv6IP"), mac));
         }
     }
@@ -217,8 +202,5 @@ pub(in super::super) fn parse_information(response: &Element) -> Result<Detail, 
     if macs.iter().any(|(no_v4, no_v6, _)| !no_v4 || !no_v6) {
         macs.retain(|(no_v4, no_v6, _)| !no_v4 || !no_v6);
     }
-    Ok(Detail {
-        name,
-        macs: macs.into_iter().map(|(_, _, mac)| mac).collect(),
-    })
+    Ok(Detail { name, macs: macs.into_iter().map(|(_, _, mac)| mac).collect() })
 }

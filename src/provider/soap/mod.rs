@@ -58,12 +58,7 @@ impl Soap {
             password: password.ok_or(OpenError::Missing("password_file"))?,
         };
         client.hide(&credentials.password);
-        Ok(Self {
-            client,
-            url,
-            credentials,
-            known: Mutex::default(),
-        })
+        Ok(Self { client, url, credentials, known: Mutex::default() })
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -92,9 +87,7 @@ impl Soap {
 
     fn open_envelope(&self, operation: &str, answer: &Answer) -> Judged {
         let what = format!("SOAP {operation}");
-        let parsed = answer
-            .whole()
-            .and_then(|body| format::parse(operation, body));
+        let parsed = answer.whole().and_then(|body| format::parse(operation, body));
         // An envelope is one, whatever its media type says.
         let page = parsed.is_err() && answer.is_html();
         if page && matches!(answer.status, 200 | 404 | 405 | 410) {
@@ -164,10 +157,7 @@ fn sorted(what: &str, text: &str, shown: &str) -> ProviderFailure {
             "{why}; check login_name and password_file in [provider] (the webservice password, not the SCP's) and that the webservice is switched on in the SCP"
         ))
     } else if says("only permitted once every") {
-        ProviderFailure::Budget {
-            why,
-            after: Some(COOLDOWN),
-        }
+        ProviderFailure::Budget { why, after: Some(COOLDOWN) }
     } else if says("could not find failover ip") {
         ProviderFailure::Config(format!(
             "{why}; check [[failover_ip]] and login_name in [provider]"
@@ -193,11 +183,7 @@ struct Round {
 
 impl Round {
     fn new() -> Self {
-        Self {
-            found: BTreeMap::new(),
-            doubtful: BTreeSet::new(),
-            whole: true,
-        }
+        Self { found: BTreeMap::new(), doubtful: BTreeSet::new(), whole: true }
     }
 
     fn take(
@@ -213,8 +199,7 @@ impl Round {
                 }
                 format::Routed::Exact(_) => {}
                 format::Routed::Other(address) => {
-                    self.doubtful
-                        .extend(ips.iter().filter(|ip| ip.covers(*address)));
+                    self.doubtful.extend(ips.iter().filter(|ip| ip.covers(*address)));
                 }
                 format::Routed::Odd => self.whole = false,
             }
@@ -235,10 +220,7 @@ impl Round {
 }
 
 /// One server's answer, or why there is none, and its date.
-type Answered = (
-    Result<Vec<format::Routed>, ProviderFailure>,
-    Option<ProviderTime>,
-);
+type Answered = (Result<Vec<format::Routed>, ProviderFailure>, Option<ProviderTime>);
 
 impl Soap {
     fn ips_of(&self, server: &ServerName, deadline: Tick) -> Answered {
@@ -296,10 +278,8 @@ impl Soap {
         let deadline = clock::now() + self.client.timeouts.total.times(2);
         let (own, hints) = {
             let known = self.known();
-            let hints: BTreeSet<_> = ips
-                .iter()
-                .filter_map(|ip| known.last.get(ip).cloned())
-                .collect();
+            let hints: BTreeSet<_> =
+                ips.iter().filter_map(|ip| known.last.get(ip).cloned()).collect();
             (known.own.clone(), hints)
         };
         let mut round = Round::new();
@@ -321,11 +301,8 @@ impl Soap {
             let (names, whole) = self.servers(deadline, date)?;
             round.whole &= whole && names.len() <= SERVERS;
             let names: Vec<_> = names.into_iter().take(SERVERS).collect();
-            let rest: Vec<_> = names
-                .iter()
-                .filter(|name| !asked.contains(*name))
-                .cloned()
-                .collect();
+            let rest: Vec<_> =
+                names.iter().filter(|name| !asked.contains(*name)).cloned().collect();
             self.ask_all(&rest, ips, deadline, &mut round, date)?;
             let missing = round.missing(ips);
             if !missing.is_empty() {
@@ -341,14 +318,9 @@ impl Soap {
         for (ip, server) in &round.found {
             known.last.insert(*ip, server.clone());
         }
-        let found = round
-            .found
-            .into_iter()
-            .map(|(ip, server)| (ip, Routed::To(server)));
+        let found = round.found.into_iter().map(|(ip, server)| (ip, Routed::To(server)));
         let nowhere = nowhere.into_iter().map(|ip| (ip, Routed::Nowhere));
-        Ok(Listing {
-            routes: found.chain(nowhere).collect(),
-        })
+        Ok(Listing { routes: found.chain(nowhere).collect() })
     }
 }
 
@@ -374,11 +346,7 @@ impl Provider for Soap {
             match match_mac(host, &name, &detail.macs) {
                 Ok(mac) => {
                     self.known().own = Some(name.clone());
-                    let server = Server {
-                        name,
-                        number: None,
-                        mac: Some(mac),
-                    };
+                    let server = Server { name, number: None, mac: Some(mac) };
                     return Ok(Home { server, mac });
                 }
                 Err(why) if host.server.is_some() => return Err(ProviderFailure::Config(why)),
@@ -434,11 +402,7 @@ impl Provider for Soap {
         if outcome == RouteOutcome::Done {
             self.known().last.insert(ip, to.name.clone());
         }
-        Routing {
-            started: gate.passed(),
-            outcome,
-            date: answer.date,
-        }
+        Routing { started: gate.passed(), outcome, date: answer.date }
     }
 
     fn task(&self, task: &TaskId) -> Result<TaskState, ProviderFailure> {

@@ -9,10 +9,7 @@ use crate::provider::http::Answer;
 use crate::types::{FailoverIp, ServerName, Span};
 
 fn credentials(password: &str) -> Credentials {
-    Credentials {
-        login_name: "100000".parse().unwrap(),
-        password: password.into(),
-    }
+    Credentials { login_name: "100000".parse().unwrap(), password: password.into() }
 }
 
 fn server() -> ServerName {
@@ -35,24 +32,12 @@ fn requests_are_these_bytes() {
     let nasty = credentials("a&b<c>\"d'é]]>");
     let mac = "02:00:00:ea:83:66".parse().unwrap();
     let requests = [
-        (
-            "change-v4",
-            change_ip_routing(&url, &plain, v4(), &server(), mac),
-        ),
-        (
-            "change-v6",
-            change_ip_routing(&url, &plain, v6(), &server(), mac),
-        ),
-        (
-            "change-escaped",
-            change_ip_routing(&url, &nasty, v4(), &server(), mac),
-        ),
+        ("change-v4", change_ip_routing(&url, &plain, v4(), &server(), mac)),
+        ("change-v6", change_ip_routing(&url, &plain, v6(), &server(), mac)),
+        ("change-escaped", change_ip_routing(&url, &nasty, v4(), &server(), mac)),
         ("servers", get_vservers(&url, &plain)),
         ("ips", get_vserver_ips(&url, &plain, &server())),
-        (
-            "information",
-            get_vserver_information(&url, &plain, &server()),
-        ),
+        ("information", get_vserver_information(&url, &plain, &server())),
     ];
     for (name, request) in requests {
         compare(&format!("soap/request-{name}.http"), &wire(&peer, request));
@@ -74,11 +59,7 @@ fn answers_to_change_ip_routing() {
         ("change-other-prefix.xml", true),
         ("change-false.xml", false),
     ] {
-        assert_eq!(
-            parse_change(&response("changeIPRouting", file)),
-            Ok(changed),
-            "{file}"
-        );
+        assert_eq!(parse_change(&response("changeIPRouting", file)), Ok(changed), "{file}");
     }
     let odd = "<Envelope><Body><changeIPRoutingResponse><return>yes</return></changeIPRoutingResponse></Body></Envelope>";
     let Ok(Reply::Response(odd)) = parse("changeIPRouting", odd.as_bytes()) else {
@@ -200,20 +181,8 @@ fn a_fault_that_quotes_the_password_is_redacted() {
     peer.say(answer("500 Internal Server Error", "text/xml", &fault));
     let request = get_vservers(&url, &soap.credentials);
     let failure = soap
-        .ask(
-            "getVServers",
-            request,
-            crate::clock::now() + Span::secs(5),
-            &mut None,
-        )
+        .ask("getVServers", request, crate::clock::now() + Span::secs(5), &mut None)
         .unwrap_err();
-    assert!(
-        failure.why().contains("bad [secret] for else"),
-        "{}",
-        failure.why()
-    );
-    assert!(matches!(
-        sorted("x", "INVALID CREDENTIALS", ""),
-        ProviderFailure::Auth(_)
-    ));
+    assert!(failure.why().contains("bad [secret] for else"), "{}", failure.why());
+    assert!(matches!(sorted("x", "INVALID CREDENTIALS", ""), ProviderFailure::Auth(_)));
 }
