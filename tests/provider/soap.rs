@@ -166,6 +166,20 @@ fn refusals_are_sorted_by_their_words() {
 }
 
 #[test]
+fn without_a_password_nobody_is_asked() {
+    let bench = soap();
+    let mut options = bench.options.clone();
+    options.password = None;
+    let provider = open(options).unwrap();
+    let auth = |failure: &ProviderFailure| matches!(failure, ProviderFailure::Auth(why) if why.contains("password_file"));
+    assert!(auth(&provider.routes(&both()).value.unwrap_err()));
+    assert!(auth(&provider.home(&host(1)).unwrap_err()));
+    let routing = provider.route(v4(), &target(1), soon());
+    assert!(matches!(routing.outcome, RouteOutcome::Refused(failure) if auth(&failure)));
+    assert_eq!((routing.started, bench.asked("POST", 0)), (None, 0));
+}
+
+#[test]
 fn the_end_of_the_service_is_said_in_so_many_words() {
     let bench = soap();
     bench.scp.set(|knobs| knobs.soap_gone = true);
