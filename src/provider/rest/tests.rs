@@ -2,10 +2,14 @@
 
 use secrecy::SecretString;
 
-use super::super::testing::{Peer, compare, golden, wire};
+use super::super::http::Answer;
+use super::super::testing::{Peer, compare, golden, options, wire};
 use super::format::*;
-use super::{match_mac, sort};
-use crate::core::facts::{PastCall, ProviderTime, Routed, TaskId, TaskState};
+use super::{Got, Rest, match_mac, sort};
+use crate::core::config::Api;
+use crate::core::facts::{
+    PastCall, ProviderFailure, ProviderTime, RouteOutcome, Routed, TaskId, TaskState,
+};
 use crate::provider::{HostFacts, date};
 use crate::types::{FailoverIp, Server};
 
@@ -222,6 +226,57 @@ fn a_mismatch_names_both_sides() {
     let why = match_mac(&host, &own().name, &theirs).unwrap_err();
     for part in ["v2202600000000003", "02:00:00:ea:83:66", "02:00:00:00:00:01 (eth0)", "[node]"] {
         assert!(why.contains(part), "{why}");
+    }
+}
+
+/// What the answer to a route call means.
+fn outcome(status: u16, file: &str) -> &'static str {
+    let rest = Rest::open(&options(Api::Rest, "http://127.0.0.1:9")).unwrap();
+    let kind = if file.ends_with(".html") { "text/html" } else { "application/json" };
+    let answer = Answer {
+        status,
+        kind: kind.into(),
+        date: None,
+        retry_after: None,
+        body: golden(&format!("rest/{file}")).into_bytes(),
+        cut: None,
+    };
+    let got = Got { what: "PATCH".into(), answer };
+    match rest.outcome(&got, v4(), &own()) {
+        RouteOutcome::Accepted(_) => "accepted",
+        RouteOutcome::Unknown(_) => "unknown",
+        RouteOutcome::Refused(ProviderFailure::Auth(_)) => "auth",
+        RouteOutcome::Refused(ProviderFailure::Budget { .. }) => "budget",
+        RouteOutcome::Refused(ProviderFailure::Config(_)) => "config",
+        RouteOutcome::Refused(ProviderFailure::Retry { .. }) => "retry",
+        RouteOutcome::NotSent(_) | RouteOutcome::Done => "nonsense",
+    }
+}
+
+#[test]
+fn answers_to_a_route_call() {
+    for (status, file, expected) in [
+        (202, "task-pending.json", "accepted"),
+        (202, "task-finished.json", "accepted"),
+        (202, "error-404.json", "unknown"),
+        (200, "page.html", "unknown"),
+        (400, "error-400-site.json", "config"),
+        (400, "error-400-content-type.json", "config"),
+        (401, "error-401.json", "auth"),
+        (403, "page.html", "auth"),
+        (404, "error-404-route.json", "config"),
+        (409, "error-409.json", "retry"),
+        (422, "error-422.json", "config"),
+        (429, "error-429.json", "budget"),
+        (429, "page.html", "budget"),
+        (500, "error-404.json", "unknown"),
+        (502, "page.html", "unknown"),
+        (503, "page.html", "retry"),
+        // What the body says does not count.
+        (409, "error-429.json", "retry"),
+        (429, "task-pending.json", "budget"),
+    ] {
+        assert_eq!(outcome(status, file), expected, "{status} {file}");
     }
 }
 
