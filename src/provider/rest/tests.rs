@@ -45,7 +45,7 @@ fn requests_are_these_bytes() {
         ("route-v6", route(&base, 555_001, Family::V6, 333_002, 111_004, &token())),
         ("task", task(&base, &task_id, &token())),
         ("tasks", tasks(&base, 0, &token())),
-        ("tasks-page-2", tasks(&base, 1, &token())),
+        ("tasks-page-2", tasks(&base, 100, &token())),
         ("servers", servers(&base, None, 0, &token())),
         ("servers-name", servers(&base, Some(("name", "v2202600000000003")), 0, &token())),
         ("servers-ip", servers(&base, Some(("ip", "198.51.100.83")), 0, &token())),
@@ -177,7 +177,7 @@ fn past_calls_are_the_route_tasks_of_the_window() {
     let now = date::rfc3339("2026-08-27T11:05:00Z").unwrap();
     let since = ProviderTime(now.0 - 3_600_000);
     let tasks = parse_tasks(golden("rest/tasks.json").as_bytes(), since, now).unwrap();
-    assert!(!tasks.more);
+    assert_eq!((tasks.count, tasks.last), (5, true));
     let call = |n: u64, at: &str| PastCall {
         task: TaskId(format!("00000000-0000-4000-8000-{n:012}")),
         at: date::rfc3339(at).unwrap(),
@@ -191,17 +191,18 @@ fn past_calls_are_the_route_tasks_of_the_window() {
             call(44, "2026-08-27T11:03:23.678Z"),
         ]
     );
-    let page = format!("[{}]", vec![r#"{"name": "Other", "startedAt": null}"#; PAGE].join(","));
-    assert!(parse_tasks(page.as_bytes(), since, now).unwrap().more);
+    let page = parse_tasks(br#"[{"name": "Other", "startedAt": null}]"#, since, now).unwrap();
+    assert_eq!((page.count, page.last), (1, false));
+    assert!(parse_tasks(b"[]", since, now).unwrap().last);
     assert!(parse_tasks(br#"[{"name": "RouteFailoverIpTask"}]"#, since, now).is_err());
     assert!(parse_tasks(b"[{}]", since, now).is_err());
 }
 
 #[test]
 fn servers_and_their_macs() {
-    let (listed, more) = parse_servers(golden("rest/servers.json").as_bytes()).unwrap();
+    let (listed, count) = parse_servers(golden("rest/servers.json").as_bytes()).unwrap();
     let ids: Vec<u64> = listed.iter().map(|server| server.id).collect();
-    assert_eq!((ids, more), (vec![111_003, 111_004], false));
+    assert_eq!((ids, count), (vec![111_003, 111_004], 2));
 
     let detail = parse_server(golden("rest/server.json").as_bytes()).unwrap();
     assert_eq!((detail.id, &detail.name), (111_003, &own().name));
