@@ -162,7 +162,7 @@ fn without_an_answer_the_outcome_is_unknown_and_nothing_is_repeated() {
         let guard = Guard { timeout: Span::millis(700), ..soon() };
         let began = Instant::now();
         let routing = bench.provider.route(v4(), &server(1), guard);
-        assert!(began.elapsed() < Duration::from_millis(1500), "{fault:?}");
+        assert!(began.elapsed() < Duration::from_millis(2500), "{fault:?}");
         assert!(
             matches!(routing.outcome, RouteOutcome::Unknown(_)),
             "{fault:?}: {:?}",
@@ -352,7 +352,7 @@ fn a_read_without_a_usable_answer_is_to_be_tried_again() {
         bench.scp.fault(Rule::new(list(), fault.clone()));
         let began = Instant::now();
         let failure = bench.trouble();
-        assert!(began.elapsed() < Duration::from_millis(1500), "{fault:?}");
+        assert!(began.elapsed() < Duration::from_millis(2500), "{fault:?}");
         assert!(matches!(failure, ProviderFailure::Retry { .. }), "{fault:?}: {failure:?}");
     }
 }
