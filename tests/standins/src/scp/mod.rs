@@ -7,6 +7,7 @@ mod account;
 mod budget;
 mod command;
 mod oidc;
+pub mod program;
 mod rest;
 mod routes;
 mod setup;
