@@ -47,15 +47,18 @@ impl Drop for Namespace {
 #[test]
 fn one_program_serves_the_loopback_of_several_hosts() {
     let hosts = [Namespace::new("a"), Namespace::new("b")];
+    // A port that is free here, so that it can be seen that nobody takes it here.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let free = free.local_addr().unwrap().port();
     let place =
-        |host: &Namespace| -> Listen { format!("{}@127.0.0.1:6443", host.0).parse().unwrap() };
+        |host: &Namespace| -> Listen { format!("{}@127.0.0.1:{free}", host.0).parse().unwrap() };
     let setup = Setup {
         listen: hosts.iter().map(place).collect(),
         ..Setup::example(&["node-a"])
     };
     let kube = Kube::start(setup).unwrap();
-    // 127.0.0.1:6443 as the kernel writes it, listening.
-    let port = "0100007F:192B 00000000:0000 0A";
+    // The address as the kernel writes it, listening.
+    let port = &format!("0100007F:{free:04X} 00000000:0000 0A");
     assert!(hosts.iter().all(|host| host.listens().contains(port)));
     kube.command(Command::Refuse { listener: Some(1) }).unwrap();
     assert!(hosts[0].listens().contains(port) && !hosts[1].listens().contains(port));
