@@ -48,8 +48,9 @@ impl Drop for Namespace {
 fn one_program_serves_the_loopback_of_several_hosts() {
     let hosts = [Namespace::new("a"), Namespace::new("b")];
     // A port that is free here, so that it can be seen that nobody takes it here.
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let free = free.local_addr().unwrap().port();
+    let found = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let free = found.local_addr().unwrap().port();
+    drop(found);
     let place =
         |host: &Namespace| -> Listen { format!("{}@127.0.0.1:{free}", host.0).parse().unwrap() };
     let setup = Setup {
