@@ -24,29 +24,14 @@ pub(crate) fn play(
 ) -> (Went, io::Result<()>) {
     let Some(fault) = fault else {
         let reply = act();
-        return (
-            Went {
-                status: reply.status,
-                fault: None,
-            },
-            wire.send(&reply),
-        );
+        return (Went { status: reply.status, fault: None }, wire.send(&reply));
     };
     let (status, sent) = match fault {
-        Fault::Status {
-            status,
-            body,
-            content_type,
-            headers,
-        } => {
+        Fault::Status { status, body, content_type, headers } => {
             let mut reply = usual(*status);
             if let Some(body) = body {
                 let html = body.trim_start().starts_with('<');
-                let guess = if html {
-                    "text/html"
-                } else {
-                    "application/json"
-                };
+                let guess = if html { "text/html" } else { "application/json" };
                 reply.headers.retain(|(name, _)| name != "Content-Type");
                 reply = reply.with("Content-Type", content_type.as_deref().unwrap_or(guess));
                 reply.body = body.clone().into_bytes();
@@ -79,11 +64,7 @@ pub(crate) fn play(
             let head = reply.head(Some(reply.body.len())).len();
             let bytes = reply.bytes();
             // Half of the body, or of the head where there is no body to halve.
-            let half = if reply.body.len() > 1 {
-                head + reply.body.len() / 2
-            } else {
-                head / 2
-            };
+            let half = if reply.body.len() > 1 { head + reply.body.len() / 2 } else { head / 2 };
             let _ = wire.write(&bytes[..half]);
             (reply.status, Err(wire.cut()))
         }
@@ -121,11 +102,5 @@ pub(crate) fn play(
             (reply.status, wire.send(&reply))
         }
     };
-    (
-        Went {
-            status,
-            fault: Some(fault.name()),
-        },
-        sent,
-    )
+    (Went { status, fault: Some(fault.name()) }, sent)
 }

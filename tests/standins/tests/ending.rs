@@ -14,19 +14,15 @@ use foip_standins::kube::{Command, Kube, Setup as Cluster};
 use foip_standins::scp::{Scp, Setup as Account};
 
 fn count(what: &str) -> usize {
-    std::fs::read_dir(format!("/proc/self/{what}"))
-        .unwrap()
-        .count()
+    std::fs::read_dir(format!("/proc/self/{what}")).unwrap().count()
 }
 
 fn both_busy() -> (Scp, Kube, Vec<Client>) {
     let mut scp = Scp::start(Account::example()).unwrap();
     let mut kube = Kube::start(Cluster::three(&["node-a"])).unwrap();
     let dir = std::env::temp_dir();
-    scp.open_control(&dir.join(format!("foip-ending-scp-{}", std::process::id())))
-        .unwrap();
-    kube.open_control(&dir.join(format!("foip-ending-kube-{}", std::process::id())))
-        .unwrap();
+    scp.open_control(&dir.join(format!("foip-ending-scp-{}", std::process::id()))).unwrap();
+    kube.open_control(&dir.join(format!("foip-ending-kube-{}", std::process::id()))).unwrap();
     let mut clients = Vec::new();
     let mut send = |url: &str, ca: &str, kube: Option<&Kube>, target: &str| {
         let identity = kube.map(Kube::client);
@@ -34,31 +30,15 @@ fn both_busy() -> (Scp, Kube, Vec<Client>) {
         client.send("GET", target, &[], b"").unwrap();
         clients.push(client);
     };
-    scp.fault(Rule::new(
-        Match::path("/hang"),
-        Fault::Hang { after: false },
-    ));
+    scp.fault(Rule::new(Match::path("/hang"), Fault::Hang { after: false }));
     scp.fault(Rule::new(Match::path("/late"), Fault::Late { ms: 60_000 }));
     for target in ["/hang", "/late", "/scp-core/api/ping"] {
         send(&scp.url(), scp.ca_pem(), None, target);
     }
-    send(
-        &kube.url(0),
-        &kube.ca_pem(),
-        Some(&kube),
-        "/api/v1/nodes?watch=1",
-    );
-    kube.command(Command::Freeze {
-        listener: Some(1),
-        handshakes: false,
-    })
-    .unwrap();
+    send(&kube.url(0), &kube.ca_pem(), Some(&kube), "/api/v1/nodes?watch=1");
+    kube.command(Command::Freeze { listener: Some(1), handshakes: false }).unwrap();
     send(&kube.url(1), &kube.ca_pem(), Some(&kube), "/readyz");
-    kube.command(Command::Freeze {
-        listener: Some(2),
-        handshakes: true,
-    })
-    .unwrap();
+    kube.command(Command::Freeze { listener: Some(2), handshakes: true }).unwrap();
     std::net::TcpStream::connect(kube.listens()[2].addr).unwrap();
     // All of them are where they will stay.
     std::thread::sleep(Duration::from_millis(100));
@@ -74,11 +54,7 @@ fn nothing_is_left_behind() {
     let begun = Instant::now();
     drop(scp);
     drop(kube);
-    assert!(
-        begun.elapsed() < Duration::from_secs(3),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
     drop(clients);
     assert_eq!((count("task"), count("fd")), before);
 }

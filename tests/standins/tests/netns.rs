@@ -12,11 +12,7 @@ use foip_standins::wire::Listen;
 
 fn ip(words: &[&str]) -> String {
     let done = Process::new("ip").args(words).output().unwrap();
-    assert!(
-        done.status.success(),
-        "ip {words:?}: {}",
-        String::from_utf8_lossy(&done.stderr)
-    );
+    assert!(done.status.success(), "ip {words:?}: {}", String::from_utf8_lossy(&done.stderr));
     String::from_utf8_lossy(&done.stdout).into_owned()
 }
 
@@ -53,10 +49,7 @@ fn one_program_serves_the_loopback_of_several_hosts() {
     drop(found);
     let place =
         |host: &Namespace| -> Listen { format!("{}@127.0.0.1:{free}", host.0).parse().unwrap() };
-    let setup = Setup {
-        listen: hosts.iter().map(place).collect(),
-        ..Setup::example(&["node-a"])
-    };
+    let setup = Setup { listen: hosts.iter().map(place).collect(), ..Setup::example(&["node-a"]) };
     let kube = Kube::start(setup).unwrap();
     // The address as the kernel writes it, listening.
     let port = &format!("0100007F:{free:04X} 00000000:0000 0A");
@@ -64,10 +57,7 @@ fn one_program_serves_the_loopback_of_several_hosts() {
     kube.command(Command::Refuse { listener: Some(1) }).unwrap();
     assert!(hosts[0].listens().contains(port) && !hosts[1].listens().contains(port));
     kube.command(Command::Accept { listener: Some(1) }).unwrap();
-    assert!(
-        hosts[1].listens().contains(port),
-        "it opens in its namespace again"
-    );
+    assert!(hosts[1].listens().contains(port), "it opens in its namespace again");
     let own = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
     assert!(!own.contains(port), "and nowhere else");
 }

@@ -50,20 +50,13 @@ impl Run {
     fn until(&self, name: &str, text: &str) {
         let begun = Instant::now();
         while !self.read(name).contains(text) {
-            assert!(
-                begun.elapsed() < Duration::from_secs(10),
-                "{name}: {}",
-                self.read(name)
-            );
+            assert!(begun.elapsed() < Duration::from_secs(10), "{name}: {}", self.read(name));
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 
     fn entries(&self) -> Vec<Entry> {
-        self.read("log")
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect()
+        self.read("log").lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     /// Ends it as an init system does; it must obey at once.
@@ -107,22 +100,13 @@ fn the_provider_switches_by_a_command() {
     let route = json!({"do": "route", "ip": "203.0.113.63", "server": "v2202600000000001"});
     steer(&socket, route);
     run.until("switched", "203.0.113.63>v2202600000000001\n");
-    steer(
-        &socket,
-        json!({"do": "route", "ip": "203.0.113.63", "server": null}),
-    );
+    steer(&socket, json!({"do": "route", "ip": "203.0.113.63", "server": null}));
     run.until("switched", "203.0.113.63>-\n");
     run.until("log", "\"server\":null");
     let unknown = control(&socket, &json!({"do": "dance"})).unwrap_err();
     assert!(unknown.contains("dance"), "{unknown}");
     let mut client = Client::connect(&run.said[0], &run.read("ca.pem"), None).unwrap();
-    assert_eq!(
-        client
-            .ask("GET", "/scp-core/api/ping", &[], b"")
-            .unwrap()
-            .status,
-        200
-    );
+    assert_eq!(client.ask("GET", "/scp-core/api/ping", &[], b"").unwrap().status, 200);
     run.until("log", "/scp-core/api/ping");
     let switched = |entry: &&Entry| matches!(entry.what, What::Switched { .. });
     assert_eq!(run.entries().iter().filter(switched).count(), 2);
@@ -139,51 +123,25 @@ fn the_cluster_writes_kubeconfigs() {
         "node-a=127.0.0.1,node-b=192.0.2.12",
     ];
     let mut run = Run::start(env!("CARGO_BIN_EXE_kube-standin"), "kube", 2, &args);
-    assert!(
-        run.said[0].starts_with("node-a https://127.0.0.1:"),
-        "{:?}",
-        run.said
-    );
-    assert!(
-        run.said[1].starts_with("other https://127.0.0.2:"),
-        "{:?}",
-        run.said
-    );
+    assert!(run.said[0].starts_with("node-a https://127.0.0.1:"), "{:?}", run.said);
+    assert!(run.said[1].starts_with("other https://127.0.0.2:"), "{:?}", run.said);
     let url = run.said[0].split(' ').nth(1).unwrap().to_owned();
-    assert!(
-        run.read("node-a.kubeconfig")
-            .contains(&format!("server: {url}\n"))
-    );
+    assert!(run.read("node-a.kubeconfig").contains(&format!("server: {url}\n")));
     assert!(!run.read("other.kubeconfig").is_empty());
     let socket = run.dir.join("kube.sock");
-    steer(
-        &socket,
-        json!({"do": "cordon", "node": "node-b", "on": true}),
-    );
-    let node = steer(
-        &socket,
-        json!({"do": "get", "resource": "nodes", "name": "node-b"}),
-    );
+    steer(&socket, json!({"do": "cordon", "node": "node-b", "on": true}));
+    let node = steer(&socket, json!({"do": "get", "resource": "nodes", "name": "node-b"}));
     assert_eq!(node["spec"]["unschedulable"], true);
-    let config = steer(
-        &socket,
-        json!({"do": "kubeconfig", "listener": 0, "server": "https://127.0.0.1:1"}),
-    );
-    assert!(
-        config
-            .as_str()
-            .unwrap()
-            .contains("server: https://127.0.0.1:1\n")
-    );
+    let config =
+        steer(&socket, json!({"do": "kubeconfig", "listener": 0, "server": "https://127.0.0.1:1"}));
+    assert!(config.as_str().unwrap().contains("server: https://127.0.0.1:1\n"));
     run.end();
 }
 
 #[test]
 fn wrong_words_are_refused() {
-    let scp = Command::new(env!("CARGO_BIN_EXE_scp-standin"))
-        .args(["--lisen", "x"])
-        .output()
-        .unwrap();
+    let scp =
+        Command::new(env!("CARGO_BIN_EXE_scp-standin")).args(["--lisen", "x"]).output().unwrap();
     assert!(!scp.status.success());
     assert!(String::from_utf8_lossy(&scp.stderr).contains("usage: scp-standin"));
 }

@@ -105,10 +105,7 @@ pub(crate) fn obey(
         Command::Route { ip, server } => {
             account.routes.ip(&ip).ok_or_else(|| unknown(&ip))?;
             if let Some(name) = &server {
-                account
-                    .routes
-                    .server(name)
-                    .ok_or_else(|| format!("there is no server {name}"))?;
+                account.routes.server(name).ok_or_else(|| format!("there is no server {name}"))?;
             }
             if account.knobs.hand_spends {
                 account.routes.spend_elsewhere(now);
@@ -147,12 +144,7 @@ pub(crate) fn obey(
         }
         Command::Token => {
             let ttl = account.knobs.access_ttl_s;
-            Ok(json!(account.tokens.issue_access(
-                &account.user,
-                &account.clock,
-                issuer,
-                ttl
-            )))
+            Ok(json!(account.tokens.issue_access(&account.user, &account.clock, issuer, ttl)))
         }
         Command::Lose { ip } => {
             account.routes.ip(&ip).ok_or_else(|| unknown(&ip))?;

@@ -65,17 +65,13 @@ pub struct Scp {
 fn obey(panel: &Panel, server: &Server, command: Command) -> Result<Value, String> {
     let listeners = 0..server.listens().len();
     if matches!(command, Command::Refuse | Command::Accept | Command::Cut) {
-        panel.log.add(What::Command {
-            text: serde_json::to_string(&command).unwrap_or_default(),
-        });
+        panel.log.add(What::Command { text: serde_json::to_string(&command).unwrap_or_default() });
     }
     if command == Command::Refuse {
         listeners.for_each(|number| server.refuse(number));
     } else if command == Command::Accept {
         for number in listeners {
-            server
-                .accept_again(number)
-                .map_err(|error| error.to_string())?;
+            server.accept_again(number).map_err(|error| error.to_string())?;
         }
     } else if command == Command::Cut {
         server.cut(None);
@@ -99,23 +95,16 @@ impl Scp {
         log: Log,
         on_route: Option<OnRoute>,
     ) -> io::Result<Self> {
-        setup
-            .check()
-            .map_err(|text| io::Error::new(io::ErrorKind::InvalidInput, text))?;
+        setup.check().map_err(|text| io::Error::new(io::ErrorKind::InvalidInput, text))?;
         let authority = Authority::new("stand-in for the provider").map_err(io::Error::other)?;
         let mut addresses: Vec<IpAddr> = listen.iter().map(|listen| listen.addr.ip()).collect();
-        addresses.extend([
-            IpAddr::from(Ipv4Addr::LOCALHOST),
-            IpAddr::from(Ipv6Addr::LOCALHOST),
-        ]);
+        addresses.extend([IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)]);
         let mut names: Vec<&str> = setup.names.iter().map(String::as_str).collect();
         names.push("localhost");
         let tls = if setup.plain {
             None
         } else {
-            let identity = authority
-                .serving(&addresses, &names)
-                .map_err(io::Error::other)?;
+            let identity = authority.serving(&addresses, &names).map_err(io::Error::other)?;
             Some(server_config(&identity, false).map_err(io::Error::other)?)
         };
         let scheme = if setup.plain { "http" } else { "https" };
@@ -193,9 +182,7 @@ impl Scp {
     /// An access token that is good now.
     pub fn token(&self) -> String {
         let token = self.command(Command::Token).ok();
-        token
-            .and_then(|value| value.as_str().map(str::to_owned))
-            .unwrap_or_default()
+        token.and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
     }
 
     /// Where the list says that an IP is routed: none for an unknown IP, `Some(None)` for nowhere.
@@ -224,10 +211,7 @@ impl Panel {
     }
 
     fn obey(&self, command: Command) -> Result<Value, String> {
-        if !matches!(
-            command,
-            Command::State | Command::Log { .. } | Command::Token
-        ) {
+        if !matches!(command, Command::State | Command::Log { .. } | Command::Token) {
             let text = serde_json::to_string(&command).unwrap_or_default();
             self.log.add(What::Command { text });
         }
@@ -249,10 +233,7 @@ impl Panel {
             let orders = std::mem::take(&mut account.routes.orders);
             if orders.is_empty() {
                 let now = account.clock.now();
-                let due = account
-                    .routes
-                    .next_due()
-                    .map(|due| due.saturating_sub(now).max(1));
+                let due = account.routes.next_due().map(|due| due.saturating_sub(now).max(1));
                 let wait = Duration::from_millis(due.unwrap_or(60_000).min(60_000));
                 let waited = self.bell.wait_timeout(account, wait);
                 account = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -283,23 +264,10 @@ impl Panel {
         } else if soap::is_here(&request.path) {
             soap::serve(request, &mut account, &self.faults)
         } else if request.path.starts_with("/realms/") {
-            let Account {
-                tokens,
-                user,
-                clock,
-                knobs,
-                ..
-            } = &mut *account;
-            tokens
-                .serve(request, self.base(), user, clock, knobs)
-                .into()
+            let Account { tokens, user, clock, knobs, .. } = &mut *account;
+            tokens.serve(request, self.base(), user, clock, knobs).into()
         } else {
-            Reply::new(
-                200,
-                "text/html",
-                "<!doctype html><html><body>SCP</body></html>",
-            )
-            .into()
+            Reply::new(200, "text/html", "<!doctype html><html><body>SCP</body></html>").into()
         };
         account.settle();
         drop(account);
@@ -324,10 +292,7 @@ impl Service for Panel {
     fn admit(&self, _: usize, client: SocketAddr) -> Admission {
         let account = lock(&self.account);
         let knobs = &account.knobs;
-        let meant = knobs
-            .handshakes_of
-            .as_ref()
-            .is_none_or(|of| of.contains(&client.ip()));
+        let meant = knobs.handshakes_of.as_ref().is_none_or(|of| of.contains(&client.ip()));
         match (knobs.cut_handshakes, knobs.hang_handshakes) {
             (true, _) if meant => Admission::CutInHandshake,
             (_, true) if meant => Admission::Hold,

@@ -50,11 +50,8 @@ fn run(words: impl Iterator<Item = String>) -> Result<(), String> {
     let on_route = args.get("on-route").map(hook);
     let mut scp =
         Scp::start_at(setup, &listen, log, on_route).map_err(|error| error.to_string())?;
-    let control = args
-        .get("control")
-        .map_or_else(|| dir.join("scp.sock"), PathBuf::from);
-    scp.open_control(&control)
-        .map_err(|error| format!("{}: {error}", control.display()))?;
+    let control = args.get("control").map_or_else(|| dir.join("scp.sock"), PathBuf::from);
+    scp.open_control(&control).map_err(|error| format!("{}: {error}", control.display()))?;
     let write = |name: &str, text: &str| {
         let path = dir.join(name);
         std::fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))
