@@ -102,7 +102,7 @@ fn the_provider_switches_by_a_command() {
     run.until("switched", "203.0.113.63>v2202600000000001\n");
     steer(&socket, json!({"do": "route", "ip": "203.0.113.63", "server": null}));
     run.until("switched", "203.0.113.63>-\n");
-    run.until("log", "\"server\":null");
+    run.until("log", r#""kind":"switched","ip":"203.0.113.63","server":null"#);
     let unknown = control(&socket, &json!({"do": "dance"})).unwrap_err();
     assert!(unknown.contains("dance"), "{unknown}");
     let mut client = Client::connect(&run.said[0], &run.read("ca.pem"), None).unwrap();
