@@ -8,14 +8,25 @@
     reason = "a test program stops at the first surprise, and measures with the clocks it is given"
 )]
 
+#[path = "cluster/access.rs"]
+mod access;
+#[path = "cluster/builtin.rs"]
+mod builtin;
+#[path = "cluster/faults.rs"]
+mod faults;
 #[path = "cluster/real.rs"]
 mod real;
 #[path = "cluster/scratch.rs"]
 mod scratch;
+#[path = "cluster/servers.rs"]
+mod servers;
 #[path = "cluster/suite.rs"]
 mod suite;
+#[path = "cluster/watches.rs"]
+mod watches;
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -30,7 +41,7 @@ use scratch::Scratch;
 use suite::{doc, group};
 
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
-const TIMEOUT: Span = Span::secs(2);
+pub const TIMEOUT: Span = Span::secs(2);
 
 /// An API with a kubeconfig, and the means to act on it as somebody else than foip.
 pub struct World {
@@ -58,7 +69,7 @@ fn rewrite(path: &Path, text: &str) {
     std::fs::write(path, text).unwrap();
 }
 
-fn run<T>(test: impl Future<Output = T>) -> T {
+pub fn run<T>(test: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -182,6 +193,18 @@ impl World {
             Err(error) => panic!("{error}"),
         }
     }
+}
+
+#[test]
+fn the_built_in_api() {
+    let api = builtin::Builtin::start();
+    run(async {
+        let api = Rc::new(api);
+        let counted = Rc::clone(&api);
+        let count = Box::new(move || counted.taken().len());
+        let world = World::new("built in", &api.kubeconfig(), count);
+        suite::all(&world).await;
+    });
 }
 
 #[test]
