@@ -36,9 +36,10 @@ use foip::core::facts::{ApiFailure, Key};
 use foip::types::Span;
 use http::{Method, Request};
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 
 use scratch::Scratch;
-use suite::{doc, group};
+use suite::{doc, group, next};
 
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
 pub const TIMEOUT: Span = Span::secs(2);
@@ -306,6 +307,13 @@ async fn outages(world: &World, real: &real::Real, home: &Scratch) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 
+    let (sender, mut seen) = mpsc::channel(64);
+    let watching = tokio::spawn({
+        let cluster = cluster.clone();
+        async move { cluster.watch(sender).await }
+    });
+    assert_eq!(next(&mut seen, &key).await.unwrap().version, version);
+
     real.freeze(0);
     let late = cluster.read(&key).await;
     assert!(
@@ -324,6 +332,9 @@ async fn outages(world: &World, real: &real::Real, home: &Scratch) {
         .write(&key, Some(&version), &doc("node-a", 2))
         .await
         .unwrap();
+    // The watch hung with the server; it goes on at the other one.
+    assert_eq!(next(&mut seen, &key).await.unwrap().version, version);
+    watching.abort();
     real.thaw(0);
     let start = Instant::now();
     while !cluster.local_ready().await {

@@ -34,10 +34,10 @@ const LENGTH: Span = Span::secs(290);
 const SILENCE: Span = Span::secs(90);
 
 const FIRST_DELAY: Span = Span::millis(200);
-const LAST_DELAY: Span = Span::secs(5);
+const LAST_DELAY: Span = Span::secs(3);
 
 /// A watch that lived this long went well.
-const WELL: Span = Span::secs(5);
+const WELL: Span = Span::secs(2);
 
 /// The receiver is gone: nobody wants to know any more.
 struct Unwanted;
