@@ -71,11 +71,7 @@ fn rewrite(path: &Path, text: &str) {
 }
 
 pub fn run<T>(test: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
-        .block_on(test)
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test)
 }
 
 impl World {
@@ -121,9 +117,7 @@ impl World {
         path: &str,
         body: Option<&Value>,
     ) -> Result<Value, kube::Error> {
-        let body = body
-            .map(|body| serde_json::to_vec(body).unwrap())
-            .unwrap_or_default();
+        let body = body.map(|body| serde_json::to_vec(body).unwrap()).unwrap_or_default();
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -149,9 +143,7 @@ impl World {
     pub async fn edit(&self, key: &Key, edit: impl FnOnce(&mut Value)) {
         let mut lease = self.lease(key).await;
         edit(&mut lease);
-        self.ask(Method::PUT, &self.path(key), Some(&lease))
-            .await
-            .unwrap();
+        self.ask(Method::PUT, &self.path(key), Some(&lease)).await.unwrap();
     }
 
     pub async fn create_lease(&self, name: &str, spec: Value) {
@@ -161,9 +153,7 @@ impl World {
     }
 
     pub async fn delete(&self, key: &Key) {
-        self.ask(Method::DELETE, &self.path(key), None)
-            .await
-            .unwrap();
+        self.ask(Method::DELETE, &self.path(key), None).await.unwrap();
     }
 
     pub async fn delete_lease(&self, name: &str) {
@@ -176,10 +166,7 @@ impl World {
         node["kind"] = json!("Node");
         let name = node["metadata"]["name"].as_str().unwrap().to_owned();
         let status = node["status"].clone();
-        let mut made = self
-            .ask(Method::POST, "/api/v1/nodes", Some(&node))
-            .await
-            .unwrap();
+        let mut made = self.ask(Method::POST, "/api/v1/nodes", Some(&node)).await.unwrap();
         made["status"] = status;
         // The status of a new object is not always taken over from the first write.
         let path = format!("/api/v1/nodes/{name}/status");
@@ -229,11 +216,7 @@ fn the_real_api_server() {
             if cluster.local_ready().await && list.is_ok() {
                 break;
             }
-            assert!(
-                up.elapsed() < Duration::from_secs(90),
-                "{list:?}\n{}",
-                real.last_words()
-            );
+            assert!(up.elapsed() < Duration::from_secs(90), "{list:?}\n{}", real.last_words());
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         println!("ready after {:?}", up.elapsed());
@@ -253,18 +236,12 @@ async fn rotation(world: &World, real: &real::Real) {
     rewrite(&world.kubeconfig, &good[..good.len() / 2]);
     tokio::time::sleep(Duration::from_millis(1500)).await;
     for _ in 0..3 {
-        assert!(
-            cluster.read(&key).await.unwrap().is_some(),
-            "the old access is kept"
-        );
+        assert!(cluster.read(&key).await.unwrap().is_some(), "the old access is kept");
     }
     rewrite(&world.kubeconfig, &real.kubeconfig_of_a_stranger());
     let start = Instant::now();
     while cluster.read(&key).await.is_ok() {
-        assert!(
-            start.elapsed() < Duration::from_secs(5),
-            "the new file is never used"
-        );
+        assert!(start.elapsed() < Duration::from_secs(5), "the new file is never used");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let refused = cluster.write(&key, Some(&version), &doc("node-a", 2)).await;
@@ -288,10 +265,7 @@ async fn outages(world: &World, real: &real::Real, home: &Scratch) {
             }))
             .await;
     }
-    let cluster = Cluster::new(Options {
-        cache: Some(cache.clone()),
-        ..world.options()
-    });
+    let cluster = Cluster::new(Options { cache: Some(cache.clone()), ..world.options() });
     let key = group("outages");
     let version = cluster.write(&key, None, &doc("node-a", 1)).await.unwrap();
     let keeping = tokio::spawn({
@@ -300,10 +274,7 @@ async fn outages(world: &World, real: &real::Real, home: &Scratch) {
     });
     let start = Instant::now();
     while !std::fs::read_to_string(&cache).is_ok_and(|text| text.contains("127.0.0.2")) {
-        assert!(
-            start.elapsed() < Duration::from_secs(10),
-            "the other server is not learned"
-        );
+        assert!(start.elapsed() < Duration::from_secs(10), "the other server is not learned");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 
@@ -322,26 +293,16 @@ async fn outages(world: &World, real: &real::Real, home: &Scratch) {
     );
     let start = Instant::now();
     assert_eq!(cluster.read(&key).await.unwrap().unwrap().version, version);
-    assert!(
-        start.elapsed() < Duration::from_secs(1),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
     assert!(!cluster.local_ready().await);
-    let version = cluster
-        .write(&key, Some(&version), &doc("node-a", 2))
-        .await
-        .unwrap();
+    let version = cluster.write(&key, Some(&version), &doc("node-a", 2)).await.unwrap();
     // The watch hung with the server; it goes on at the other one.
     assert_eq!(next(&mut seen, &key).await.unwrap().version, version);
     watching.abort();
     real.thaw(0);
     let start = Instant::now();
     while !cluster.local_ready().await {
-        assert!(
-            start.elapsed() < Duration::from_secs(20),
-            "the local server is not seen again"
-        );
+        assert!(start.elapsed() < Duration::from_secs(20), "the local server is not seen again");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     real.freeze(1);
@@ -353,19 +314,13 @@ async fn outages(world: &World, real: &real::Real, home: &Scratch) {
     assert!(matches!(read, Err(ApiFailure::Unknown(_))), "{read:?}");
     assert!(matches!(list, Err(ApiFailure::Unknown(_))), "{list:?}");
     let written = cluster.write(&key, Some(&version), &doc("node-a", 3)).await;
-    assert!(
-        matches!(written, Err(ApiFailure::Unknown(_))),
-        "{written:?}"
-    );
+    assert!(matches!(written, Err(ApiFailure::Unknown(_))), "{written:?}");
     let absent = cluster.read(&group("absent")).await;
     assert!(matches!(absent, Err(ApiFailure::Unknown(_))), "{absent:?}");
     real.thaw_store();
     let start = Instant::now();
     while cluster.read(&key).await.is_err() {
-        assert!(
-            start.elapsed() < Duration::from_secs(20),
-            "reads do not work again"
-        );
+        assert!(start.elapsed() < Duration::from_secs(20), "reads do not work again");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     keeping.abort();

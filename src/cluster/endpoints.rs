@@ -91,8 +91,7 @@ impl Place {
     }
 
     fn is_managed(&self, managed: &BTreeSet<FailoverIp>) -> bool {
-        self.address()
-            .is_some_and(|address| managed.iter().any(|ip| ip.covers(address)))
+        self.address().is_some_and(|address| managed.iter().any(|ip| ip.covers(address)))
     }
 }
 
@@ -129,10 +128,7 @@ pub struct Endpoints {
 impl Endpoints {
     /// With the addresses that are never dialled.
     pub fn new(managed: BTreeSet<FailoverIp>) -> Self {
-        Self {
-            managed,
-            ..Self::default()
-        }
+        Self { managed, ..Self::default() }
     }
 
     /// The kubeconfig's own URL; back to it if it changed.
@@ -172,9 +168,7 @@ impl Endpoints {
     /// Every place that may be dialled, the local one first.
     pub fn all(&self) -> Vec<Place> {
         let all = self.local.iter().chain(&self.others);
-        all.filter(|place| !place.is_managed(&self.managed))
-            .cloned()
-            .collect()
+        all.filter(|place| !place.is_managed(&self.managed)).cloned().collect()
     }
 
     /// The other servers, managed or not: what goes to disk.
@@ -184,16 +178,12 @@ impl Endpoints {
 
     /// The kubeconfig's own URL, if it may be dialled.
     pub fn local(&self) -> Option<Place> {
-        self.local
-            .clone()
-            .filter(|local| !local.is_managed(&self.managed))
+        self.local.clone().filter(|local| !local.is_managed(&self.managed))
     }
 
     /// The kubeconfig's own URL, if that is a managed failover IP.
     pub fn refused(&self) -> Option<&Place> {
-        self.local
-            .as_ref()
-            .filter(|local| local.is_managed(&self.managed))
+        self.local.as_ref().filter(|local| local.is_managed(&self.managed))
     }
 
     /// The kubeconfig's own URL, whether it may be dialled or not.
@@ -221,9 +211,7 @@ impl Endpoints {
 
     fn kept_waiting(&self, place: &Place, now: Tick) -> usize {
         let waiting = self.waiting.values();
-        waiting
-            .filter(|(at, since)| at == place && now.since(*since) >= PATIENCE)
-            .count()
+        waiting.filter(|(at, since)| at == place && now.since(*since) >= PATIENCE).count()
     }
 
     /// A request goes to this place; the number is for `answered`.
@@ -267,17 +255,14 @@ struct Cached {
 
 /// Reads the other servers from disk; none if the file is missing or nonsense. Blocks on the disk.
 pub fn remembered(path: &Path) -> Vec<Place> {
-    let cached = std::fs::read(path)
-        .ok()
-        .and_then(|bytes| serde_json::from_slice::<Cached>(&bytes).ok());
+    let cached =
+        std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice::<Cached>(&bytes).ok());
     cached.map(|cached| cached.servers).unwrap_or_default()
 }
 
 /// Replaces the file atomically. Blocks on the disk.
 pub fn remember(path: &Path, servers: &[Place]) -> std::io::Result<()> {
-    let cached = Cached {
-        servers: servers.to_vec(),
-    };
+    let cached = Cached { servers: servers.to_vec() };
     let bytes = serde_json::to_vec(&cached)?;
     let mut fresh = path.as_os_str().to_owned();
     fresh.push(".new");
@@ -295,9 +280,7 @@ mod tests {
 
     fn three() -> Endpoints {
         let mut endpoints = Endpoints::new(
-            ["203.0.113.63", "2001:db8:a:20::/64"]
-                .map(|ip| ip.parse().unwrap())
-                .into(),
+            ["203.0.113.63", "2001:db8:a:20::/64"].map(|ip| ip.parse().unwrap()).into(),
         );
         endpoints.set_local(place("https://127.0.0.1:6443"));
         endpoints.set_others([
@@ -335,11 +318,7 @@ mod tests {
         let endpoints = three();
         assert_eq!(
             urls(&endpoints),
-            [
-                "https://127.0.0.1:6443",
-                "https://192.0.2.2:6443",
-                "https://192.0.2.3:6443"
-            ]
+            ["https://127.0.0.1:6443", "https://192.0.2.2:6443", "https://192.0.2.3:6443"]
         );
         let mut vip = three();
         vip.set_local(place("https://[::ffff:203.0.113.63]:6443"));
@@ -396,11 +375,7 @@ mod tests {
         let order: Vec<&str> = tried.iter().map(Place::url).collect();
         assert_eq!(
             order,
-            [
-                "https://192.0.2.2:6443",
-                "https://192.0.2.3:6443",
-                "https://127.0.0.1:6443"
-            ]
+            ["https://192.0.2.2:6443", "https://192.0.2.3:6443", "https://127.0.0.1:6443"]
         );
     }
 
@@ -439,10 +414,7 @@ mod tests {
         let mut endpoints = three();
         endpoints.leave(&place("https://127.0.0.1:6443"));
         endpoints.leave(&place("https://192.0.2.2:6443"));
-        endpoints.set_others([
-            place("https://192.0.2.3:6443"),
-            place("https://192.0.2.4:6443"),
-        ]);
+        endpoints.set_others([place("https://192.0.2.3:6443"), place("https://192.0.2.4:6443")]);
         assert_eq!(endpoints.current(), Some(place("https://192.0.2.3:6443")));
         endpoints.set_others([place("https://192.0.2.4:6443")]);
         assert_eq!(endpoints.current(), Some(place("https://127.0.0.1:6443")));
@@ -456,10 +428,7 @@ mod tests {
         std::fs::create_dir_all(&folder).unwrap();
         let path = folder.join("endpoints.json");
         assert!(remembered(&path).is_empty());
-        let servers = [
-            place("https://192.0.2.2:6443"),
-            place("https://[2001:db8::3]:6443"),
-        ];
+        let servers = [place("https://192.0.2.2:6443"), place("https://[2001:db8::3]:6443")];
         remember(&path, &servers).unwrap();
         assert_eq!(remembered(&path), servers);
         for nonsense in ["", "{", "{\"servers\":[\"x\"]}", "[]", "null"] {

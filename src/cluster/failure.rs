@@ -136,18 +136,10 @@ impl Error {
         let before = connect_phase(error);
         if let Some(tls) = find::<rustls::Error>(error) {
             let why = words(&tls.to_string());
-            return Self::Tls {
-                at,
-                why,
-                sent: !before,
-            };
+            return Self::Tls { at, why, sent: !before };
         }
         let why = words(&root(error));
-        if before {
-            Self::Connect { at, why }
-        } else {
-            Self::Cut { at, why }
-        }
+        if before { Self::Connect { at, why } } else { Self::Cut { at, why } }
     }
 }
 
@@ -156,11 +148,9 @@ impl From<Error> for ApiFailure {
         let text = error.to_string();
         match error {
             Error::Status { code: 409, .. } | Error::Deleted(_) => Self::Conflict,
-            Error::Status {
-                code: 400 | 401 | 403 | 413 | 422,
-                ..
+            Error::Status { code: 400 | 401 | 403 | 413 | 422, .. } | Error::Unfit(_) => {
+                Self::Denied(text)
             }
-            | Error::Unfit(_) => Self::Denied(text),
             Error::Status { .. }
             | Error::Kubeconfig { .. }
             | Error::NoEndpoint(_)
@@ -175,11 +165,8 @@ impl From<Error> for ApiFailure {
 
 /// Text of a foreign program, fit for one line: no control characters, not long.
 pub fn words(text: &str) -> String {
-    let mut line: String = text
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(WORDS)
-        .collect();
+    let mut line: String =
+        text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(WORDS).collect();
     line.truncate(line.trim_end().len());
     line
 }
@@ -239,21 +226,13 @@ mod tests {
         assert_eq!(ApiFailure::from(status(409, None)), ApiFailure::Conflict);
         for denied in [400, 401, 403, 413, 422] {
             assert!(
-                matches!(
-                    ApiFailure::from(status(denied, None)),
-                    ApiFailure::Denied(_)
-                ),
+                matches!(ApiFailure::from(status(denied, None)), ApiFailure::Denied(_)),
                 "{denied}"
             );
         }
-        for unknown in [
-            202, 302, 404, 405, 408, 410, 418, 429, 500, 502, 503, 504, 599,
-        ] {
+        for unknown in [202, 302, 404, 405, 408, 410, 418, 429, 500, 502, 503, 504, 599] {
             assert!(
-                matches!(
-                    ApiFailure::from(status(unknown, None)),
-                    ApiFailure::Unknown(_)
-                ),
+                matches!(ApiFailure::from(status(unknown, None)), ApiFailure::Unknown(_)),
                 "{unknown}"
             );
         }
@@ -283,18 +262,12 @@ mod tests {
             about: None,
         };
         assert_eq!(bare.to_string(), "https://192.0.2.1:6443 answered 503");
-        assert_eq!(
-            status(503, None).to_string(),
-            "https://192.0.2.1:6443 answered 503: no"
-        );
+        assert_eq!(status(503, None).to_string(), "https://192.0.2.1:6443 answered 503: no");
     }
 
     #[test]
     fn an_io_error_is_looked_into() {
         let inner = io::Error::other(rustls::Error::DecryptError);
-        assert_eq!(
-            find::<rustls::Error>(&inner),
-            Some(&rustls::Error::DecryptError)
-        );
+        assert_eq!(find::<rustls::Error>(&inner), Some(&rustls::Error::DecryptError));
     }
 }

@@ -82,10 +82,7 @@ async fn learn(link: &Arc<Link>) -> (bool, u64) {
         .await
         .and_then(|answer| answer.object::<EndpointSlice>());
     let nodes = link
-        .call(&Ask::get(
-            format!("/api/v1/nodes?labelSelector={}", quoted(SERVERS)),
-            MANY,
-        ))
+        .call(&Ask::get(format!("/api/v1/nodes?labelSelector={}", quoted(SERVERS)), MANY))
         .await
         .and_then(|answer| answer.object::<NodeList>());
     let whole = is_final(&slice) && is_final(&nodes);
@@ -110,9 +107,7 @@ async fn learn(link: &Arc<Link>) -> (bool, u64) {
     };
     if let (Some(servers), Some(cache)) = (changed, link.cache.clone()) {
         // Best effort, and off this thread: a disk that hangs must not matter.
-        drop(tokio::task::spawn_blocking(move || {
-            endpoints::remember(&cache, &servers)
-        }));
+        drop(tokio::task::spawn_blocking(move || endpoints::remember(&cache, &servers)));
     }
     (whole, generation)
 }
@@ -143,10 +138,7 @@ fn servers(
         let own = node.facts().addresses;
         found.retain(|(address, _)| !own.contains(address));
     }
-    found
-        .into_iter()
-        .map(|(address, port)| Place::at(address.to_canonical(), port))
-        .collect()
+    found.into_iter().map(|(address, port)| Place::at(address.to_canonical(), port)).collect()
 }
 
 #[cfg(test)]

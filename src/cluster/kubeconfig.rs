@@ -57,9 +57,7 @@ pub fn stamp(path: &Path) -> Result<Stamp, String> {
 
 /// Reads and checks the file and the files that it names. Blocks on the disk.
 pub fn load(path: &Path, timeout: Span) -> Result<Access, String> {
-    let size = std::fs::metadata(path)
-        .map_err(|error| error.to_string())?
-        .len();
+    let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
     if size > MOST {
         return Err(format!("is larger than {MOST} bytes"));
     }
@@ -78,10 +76,7 @@ pub fn parse(text: &str, folder: &Path, timeout: Span) -> Result<Access, String>
     check_cluster(cluster, folder)?;
     check_user(user, folder)?;
     let fingerprint = fingerprint(cluster, user);
-    let plain = cluster
-        .server
-        .as_deref()
-        .is_some_and(|url| url.starts_with("http://"));
+    let plain = cluster.server.as_deref().is_some_and(|url| url.starts_with("http://"));
     let bare = cluster.certificate_authority_data.is_none();
 
     let mut config = kube::Config::try_from(whole).map_err(
@@ -109,11 +104,7 @@ pub fn parse(text: &str, folder: &Path, timeout: Span) -> Result<Access, String>
     config
         .rustls_client_config()
         .map_err(|_| "its client certificate and key are not whole or do not belong together")?;
-    Ok(Access {
-        config,
-        local,
-        fingerprint,
-    })
+    Ok(Access { config, local, fingerprint })
 }
 
 /// The cluster and the user of the current context.
@@ -149,18 +140,10 @@ fn check_cluster(cluster: &mut Cluster, folder: &Path) -> Result<(), String> {
     if cluster.insecure_skip_tls_verify == Some(true) {
         return Err("asks for insecure-skip-tls-verify, which foip does not do".into());
     }
-    if cluster
-        .proxy_url
-        .as_ref()
-        .is_some_and(|url| !url.is_empty())
-    {
+    if cluster.proxy_url.as_ref().is_some_and(|url| !url.is_empty()) {
         return Err("names a proxy-url, which foip does not use".into());
     }
-    inline(
-        &mut cluster.certificate_authority_data,
-        cluster.certificate_authority.take(),
-        folder,
-    )
+    inline(&mut cluster.certificate_authority_data, cluster.certificate_authority.take(), folder)
 }
 
 /// Credentials must be there: kube takes a user that is cut off for one without any.
@@ -168,15 +151,8 @@ fn check_user(user: &mut AuthInfo, folder: &Path) -> Result<(), String> {
     if user.exec.is_some() || user.auth_provider.is_some() {
         return Err("gets its credentials from a plugin, which foip does not run".into());
     }
-    inline(
-        &mut user.client_certificate_data,
-        user.client_certificate.take(),
-        folder,
-    )?;
-    let mut key = user
-        .client_key_data
-        .take()
-        .map(|key| key.expose_secret().to_owned());
+    inline(&mut user.client_certificate_data, user.client_certificate.take(), folder)?;
+    let mut key = user.client_key_data.take().map(|key| key.expose_secret().to_owned());
     inline(&mut key, user.client_key.take(), folder)?;
     user.client_key_data = key.map(SecretString::from);
     if let Some(file) = user.token_file.take().filter(|_| user.token.is_none()) {
@@ -211,10 +187,7 @@ fn fingerprint(cluster: &Cluster, user: &AuthInfo) -> u64 {
     user.client_certificate_data.hash(&mut hasher);
     user.username.hash(&mut hasher);
     for secret in [&user.client_key_data, &user.token, &user.password] {
-        secret
-            .as_ref()
-            .map(ExposeSecret::expose_secret)
-            .hash(&mut hasher);
+        secret.as_ref().map(ExposeSecret::expose_secret).hash(&mut hasher);
     }
     hasher.finish()
 }

@@ -19,15 +19,9 @@ fn sec1(pair: &KeyPair) -> String {
     // SEQUENCE, INTEGER 0, AlgorithmIdentifier, OCTET STRING: 2 or 3 + 3 + 21 + 2 bytes.
     let at = der.windows(2).position(|w| w == [0x04, 0x6d]).unwrap();
     let body = STANDARD.encode(&der[at + 2..]);
-    let lines: Vec<String> = body
-        .as_bytes()
-        .chunks(64)
-        .map(|line| String::from_utf8(line.to_vec()).unwrap())
-        .collect();
-    format!(
-        "-----BEGIN EC PRIVATE KEY-----\n{}\n-----END EC PRIVATE KEY-----\n",
-        lines.join("\n")
-    )
+    let lines: Vec<String> =
+        body.as_bytes().chunks(64).map(|line| String::from_utf8(line.to_vec()).unwrap()).collect();
+    format!("-----BEGIN EC PRIVATE KEY-----\n{}\n-----END EC PRIVATE KEY-----\n", lines.join("\n"))
 }
 
 fn made() -> Made {
@@ -132,33 +126,17 @@ fn what_foip_does_not_do_is_refused_by_name() {
     let made = made();
     let text = made.text();
     for (from, to, word) in [
-        (
-            "    server:",
-            "    insecure-skip-tls-verify: true\n    server:",
-            "insecure-skip",
-        ),
-        (
-            "    server:",
-            "    proxy-url: http://192.0.2.1:3128\n    server:",
-            "proxy-url",
-        ),
+        ("    server:", "    insecure-skip-tls-verify: true\n    server:", "insecure-skip"),
+        ("    server:", "    proxy-url: http://192.0.2.1:3128\n    server:", "proxy-url"),
         ("current-context: default\n", "", "current-context"),
         ("cluster: default", "cluster: absent", "absent"),
         ("user: default", "user: absent", "absent"),
-        (
-            "https://127.0.0.1:6443",
-            "http://192.0.2.1:6443",
-            "plain http",
-        ),
+        ("https://127.0.0.1:6443", "http://192.0.2.1:6443", "plain http"),
         ("https://127.0.0.1:6443", "ldap://192.0.2.1", "URL"),
     ] {
         let changed = text.replacen(from, to, 1);
         assert_ne!(changed, text, "{from}");
-        assert!(
-            refusal(&changed).contains(word),
-            "{word}: {}",
-            refusal(&changed)
-        );
+        assert!(refusal(&changed).contains(word), "{word}: {}", refusal(&changed));
     }
     let without_ca: String = text
         .lines()
@@ -205,11 +183,7 @@ fn files_named_by_path_are_read_at_once() {
     let folder: PathBuf =
         std::env::temp_dir().join(format!("foip-kubeconfig-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
-    for (name, content) in [
-        ("ca", &made.ca),
-        ("crt", &made.certificate),
-        ("key", &made.key),
-    ] {
+    for (name, content) in [("ca", &made.ca), ("crt", &made.certificate), ("key", &made.key)] {
         std::fs::write(folder.join(name), content).unwrap();
     }
     let text = "clusters:\n- cluster: {certificate-authority: ca, server: 'https://127.0.0.1:6443'}\n  name: a\n\

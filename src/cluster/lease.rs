@@ -95,10 +95,9 @@ pub struct Strangers {
 impl Strangers {
     /// Remembers what of this object is not ours.
     pub fn note(&mut self, lease: &Lease) {
-        let (Some(name), Some(version)) = (
-            lease.metadata.name.clone(),
-            lease.metadata.resource_version.clone(),
-        ) else {
+        let (Some(name), Some(version)) =
+            (lease.metadata.name.clone(), lease.metadata.resource_version.clone())
+        else {
             return;
         };
         let version = ResourceVersion(version);
@@ -138,9 +137,9 @@ impl Strangers {
         }
         let mut lease = match version {
             None => Lease::default(),
-            Some(version) => self
-                .last(name, version)
-                .ok_or_else(|| Error::Deleted(name.to_owned()))?,
+            Some(version) => {
+                self.last(name, version).ok_or_else(|| Error::Deleted(name.to_owned()))?
+            }
         };
         lease.metadata.name = Some(name.to_owned());
         lease.metadata.resource_version = version.map(|version| version.0.clone());
@@ -155,19 +154,15 @@ impl Strangers {
 
         let now = Timestamp::from_second(wall).ok().map(MicroTime);
         let spec = lease.spec.get_or_insert_default();
-        let transitions = doc
-            .transitions
-            .map(|n| within(name, "leaseTransitions", n, 0))
-            .transpose()?;
+        let transitions =
+            doc.transitions.map(|n| within(name, "leaseTransitions", n, 0)).transpose()?;
         if version.is_none() || spec.lease_transitions != transitions || spec.acquire_time.is_none()
         {
             spec.acquire_time.clone_from(&now);
         }
         spec.lease_transitions = transitions;
-        spec.lease_duration_seconds = doc
-            .duration
-            .map(|n| within(name, "leaseDurationSeconds", n, 1))
-            .transpose()?;
+        spec.lease_duration_seconds =
+            doc.duration.map(|n| within(name, "leaseDurationSeconds", n, 1)).transpose()?;
         spec.holder_identity.clone_from(&doc.holder);
         spec.renew_time = now;
         Ok(lease)
@@ -206,15 +201,12 @@ fn foreign_part(lease: &Lease) -> Lease {
 }
 
 fn within(name: &str, field: &str, value: i64, least: i32) -> Result<i32, Error> {
-    i32::try_from(value)
-        .ok()
-        .filter(|n| *n >= least)
-        .ok_or_else(|| {
-            Error::Unfit(format!(
-                "{name} is not written: {field} would be {value}, and the API takes {least} to {}",
-                i32::MAX
-            ))
-        })
+    i32::try_from(value).ok().filter(|n| *n >= least).ok_or_else(|| {
+        Error::Unfit(format!(
+            "{name} is not written: {field} would be {value}, and the API takes {least} to {}",
+            i32::MAX
+        ))
+    })
 }
 
 #[cfg(test)]
@@ -237,13 +229,7 @@ mod tests {
 
     fn put(strangers: &Strangers, version: &str, doc: &Doc) -> Lease {
         strangers
-            .compose(
-                &group(),
-                "foip-default",
-                over(version).as_ref(),
-                doc,
-                1_700_000_000,
-            )
+            .compose(&group(), "foip-default", over(version).as_ref(), doc, 1_700_000_000)
             .unwrap()
     }
 
@@ -271,22 +257,12 @@ mod tests {
         for (key, name) in [
             (group(), "foip-default"),
             (Key::Ledger, "foip-ledger-k100"),
-            (
-                Key::Node("a.example".parse().unwrap()),
-                "foip-node-a.example",
-            ),
+            (Key::Node("a.example".parse().unwrap()), "foip-node-a.example"),
         ] {
             assert_eq!(name_of(&key, Some(&account)).unwrap(), name);
             assert_eq!(key_of(name, Some(&account)), Some(key));
         }
-        for other in [
-            "foip",
-            "foip-",
-            "foip-ledger-9",
-            "kube-scheduler",
-            "foip-A",
-            "foip-node-",
-        ] {
+        for other in ["foip", "foip-", "foip-ledger-9", "kube-scheduler", "foip-A", "foip-node-"] {
             assert_eq!(key_of(other, Some(&account)), None, "{other}");
         }
         assert!(name_of(&Key::Ledger, None).is_err());
@@ -307,11 +283,7 @@ mod tests {
         let annotations = lease.metadata.annotations.as_ref().unwrap();
         assert_eq!(annotations.get("example.com/a").unwrap(), "b");
         assert_eq!(annotations.get("netcup.noshoes.xyz/nonce").unwrap(), "n");
-        assert_eq!(
-            annotations.len(),
-            2,
-            "our own old note must go: {annotations:?}"
-        );
+        assert_eq!(annotations.len(), 2, "our own old note must go: {annotations:?}");
         let labels = lease.metadata.labels.as_ref().unwrap();
         assert_eq!(labels.get("team").unwrap(), "net");
         assert_eq!(labels.get("app.kubernetes.io/managed-by").unwrap(), "foip");
@@ -328,10 +300,7 @@ mod tests {
         let mut strangers = Strangers::default();
         strangers.note(&seen("7"));
         let old = seen("7").spec.unwrap().acquire_time;
-        let mut doc = Doc {
-            transitions: Some(4),
-            ..Doc::default()
-        };
+        let mut doc = Doc { transitions: Some(4), ..Doc::default() };
         let same = put(&strangers, "7", &doc).spec.unwrap();
         assert_eq!(same.acquire_time, old);
         assert_ne!(same.renew_time, seen("7").spec.unwrap().renew_time);
@@ -344,12 +313,7 @@ mod tests {
     fn an_older_version_from_a_late_watch_does_not_hide_the_newer() {
         let mut strangers = Strangers::default();
         let mut newer = seen("8");
-        newer
-            .metadata
-            .labels
-            .as_mut()
-            .unwrap()
-            .insert("team".into(), "edge".into());
+        newer.metadata.labels.as_mut().unwrap().insert("team".into(), "edge".into());
         strangers.note(&newer);
         strangers.note(&seen("7"));
         let lease = put(&strangers, "8", &Doc::default());
@@ -374,11 +338,7 @@ mod tests {
             (None, Some(most + 1)),
             (Some(i64::MIN), Some(i64::MAX)),
         ] {
-            let doc = Doc {
-                duration,
-                transitions,
-                ..Doc::default()
-            };
+            let doc = Doc { duration, transitions, ..Doc::default() };
             let made = strangers.compose(&group(), "foip-default", over("7").as_ref(), &doc, 0);
             assert!(matches!(made, Err(Error::Unfit(_))), "{doc:?}");
         }

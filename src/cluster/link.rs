@@ -152,10 +152,7 @@ impl Link {
         let open = Box::pin(async {
             let access = self.access().await?;
             let place = self.pick(&[])?;
-            asking = Asking {
-                place: Some(place.clone()),
-                generation: self.state().generation,
-            };
+            asking = Asking { place: Some(place.clone()), generation: self.state().generation };
             let client = self.client(&access, &place)?;
             let opened = wire::open(&client, place.url(), ask).await;
             if let Err(error) = &opened {
@@ -180,10 +177,7 @@ impl Link {
             let access = self.access().await?;
             let place = self.pick(&tried)?;
             let sent = clock::now();
-            *asking = Asking {
-                place: Some(place.clone()),
-                generation: self.state().generation,
-            };
+            *asking = Asking { place: Some(place.clone()), generation: self.state().generation };
             let client = self.client(&access, &place)?;
             let waiting = self.waiting(&place, sent);
             let result = wire::send(&client, place.url(), ask).await;
@@ -340,11 +334,7 @@ impl Link {
     fn pick(&self, tried: &[Place]) -> Result<Place, Error> {
         let state = self.state();
         state.endpoints.pick(tried, clock::now()).ok_or_else(|| {
-            let refused = state
-                .endpoints
-                .refused()
-                .map(Place::url)
-                .unwrap_or_default();
+            let refused = state.endpoints.refused().map(Place::url).unwrap_or_default();
             Error::NoEndpoint(refused.to_owned())
         })
     }
@@ -352,22 +342,15 @@ impl Link {
     /// The client of this access and place: one, shared by all calls until a connection of it fails.
     fn client(&self, access: &Arc<Access>, place: &Place) -> Result<kube::Client, Error> {
         let mut state = self.state();
-        let current = state
-            .access
-            .as_ref()
-            .is_some_and(|now| Arc::ptr_eq(now, access));
+        let current = state.access.as_ref().is_some_and(|now| Arc::ptr_eq(now, access));
         if let Some(client) = state.clients.get(place).filter(|_| current) {
             return Ok(client.clone());
         }
-        let unusable = |why: String| Error::Kubeconfig {
-            path: self.kubeconfig.display().to_string(),
-            why,
-        };
+        let unusable =
+            |why: String| Error::Kubeconfig { path: self.kubeconfig.display().to_string(), why };
         let mut config = access.config.clone();
-        config.cluster_url = place
-            .url()
-            .parse()
-            .map_err(|_| unusable(format!("{place} is not a URL")))?;
+        config.cluster_url =
+            place.url().parse().map_err(|_| unusable(format!("{place} is not a URL")))?;
         let client = kube::Client::try_from(config)
             .map_err(|_| unusable(format!("no client for {place} can be made of it")))?;
         if current {
@@ -398,10 +381,7 @@ impl Link {
     }
 
     fn drop_client(&self, place: &Place, error: &Error) {
-        if matches!(
-            error,
-            Error::Timeout { .. } | Error::Tls { .. } | Error::Cut { .. }
-        ) {
+        if matches!(error, Error::Timeout { .. } | Error::Tls { .. } | Error::Cut { .. }) {
             self.state().clients.remove(place);
         }
     }
@@ -434,9 +414,6 @@ impl Link {
     }
 
     fn timed_out(&self, place: &Place) -> Error {
-        Error::Timeout {
-            at: place.url().to_owned(),
-            after: self.timeout,
-        }
+        Error::Timeout { at: place.url().to_owned(), after: self.timeout }
     }
 }

@@ -20,6 +20,7 @@ pub mod lease;
 mod link;
 pub mod node;
 mod watch;
+mod watch_node;
 mod wire;
 
 use std::collections::BTreeSet;
@@ -87,9 +88,7 @@ struct ListMetadata {
 impl Cluster {
     /// Does no I/O and cannot fail. The methods need a tokio runtime with time and I/O.
     pub fn new(options: Options) -> Self {
-        Self {
-            link: Arc::new(Link::new(options)),
-        }
+        Self { link: Arc::new(Link::new(options)) }
     }
 
     /// Takes over what a new configuration, or the first login, changed.
@@ -170,9 +169,7 @@ impl Cluster {
         let name = self.name(key)?;
         let made = {
             let state = self.link.state();
-            state
-                .strangers
-                .compose(key, &name, version, doc, clock::wall())?
+            state.strangers.compose(key, &name, version, doc, clock::wall())?
         };
         let body = serde_json::to_vec(&made)
             .map_err(|error| Error::Unfit(format!("{name} is not written: {error}")))?;
@@ -180,12 +177,7 @@ impl Cluster {
             Some(_) => (Method::PUT, format!("{}/{name}", self.leases())),
             None => (Method::POST, self.leases()),
         };
-        let ask = Ask {
-            method,
-            path: format!("{path}?fieldManager=foip"),
-            body,
-            most: ONE,
-        };
+        let ask = Ask { method, path: format!("{path}?fieldManager=foip"), body, most: ONE };
         let answer = self.link.call(&ask).await?;
         match answer.object::<Lease>() {
             Ok(lease) => Ok(self.take(&answer.at, &name, &lease)?.version),
@@ -223,6 +215,11 @@ impl Cluster {
     /// foip's label looks deleted.
     pub async fn watch(&self, seen: mpsc::Sender<(Key, Option<Stored>)>) {
         watch::run(self, &seen).await;
+    }
+
+    /// Tells the own Node whenever it changes, late or never: reads decide. Runs until the receiver is dropped.
+    pub async fn watch_node(&self, seen: mpsc::Sender<NodeFacts>) {
+        watch_node::run(self, &seen).await;
     }
 
     /// Does the kubeconfig's own URL answer `/readyz` with 200 within the deadline?

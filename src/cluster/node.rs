@@ -104,10 +104,7 @@ struct SlicePort {
 impl Node {
     /// Conditions, cordon and addresses.
     pub fn facts(&self) -> NodeFacts {
-        let conditions = self
-            .status
-            .iter()
-            .flat_map(|s| s.conditions.iter().flatten());
+        let conditions = self.status.iter().flat_map(|s| s.conditions.iter().flatten());
         NodeFacts {
             conditions: conditions
                 .map(|c| {
@@ -119,11 +116,7 @@ impl Node {
                     (c.r#type.clone(), status)
                 })
                 .collect(),
-            cordoned: self
-                .spec
-                .as_ref()
-                .and_then(|spec| spec.unschedulable)
-                .unwrap_or(false),
+            cordoned: self.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false),
             addresses: self.addresses(&["InternalIP", "ExternalIP"]),
         }
     }
@@ -146,10 +139,7 @@ impl Node {
     }
 
     fn addresses(&self, types: &[&str]) -> BTreeSet<IpAddr> {
-        let all = self
-            .status
-            .iter()
-            .flat_map(|s| s.addresses.iter().flatten());
+        let all = self.status.iter().flat_map(|s| s.addresses.iter().flatten());
         all.filter(|address| types.contains(&address.r#type.as_str()))
             .filter_map(|address| address.address.parse().ok())
             .collect()
@@ -161,10 +151,7 @@ impl EndpointSlice {
     pub fn servers(&self, port: u16) -> Vec<(IpAddr, u16)> {
         let ports = || self.ports.iter().flatten();
         let named = ports().find(|p| p.name.as_deref() == Some("https"));
-        let port = named
-            .or_else(|| ports().next())
-            .and_then(|p| p.port)
-            .unwrap_or(port);
+        let port = named.or_else(|| ports().next()).and_then(|p| p.port).unwrap_or(port);
         let endpoints = self.endpoints.iter().flatten();
         // `conditions.ready` is not looked at: nobody lowers it for these endpoints, and an endpoint
         // that does not answer is passed over anyway.
@@ -231,10 +218,7 @@ mod tests {
             "k3s.io/node-args": "[\"server\",\"--node-ip\",\"192.0.2.1\"]",
         }}}))
         .annotations();
-        assert_eq!(
-            read.server_name.unwrap().unwrap().as_str(),
-            "v2202600000000003"
-        );
+        assert_eq!(read.server_name.unwrap().unwrap().as_str(), "v2202600000000003");
         let mac = read.primary_mac.unwrap().unwrap();
         assert_eq!(mac.to_string(), "02:00:00:ea:83:66");
         assert_eq!(read.node_args.unwrap()[1], "--node-ip");
@@ -260,10 +244,7 @@ mod tests {
         let servers = slice(serde_json::json!([{"name": "https", "port": 6444}])).servers(6443);
         assert_eq!(
             servers,
-            [
-                ("192.0.2.1".parse().unwrap(), 6444),
-                ("192.0.2.2".parse().unwrap(), 6444)
-            ]
+            [("192.0.2.1".parse().unwrap(), 6444), ("192.0.2.2".parse().unwrap(), 6444)]
         );
         assert_eq!(slice(serde_json::Value::Null).servers(6443)[0].1, 6443);
     }

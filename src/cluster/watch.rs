@@ -156,9 +156,7 @@ impl Told {
             .collect();
         let gone = gone.into_iter().map(|key| (key, None));
         let there = objects.into_iter().map(|(key, stored)| (key, Some(stored)));
-        gone.chain(there)
-            .filter(|change| self.is_new(change))
-            .collect()
+        gone.chain(there).filter(|change| self.is_new(change)).collect()
     }
 
     /// Notes the change; false if it was told before.
@@ -174,11 +172,7 @@ impl Told {
 }
 
 fn next_delay(last: Span, began: Tick, ended: Tick) -> Span {
-    if ended.since(began) >= WELL {
-        FIRST_DELAY
-    } else {
-        last.times(2).min(LAST_DELAY)
-    }
+    if ended.since(began) >= WELL { FIRST_DELAY } else { last.times(2).min(LAST_DELAY) }
 }
 
 /// Between this long and half as long again, so that nodes do not come in step.
@@ -193,10 +187,7 @@ mod tests {
     use crate::core::facts::Doc;
 
     fn stored(version: &str) -> Stored {
-        Stored {
-            version: ResourceVersion(version.into()),
-            doc: Doc::default(),
-        }
+        Stored { version: ResourceVersion(version.into()), doc: Doc::default() }
     }
 
     fn key(name: &str) -> Key {

@@ -64,12 +64,7 @@ struct Details {
 impl Ask {
     /// A read.
     pub fn get(path: impl Into<String>, most: usize) -> Self {
-        Self {
-            method: Method::GET,
-            path: path.into(),
-            body: Vec::new(),
-            most,
-        }
+        Self { method: Method::GET, path: path.into(), body: Vec::new(), most }
     }
 
     /// May it be asked twice without harm?
@@ -86,9 +81,7 @@ impl Ask {
         let request = if self.body.is_empty() {
             builder.body(Body::empty())
         } else {
-            builder
-                .header("content-type", "application/json")
-                .body(Body::from(self.body.clone()))
+            builder.header("content-type", "application/json").body(Body::from(self.body.clone()))
         };
         request.map_err(|error| Error::Unfit(format!("no request to {at} can be made: {error}")))
     }
@@ -96,10 +89,8 @@ impl Ask {
 
 /// Sends the request and takes in the whole answer, whatever its status.
 pub async fn send(client: &kube::Client, at: &str, ask: &Ask) -> Result<Answer, Error> {
-    let response = client
-        .send(ask.request(at)?)
-        .await
-        .map_err(|error| Error::from_client(at, &error))?;
+    let response =
+        client.send(ask.request(at)?).await.map_err(|error| Error::from_client(at, &error))?;
     let code = response.status().as_u16();
     let mut from = response.into_body();
     let mut body = Vec::new();
@@ -113,19 +104,13 @@ pub async fn send(client: &kube::Client, at: &str, ask: &Ask) -> Result<Answer, 
         }
         body.extend_from_slice(&data);
     }
-    Ok(Answer {
-        at: at.to_owned(),
-        code,
-        body,
-    })
+    Ok(Answer { at: at.to_owned(), code, body })
 }
 
 /// Sends the request and hands over the body as it comes; any status but 200 is an error.
 pub async fn open(client: &kube::Client, at: &str, ask: &Ask) -> Result<Stream, Error> {
-    let response = client
-        .send(ask.request(at)?)
-        .await
-        .map_err(|error| Error::from_client(at, &error))?;
+    let response =
+        client.send(ask.request(at)?).await.map_err(|error| Error::from_client(at, &error))?;
     let code = response.status().as_u16();
     if code == 200 {
         return Ok(Stream {
@@ -135,12 +120,7 @@ pub async fn open(client: &kube::Client, at: &str, ask: &Ask) -> Result<Stream, 
             looked: 0,
         });
     }
-    Err(Error::Status {
-        at: at.to_owned(),
-        code,
-        words: String::new(),
-        about: None,
-    })
+    Err(Error::Status { at: at.to_owned(), code, words: String::new(), about: None })
 }
 
 impl Answer {
@@ -206,10 +186,7 @@ impl Stream {
 
 /// An answer that is not what was asked for.
 pub fn garbage(at: &str, why: impl Into<String>) -> Error {
-    Error::Garbage {
-        at: at.to_owned(),
-        why: why.into(),
-    }
+    Error::Garbage { at: at.to_owned(), why: why.into() }
 }
 
 /// A value inside a query, percent-encoded.
@@ -230,11 +207,7 @@ mod tests {
     use super::*;
 
     fn answer(code: u16, body: &str) -> Answer {
-        Answer {
-            at: "https://192.0.2.1:6443".into(),
-            code,
-            body: body.into(),
-        }
+        Answer { at: "https://192.0.2.1:6443".into(), code, body: body.into() }
     }
 
     #[test]
@@ -254,16 +227,8 @@ mod tests {
 
     #[test]
     fn what_is_not_the_object_is_garbage_and_not_quoted() {
-        for body in [
-            "",
-            "{",
-            "<html>",
-            "{}",
-            r#"{"kind":"NodeList","items":"top-secret"}"#,
-        ] {
-            let error = answer(200, body)
-                .object::<super::super::node::NodeList>()
-                .unwrap_err();
+        for body in ["", "{", "<html>", "{}", r#"{"kind":"NodeList","items":"top-secret"}"#] {
+            let error = answer(200, body).object::<super::super::node::NodeList>().unwrap_err();
             assert!(matches!(error, Error::Garbage { .. }), "{body}");
             assert!(!error.to_string().contains("top-secret"), "{error}");
         }

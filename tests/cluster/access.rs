@@ -20,17 +20,10 @@ fn new_certificates_are_picked_up_while_requests_run() {
         let key = group("rotate");
         let mut version = cluster.write(&key, None, &doc("node-a", 0)).await.unwrap();
         for round in 1..=3 {
-            api.command(Command::Rotate {
-                client: true,
-                authority: round % 2 == 1,
-            });
+            api.command(Command::Rotate { client: true, authority: round % 2 == 1 });
             api.command(Command::Cut { listener: None });
             let whole = api.kube.kubeconfig(0);
-            for part in [
-                "",
-                &whole[..whole.len() / 3],
-                &whole[..whole.len() * 9 / 10],
-            ] {
+            for part in ["", &whole[..whole.len() / 3], &whole[..whole.len() * 9 / 10]] {
                 api.write_kubeconfig(part);
                 match cluster.read(&key).await {
                     Err(ApiFailure::Denied(_) | ApiFailure::Unknown(_)) => {}
@@ -40,10 +33,7 @@ fn new_certificates_are_picked_up_while_requests_run() {
             }
             api.write_kubeconfig(&whole);
             // The very next call meets 401 or a certificate it cannot verify, reads the file, and is sent again.
-            version = cluster
-                .write(&key, Some(&version), &doc("node-a", round))
-                .await
-                .unwrap();
+            version = cluster.write(&key, Some(&version), &doc("node-a", round)).await.unwrap();
             cluster.read(&key).await.unwrap();
         }
     });
@@ -98,15 +88,11 @@ fn another_server_in_the_kubeconfig_is_used() {
         let key = group("moved");
         cluster.write(&key, None, &doc("node-a", 1)).await.unwrap();
         api.write_kubeconfig(&api.kube.kubeconfig(2));
-        eventually(
-            "the new server is asked",
-            Duration::from_secs(3),
-            async || {
-                let before = api.taken().len();
-                cluster.read(&key).await.unwrap();
-                api.listeners_since(before) == [2]
-            },
-        )
+        eventually("the new server is asked", Duration::from_secs(3), async || {
+            let before = api.taken().len();
+            cluster.read(&key).await.unwrap();
+            api.listeners_since(before) == [2]
+        })
         .await;
     });
 }
@@ -130,21 +116,11 @@ fn a_disk_that_hangs_holds_up_nobody() {
         let start = Instant::now();
         for renewal in 1..=30 {
             let asked = Instant::now();
-            version = cluster
-                .write(&key, Some(&version), &doc("node-a", renewal))
-                .await
-                .unwrap();
-            assert!(
-                asked.elapsed() < Duration::from_millis(500),
-                "{:?}",
-                asked.elapsed()
-            );
+            version = cluster.write(&key, Some(&version), &doc("node-a", renewal)).await.unwrap();
+            assert!(asked.elapsed() < Duration::from_millis(500), "{:?}", asked.elapsed());
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        assert!(
-            start.elapsed() > Duration::from_secs(2),
-            "the file was due to be looked at"
-        );
+        assert!(start.elapsed() > Duration::from_secs(2), "the file was due to be looked at");
         // Nothing is known yet: the call ends at its deadline.
         let fresh = api.cluster();
         let start = Instant::now();

@@ -35,19 +35,13 @@ fn hosts() -> [IpAddr; 3] {
 impl Builtin {
     pub fn start() -> Self {
         let (kube, port) = loop {
-            let port = TcpListener::bind((hosts()[0], 0))
-                .unwrap()
-                .local_addr()
-                .unwrap()
-                .port();
+            let port = TcpListener::bind((hosts()[0], 0)).unwrap().local_addr().unwrap().port();
             let listen = hosts().map(|host| SocketAddr::new(host, port).into());
             let names = ["node-a", "node-b", "node-c"];
             let nodes = names.iter().zip(hosts());
             let setup = Setup {
                 listen: listen.to_vec(),
-                nodes: nodes
-                    .map(|(name, host)| NodeSetup::new(name, host))
-                    .collect(),
+                nodes: nodes.map(|(name, host)| NodeSetup::new(name, host)).collect(),
                 ..Setup::example(&[])
             };
             // Another test may have taken the port meanwhile.
@@ -78,11 +72,7 @@ impl Builtin {
     pub fn remember_all(&self) {
         let url = |host: &IpAddr| format!("\"https://{host}:{}\"", self.port);
         let urls: Vec<String> = hosts().iter().map(url).collect();
-        std::fs::write(
-            self.cache(),
-            format!("{{\"servers\":[{}]}}", urls.join(",")),
-        )
-        .unwrap();
+        std::fs::write(self.cache(), format!("{{\"servers\":[{}]}}", urls.join(","))).unwrap();
     }
 
     pub fn options(&self) -> Options {
@@ -113,8 +103,7 @@ impl Builtin {
     }
 
     pub fn fault(&self, method: &str, path: &str, fault: Fault) -> u64 {
-        self.kube
-            .fault(Rule::new(Match::method(method, path), fault))
+        self.kube.fault(Rule::new(Match::method(method, path), fault))
     }
 
     pub fn clear(&self) {
@@ -128,17 +117,9 @@ impl Builtin {
         let entries = self.kube.log().into_iter();
         let mut taken: Vec<Taken> = entries
             .filter_map(|entry| match entry.what {
-                What::Request {
-                    method,
-                    path,
-                    listener,
-                    ..
-                } => Some(Taken {
-                    at: entry.at,
-                    method,
-                    path,
-                    listener,
-                }),
+                What::Request { method, path, listener, .. } => {
+                    Some(Taken { at: entry.at, method, path, listener })
+                }
                 What::Route { .. }
                 | What::Task { .. }
                 | What::Listed { .. }
@@ -153,10 +134,7 @@ impl Builtin {
 
     /// How many requests there were so far, and at which servers those after `from` were.
     pub fn listeners_since(&self, from: usize) -> Vec<usize> {
-        self.taken()[from..]
-            .iter()
-            .map(|taken| taken.listener)
-            .collect()
+        self.taken()[from..].iter().map(|taken| taken.listener).collect()
     }
 
     /// Connections that clients hold to the servers.

@@ -37,19 +37,16 @@ fn statuses_are_sorted_and_nothing_is_repeated() {
         let cluster = api.cluster();
         let key = group("sorted");
         let version = cluster.write(&key, None, &doc("node-a", 1)).await.unwrap();
-        for status in [
-            302, 400, 401, 403, 404, 405, 408, 409, 410, 413, 418, 422, 429, 500, 502, 503, 504,
-        ] {
+        for status in
+            [302, 400, 401, 403, 404, 405, 408, 409, 410, 413, 418, 422, 429, 500, 502, 503, 504]
+        {
             api.fault("get", "/leases/", Fault::retry_after(status, "1"));
             api.fault("update", "/leases/", Fault::status(status));
             api.fault("list", "/leases", Fault::status(status));
             let before = api.taken().len();
             let failures = [
                 cluster.read(&key).await.unwrap_err(),
-                cluster
-                    .write(&key, Some(&version), &doc("node-b", 2))
-                    .await
-                    .unwrap_err(),
+                cluster.write(&key, Some(&version), &doc("node-b", 2)).await.unwrap_err(),
                 cluster.list().await.unwrap_err(),
             ];
             for failure in failures {
@@ -75,35 +72,22 @@ fn an_answer_about_something_else_is_unknown() {
         let cluster = api.cluster();
         let key = group("there");
         let version = cluster.write(&key, None, &doc("node-a", 1)).await.unwrap();
-        let other = cluster
-            .write(&group("other"), None, &doc("node-b", 1))
-            .await
-            .unwrap();
+        let other = cluster.write(&group("other"), None, &doc("node-b", 1)).await.unwrap();
         assert_ne!(version, other);
-        let lease = api
-            .kube
-            .get("leases", "kube-system", "foip-other")
-            .unwrap()
-            .to_string();
+        let lease = api.kube.get("leases", "kube-system", "foip-other").unwrap().to_string();
         let half = lease[..lease.len() / 2].to_owned();
         for (status, body) in [
             (404, "404 page not found"),
             (404, "<html>not here</html>"),
             (404, r#"{"kind":"Status","reason":"NotFound","details":{}}"#),
-            (
-                404,
-                r#"{"kind":"Status","reason":"NotFound","details":{"name":"foip-other"}}"#,
-            ),
+            (404, r#"{"kind":"Status","reason":"NotFound","details":{"name":"foip-other"}}"#),
             (200, "<html>please log in</html>"),
             (200, ""),
             (200, "null"),
             (200, "[]"),
             (200, r#"{"kind":"Status","status":"Success"}"#),
             (200, r#"{"metadata":{"name":"foip-there"}}"#),
-            (
-                200,
-                r#"{"metadata":{"name":"foip-there","resourceVersion":""},"spec":{}}"#,
-            ),
+            (200, r#"{"metadata":{"name":"foip-there","resourceVersion":""},"spec":{}}"#),
             (200, &lease),
             (200, &half),
         ] {
@@ -150,25 +134,16 @@ fn broken_answers_are_unknown_within_the_deadline() {
             let start = Instant::now();
             // What is written twice the same is not written: the version stays.
             term += 1;
-            unknown(
-                cluster
-                    .write(&key, Some(&version), &doc("node-b", term))
-                    .await,
-            );
+            unknown(cluster.write(&key, Some(&version), &doc("node-b", term)).await);
             assert!(start.elapsed() < DEADLINE, "{:?}", start.elapsed());
             api.clear();
             // The write was sent once, and what became of it only a read tells.
             let stored = cluster.read(&key).await.unwrap().unwrap();
             let writes = |path: &str| {
                 let taken = api.taken().split_off(before).into_iter();
-                taken
-                    .filter(|taken| taken.method == "PUT" && taken.path.contains(path))
-                    .count()
+                taken.filter(|taken| taken.method == "PUT" && taken.path.contains(path)).count()
             };
-            eventually("the write is logged", DEADLINE, async || {
-                writes("broken") > 0
-            })
-            .await;
+            eventually("the write is logged", DEADLINE, async || writes("broken") > 0).await;
             assert_eq!(writes("broken"), 1);
             assert_eq!(stored.version != version, carried_out);
             version = stored.version;
@@ -184,8 +159,7 @@ fn a_write_that_was_given_up_may_land() {
         let cluster = api.cluster();
         let key = group("late");
         let version = cluster.write(&key, None, &doc("node-a", 1)).await.unwrap();
-        api.kube
-            .fault(Rule::new(Match::method("PUT", "late"), Fault::Delay { ms: 2600 }).times(1));
+        api.kube.fault(Rule::new(Match::method("PUT", "late"), Fault::Delay { ms: 2600 }).times(1));
         unknown(cluster.write(&key, Some(&version), &doc("node-b", 2)).await);
         assert_eq!(cluster.read(&key).await.unwrap().unwrap().version, version);
         eventually("the write lands", Duration::from_secs(4), async || {
@@ -194,13 +168,9 @@ fn a_write_that_was_given_up_may_land() {
         .await;
         // The other way round: what was written meanwhile is not overwritten.
         let version = cluster.read(&key).await.unwrap().unwrap().version;
-        api.kube
-            .fault(Rule::new(Match::method("PUT", "late"), Fault::Delay { ms: 2600 }).times(1));
+        api.kube.fault(Rule::new(Match::method("PUT", "late"), Fault::Delay { ms: 2600 }).times(1));
         unknown(cluster.write(&key, Some(&version), &doc("node-b", 3)).await);
-        let newer = cluster
-            .write(&key, Some(&version), &doc("node-c", 3))
-            .await
-            .unwrap();
+        let newer = cluster.write(&key, Some(&version), &doc("node-c", 3)).await.unwrap();
         tokio::time::sleep(Duration::from_millis(1200)).await;
         assert_eq!(cluster.read(&key).await.unwrap().unwrap().version, newer);
     });
@@ -226,15 +196,8 @@ fn a_request_that_hangs_holds_up_no_other() {
         while start.elapsed() < TIMEOUT.as_std() {
             let asked = Instant::now();
             renewals += 1;
-            version = cluster
-                .write(&fast, Some(&version), &doc("node-a", renewals))
-                .await
-                .unwrap();
-            assert!(
-                asked.elapsed() < Duration::from_millis(500),
-                "{:?}",
-                asked.elapsed()
-            );
+            version = cluster.write(&fast, Some(&version), &doc("node-a", renewals)).await.unwrap();
+            assert!(asked.elapsed() < Duration::from_millis(500), "{:?}", asked.elapsed());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         for hung in hanging {
@@ -250,10 +213,7 @@ fn a_request_that_hangs_holds_up_no_other() {
 fn connections_do_not_pile_up() {
     let api = Builtin::start();
     run(async {
-        let cluster = Cluster::new(Options {
-            timeout: Span::millis(300),
-            ..api.options()
-        });
+        let cluster = Cluster::new(Options { timeout: Span::millis(300), ..api.options() });
         let key = group("pile");
         cluster.write(&key, None, &doc("node-a", 1)).await.unwrap();
         assert!(api.connections() <= 2, "{}", api.connections());
@@ -287,20 +247,15 @@ fn each_question_is_one_request_and_a_quorum_read() {
         let key = group("count");
         let version = cluster.write(&key, None, &doc("node-a", 1)).await.unwrap();
         cluster.read(&key).await.unwrap();
-        cluster
-            .write(&key, Some(&version), &doc("node-a", 2))
-            .await
-            .unwrap();
+        cluster.write(&key, Some(&version), &doc("node-a", 2)).await.unwrap();
         cluster.read(&group("absent")).await.unwrap();
         cluster.list().await.unwrap();
         cluster.node().await.unwrap();
         cluster.annotations().await.unwrap();
         assert!(cluster.local_ready().await);
         let taken = api.taken();
-        let asked: Vec<(&str, &str)> = taken
-            .iter()
-            .map(|taken| (taken.method.as_str(), taken.path.as_str()))
-            .collect();
+        let asked: Vec<(&str, &str)> =
+            taken.iter().map(|taken| (taken.method.as_str(), taken.path.as_str())).collect();
         const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
         assert_eq!(
             asked,
@@ -309,10 +264,7 @@ fn each_question_is_one_request_and_a_quorum_read() {
                 ("GET", &format!("{LEASES}/foip-count")),
                 ("PUT", &format!("{LEASES}/foip-count?fieldManager=foip")),
                 ("GET", &format!("{LEASES}/foip-absent")),
-                (
-                    "GET",
-                    &format!("{LEASES}?labelSelector=app.kubernetes.io%2Fmanaged-by%3Dfoip")
-                ),
+                ("GET", &format!("{LEASES}?labelSelector=app.kubernetes.io%2Fmanaged-by%3Dfoip")),
                 ("GET", "/api/v1/nodes/node-a"),
                 ("GET", "/api/v1/nodes/node-a"),
                 ("GET", "/readyz"),

@@ -38,15 +38,10 @@ impl Authority {
     fn new() -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "test CA");
+        params.distinguished_name.push(DnType::CommonName, "test CA");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let pem = params.self_signed(&key).unwrap().pem();
-        Self {
-            pem,
-            issuer: Issuer::new(params, key),
-        }
+        Self { pem, issuer: Issuer::new(params, key) }
     }
 
     fn issue(
@@ -72,9 +67,7 @@ impl Real {
         let scratch = Scratch::new("real");
         let authority = Authority::new();
         let mut serving = CertificateParams::default();
-        let hosts = HOSTS
-            .iter()
-            .map(|host| SanType::IpAddress(IpAddr::V4(*host)));
+        let hosts = HOSTS.iter().map(|host| SanType::IpAddress(IpAddr::V4(*host)));
         serving.subject_alt_names.extend(hosts);
         let (certificate, key) = authority.issue(serving, ExtendedKeyUsagePurpose::ServerAuth);
         let account = KeyPair::generate().unwrap();
@@ -102,13 +95,7 @@ impl Real {
                 "--unsafe-no-fsync".into(),
             ],
         );
-        let mut real = Self {
-            port,
-            authority,
-            etcd,
-            servers: Vec::new(),
-            scratch,
-        };
+        let mut real = Self { port, authority, etcd, servers: Vec::new(), scratch };
         for host in HOSTS {
             let at = |name: &str| real.scratch.path().join(name).display().to_string();
             let server = spawn(
@@ -142,35 +129,22 @@ impl Real {
     /// A kubeconfig for the first server, with a client certificate of the right authority.
     pub fn kubeconfig(&self) -> String {
         let mut admin = CertificateParams::default();
-        admin
-            .distinguished_name
-            .push(DnType::OrganizationName, "system:masters");
-        admin
-            .distinguished_name
-            .push(DnType::CommonName, "system:admin");
-        let (certificate, key) = self
-            .authority
-            .issue(admin, ExtendedKeyUsagePurpose::ClientAuth);
+        admin.distinguished_name.push(DnType::OrganizationName, "system:masters");
+        admin.distinguished_name.push(DnType::CommonName, "system:admin");
+        let (certificate, key) = self.authority.issue(admin, ExtendedKeyUsagePurpose::ClientAuth);
         self.kubeconfig_of(&self.authority.pem, &certificate, &key)
     }
 
     /// The same with a client certificate of an authority that the servers do not know: 401.
     pub fn kubeconfig_of_a_stranger(&self) -> String {
         let stranger = Authority::new();
-        let (certificate, key) = stranger.issue(
-            CertificateParams::default(),
-            ExtendedKeyUsagePurpose::ClientAuth,
-        );
+        let (certificate, key) =
+            stranger.issue(CertificateParams::default(), ExtendedKeyUsagePurpose::ClientAuth);
         self.kubeconfig_of(&self.authority.pem, &certificate, &key)
     }
 
     fn kubeconfig_of(&self, ca: &str, certificate: &str, key: &str) -> String {
-        crate::kubeconfig_text(
-            &format!("https://{}:{}", HOSTS[0], self.port),
-            ca,
-            certificate,
-            key,
-        )
+        crate::kubeconfig_text(&format!("https://{}:{}", HOSTS[0], self.port), ca, certificate, key)
     }
 
     /// Panics with the servers' last words when one of them has ended.

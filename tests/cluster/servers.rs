@@ -21,16 +21,9 @@ fn another_server_is_asked_while_the_local_one_is_dead() {
         // Reads and writes alike: a refused connection carried nothing.
         let before = api.taken().len();
         let start = Instant::now();
-        let version = cluster
-            .write(&key, Some(&version), &doc("node-a", 2))
-            .await
-            .unwrap();
+        let version = cluster.write(&key, Some(&version), &doc("node-a", 2)).await.unwrap();
         assert_eq!(cluster.read(&key).await.unwrap().unwrap().version, version);
-        assert!(
-            start.elapsed() < Duration::from_secs(1),
-            "{:?}",
-            start.elapsed()
-        );
+        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
         assert_eq!(api.listeners_since(before), [1, 1]);
         assert!(!cluster.local_ready().await);
         // The second dies, too.
@@ -40,9 +33,7 @@ fn another_server_is_asked_while_the_local_one_is_dead() {
         let why = unknown(cluster.read(&key).await);
         assert!(why.contains("no connection to https://127.0.0."), "{why}");
         for listener in 0..3 {
-            api.command(Command::Accept {
-                listener: Some(listener),
-            });
+            api.command(Command::Accept { listener: Some(listener) });
         }
         cluster.read(&key).await.unwrap();
         // Whoever asks whether the local server answers, leads back to it.
@@ -77,10 +68,7 @@ fn a_server_that_says_503_for_long_is_passed_over() {
         let before = api.taken().len();
         unknown(third.write(&key, Some(&version), &doc("node-b", 2)).await);
         assert_eq!(api.listeners_since(before), [0]);
-        version = third
-            .write(&key, Some(&version), &doc("node-b", 2))
-            .await
-            .unwrap();
+        version = third.write(&key, Some(&version), &doc("node-b", 2)).await.unwrap();
         assert_eq!(api.listeners_since(before), [0, 1]);
 
         // All of them, for long: each call asks each server at most once and ends at once.
@@ -108,39 +96,24 @@ fn the_local_server_is_used_again_once_it_answers() {
             let cluster = cluster.clone();
             async move { cluster.keep_endpoints().await }
         });
-        eventually(
-            "the others are learned",
-            Duration::from_secs(3),
-            async || {
-                let cached = std::fs::read_to_string(api.cache()).unwrap_or_default();
-                cached.contains("127.0.0.2") && cached.contains("127.0.0.3")
-            },
-        )
+        eventually("the others are learned", Duration::from_secs(3), async || {
+            let cached = std::fs::read_to_string(api.cache()).unwrap_or_default();
+            cached.contains("127.0.0.2") && cached.contains("127.0.0.3")
+        })
         .await;
-        assert!(
-            !std::fs::read_to_string(api.cache())
-                .unwrap()
-                .contains("127.0.0.1:")
-        );
+        assert!(!std::fs::read_to_string(api.cache()).unwrap().contains("127.0.0.1:"));
         api.command(Command::Refuse { listener: Some(0) });
         cluster.read(&key).await.unwrap();
         tokio::time::sleep(Duration::from_secs(5)).await;
         api.command(Command::Accept { listener: Some(0) });
-        eventually(
-            "back at the local server",
-            Duration::from_secs(8),
-            async || {
-                let before = api.taken().len();
-                cluster.read(&key).await.unwrap();
-                api.listeners_since(before).contains(&0)
-            },
-        )
+        eventually("back at the local server", Duration::from_secs(8), async || {
+            let before = api.taken().len();
+            cluster.read(&key).await.unwrap();
+            api.listeners_since(before).contains(&0)
+        })
         .await;
         // Probes and questions for the list are few.
-        let own = api
-            .taken()
-            .into_iter()
-            .filter(|taken| !taken.path.contains("foip-back"));
+        let own = api.taken().into_iter().filter(|taken| !taken.path.contains("foip-back"));
         let own: Vec<_> = own.collect();
         assert!(own.len() <= 12, "{own:?}");
         keeping.abort();
@@ -154,17 +127,12 @@ fn a_server_that_hangs_costs_the_requests_of_half_a_second() {
         let cluster = api.cluster_of_all();
         let key = group("hang");
         cluster.write(&key, None, &doc("node-a", 1)).await.unwrap();
-        api.command(Command::Freeze {
-            listener: Some(0),
-            handshakes: true,
-        });
+        api.command(Command::Freeze { listener: Some(0), handshakes: true });
         let start = Instant::now();
         let mut reads = Vec::new();
         for _ in 0..6 {
             let (cluster, key) = (cluster.clone(), key.clone());
-            reads.push(tokio::spawn(async move {
-                (cluster.read(&key).await, start.elapsed())
-            }));
+            reads.push(tokio::spawn(async move { (cluster.read(&key).await, start.elapsed()) }));
             tokio::time::sleep(Duration::from_millis(300)).await;
         }
         let mut good = Vec::new();
@@ -190,10 +158,7 @@ fn tls_that_is_cut_is_like_no_connection() {
         api.command(Command::Cut { listener: Some(0) });
         tokio::time::sleep(Duration::from_millis(100)).await;
         let before = api.taken().len();
-        cluster
-            .write(&key, Some(&version), &doc("node-a", 2))
-            .await
-            .unwrap();
+        cluster.write(&key, Some(&version), &doc("node-a", 2)).await.unwrap();
         assert_eq!(api.listeners_since(before), [1]);
         assert!(!cluster.local_ready().await);
         api.kube.set(None, |knobs| knobs.cut_handshakes = true);
@@ -212,10 +177,7 @@ fn a_frozen_api_is_unknown_and_then_the_same() {
         let cluster = api.cluster_of_all();
         let key = group("frozen");
         let version = cluster.write(&key, None, &doc("node-a", 1)).await.unwrap();
-        api.command(Command::Freeze {
-            listener: None,
-            handshakes: false,
-        });
+        api.command(Command::Freeze { listener: None, handshakes: false });
         let start = Instant::now();
         let queued = doc("node-a", 2);
         let (read, write, list) = tokio::join!(
@@ -228,11 +190,9 @@ fn a_frozen_api_is_unknown_and_then_the_same() {
         unknown(list);
         assert!(start.elapsed() < DEADLINE, "{:?}", start.elapsed());
         api.command(Command::Thaw { listener: None });
-        eventually(
-            "the queued write lands",
-            Duration::from_secs(2),
-            async || cluster.read(&key).await.unwrap().unwrap().doc == doc("node-a", 2),
-        )
+        eventually("the queued write lands", Duration::from_secs(2), async || {
+            cluster.read(&key).await.unwrap().unwrap().doc == doc("node-a", 2)
+        })
         .await;
     });
 }
@@ -261,15 +221,11 @@ fn a_managed_address_is_never_dialled() {
         unknown(cluster.read(&key).await);
         // The local server itself may become one.
         cluster.reconfigure(
-            ["127.0.0.1", "127.0.0.2", "127.0.0.3"]
-                .map(|ip| ip.parse().unwrap())
-                .into(),
+            ["127.0.0.1", "127.0.0.2", "127.0.0.3"].map(|ip| ip.parse().unwrap()).into(),
             None,
         );
         for listener in 0..3 {
-            api.command(Command::Accept {
-                listener: Some(listener),
-            });
+            api.command(Command::Accept { listener: Some(listener) });
         }
         let before = api.taken().len();
         let why = unknown(cluster.read(&key).await);

@@ -35,11 +35,7 @@ fn denied(result: &Result<ResourceVersion, ApiFailure>) -> &str {
 }
 
 async fn there(cluster: &Cluster, key: &Key) -> Stored {
-    cluster
-        .read(key)
-        .await
-        .unwrap()
-        .expect("the object is there")
+    cluster.read(key).await.unwrap().expect("the object is there")
 }
 
 /// Runs all of them, one after the other, and says which one it is at.
@@ -64,11 +60,7 @@ pub async fn all(world: &World) {
 
 async fn objects_are_created_and_replaced_by_version(world: &World) {
     let cluster = world.cluster();
-    for key in [
-        group("life"),
-        Key::Ledger,
-        Key::Node("node-b.example".parse().unwrap()),
-    ] {
+    for key in [group("life"), Key::Ledger, Key::Node("node-b.example".parse().unwrap())] {
         assert_eq!(cluster.read(&key).await.unwrap(), None);
         let first = cluster.write(&key, None, &doc("node-a", 1)).await.unwrap();
         let again = cluster.write(&key, None, &doc("node-b", 2)).await;
@@ -102,10 +94,7 @@ async fn objects_are_created_and_replaced_by_version(world: &World) {
 async fn of_many_writers_one_wins(world: &World) {
     let key = group("race");
     let clusters: Vec<Cluster> = (0..4).map(|_| world.cluster()).collect();
-    let mut version = clusters[0]
-        .write(&key, None, &doc("none", 0))
-        .await
-        .unwrap();
+    let mut version = clusters[0].write(&key, None, &doc("none", 0)).await.unwrap();
     for round in 1..=5 {
         for cluster in &clusters {
             assert_eq!(there(cluster, &key).await.version, version);
@@ -115,10 +104,7 @@ async fn of_many_writers_one_wins(world: &World) {
             let (cluster, key, version) = (cluster.clone(), key.clone(), version.clone());
             tries.spawn(async move {
                 let mine = doc(&format!("node-{number}"), round);
-                (
-                    mine.clone(),
-                    cluster.write(&key, Some(&version), &mine).await,
-                )
+                (mine.clone(), cluster.write(&key, Some(&version), &mine).await)
             });
         }
         let mut winner = None;
@@ -152,28 +138,16 @@ async fn what_strangers_put_on_an_object_stays(world: &World) {
         .await;
     let stored = there(&cluster, &key).await;
     assert_eq!(stored.doc, doc("node-a", 1));
-    let next = cluster
-        .write(&key, Some(&stored.version), &doc("node-a", 1))
-        .await
-        .unwrap();
+    let next = cluster.write(&key, Some(&stored.version), &doc("node-a", 1)).await.unwrap();
     let lease = world.lease(&key).await;
     assert_eq!(lease["metadata"]["annotations"]["example.com/who"], "me");
     assert_eq!(lease["metadata"]["labels"]["team"], "net");
-    assert_eq!(
-        lease["metadata"]["labels"]["app.kubernetes.io/managed-by"],
-        "foip"
-    );
-    assert_eq!(
-        lease["metadata"]["labels"]["netcup.noshoes.xyz/kind"],
-        "group"
-    );
+    assert_eq!(lease["metadata"]["labels"]["app.kubernetes.io/managed-by"], "foip");
+    assert_eq!(lease["metadata"]["labels"]["netcup.noshoes.xyz/kind"], "group");
     assert_eq!(lease["spec"]["acquireTime"], acquired);
     // Seconds are written: the next term's time is another one.
     tokio::time::sleep(Duration::from_millis(1100)).await;
-    cluster
-        .write(&key, Some(&next), &doc("node-b", 2))
-        .await
-        .unwrap();
+    cluster.write(&key, Some(&next), &doc("node-b", 2)).await.unwrap();
     let lease = world.lease(&key).await;
     assert_ne!(lease["spec"]["acquireTime"], acquired);
     assert_eq!(lease["metadata"]["annotations"]["example.com/who"], "me");
@@ -200,37 +174,23 @@ async fn edited_content_reaches_the_caller_as_it_is(world: &World) {
             holder: Some("somebody else".into()),
             duration: Some(i64::from(i32::MAX)),
             transitions: None,
-            notes: notes
-                .map(|(name, value)| (name.into(), value.into()))
-                .into(),
+            notes: notes.map(|(name, value)| (name.into(), value.into())).into(),
         }
     );
     world.edit(&key, |lease| lease["spec"] = json!({})).await;
-    world
-        .edit(&key, |lease| lease["metadata"]["annotations"] = Value::Null)
-        .await;
+    world.edit(&key, |lease| lease["metadata"]["annotations"] = Value::Null).await;
     assert_eq!(there(&cluster, &key).await.doc, Doc::default());
     world.delete(&key).await;
 }
 
 async fn the_list_has_ours_and_only_ours(world: &World) {
     let cluster = world.cluster();
-    let keys = [
-        group("list-a"),
-        Key::Ledger,
-        Key::Node("node-a".parse().unwrap()),
-    ];
+    let keys = [group("list-a"), Key::Ledger, Key::Node("node-a".parse().unwrap())];
     for key in &keys {
         cluster.write(key, None, &doc("node-a", 1)).await.unwrap();
     }
-    let other = Cluster::new(Options {
-        account: Some("999".parse().unwrap()),
-        ..world.options()
-    });
-    other
-        .write(&Key::Ledger, None, &doc("node-z", 1))
-        .await
-        .unwrap();
+    let other = Cluster::new(Options { account: Some("999".parse().unwrap()), ..world.options() });
+    other.write(&Key::Ledger, None, &doc("node-z", 1)).await.unwrap();
     world.create_lease("kube-scheduler", json!({})).await;
     let mut listed = cluster.list().await.unwrap();
     listed.sort_by(|(one, _), (two, _)| one.cmp(two));
@@ -258,15 +218,9 @@ async fn what_the_api_refuses_is_denied(world: &World) {
     unfit.duration = Some(0);
     assert!(denied(&cluster.write(&key, None, &unfit).await).contains("leaseDurationSeconds"));
     let nothing = Some(ResourceVersion(String::new()));
-    let blind = cluster
-        .write(&key, nothing.as_ref(), &doc("node-a", 1))
-        .await;
+    let blind = cluster.write(&key, nothing.as_ref(), &doc("node-a", 1)).await;
     assert!(denied(&blind).contains("resourceVersion"));
-    assert_eq!(
-        world.requests(),
-        before,
-        "what cannot be written is not sent"
-    );
+    assert_eq!(world.requests(), before, "what cannot be written is not sent");
 
     if world.validates {
         let mut large = doc("node-a", 1);
@@ -323,9 +277,7 @@ async fn the_own_node_is_read(world: &World) {
 pub async fn next(seen: &mut mpsc::Receiver<(Key, Option<Stored>)>, key: &Key) -> Option<Stored> {
     loop {
         let next = tokio::time::timeout(SOON, seen.recv()).await;
-        let (about, stored) = next
-            .expect("a change is told soon")
-            .expect("the watch goes on");
+        let (about, stored) = next.expect("a change is told soon").expect("the watch goes on");
         if about == *key {
             return stored;
         }
@@ -335,43 +287,25 @@ pub async fn next(seen: &mut mpsc::Receiver<(Key, Option<Stored>)>, key: &Key) -
 async fn the_watch_tells_changes(world: &World) {
     let cluster = world.cluster();
     let (before, during) = (group("watch-before"), group("watch-during"));
-    let first = cluster
-        .write(&before, None, &doc("node-a", 1))
-        .await
-        .unwrap();
+    let first = cluster.write(&before, None, &doc("node-a", 1)).await.unwrap();
     let (sender, mut seen) = mpsc::channel(64);
     let watching = tokio::spawn({
         let cluster = cluster.clone();
         async move { cluster.watch(sender).await }
     });
     assert_eq!(next(&mut seen, &before).await.unwrap().version, first);
-    let made = world
-        .cluster()
-        .write(&during, None, &doc("node-b", 1))
-        .await
-        .unwrap();
+    let made = world.cluster().write(&during, None, &doc("node-b", 1)).await.unwrap();
     assert_eq!(next(&mut seen, &during).await.unwrap().version, made);
-    let second = cluster
-        .write(&before, Some(&first), &doc("node-a", 2))
-        .await
-        .unwrap();
+    let second = cluster.write(&before, Some(&first), &doc("node-a", 2)).await.unwrap();
     let told = next(&mut seen, &before).await.unwrap();
     assert_eq!((told.version, told.doc), (second, doc("node-a", 2)));
     world
-        .edit(&before, |lease| {
-            lease["metadata"]["annotations"]["example.com/b"] = json!("c")
-        })
+        .edit(&before, |lease| lease["metadata"]["annotations"]["example.com/b"] = json!("c"))
         .await;
     let edited = next(&mut seen, &before).await.unwrap();
     // What only the watch saw is kept on a replace, too.
-    cluster
-        .write(&before, Some(&edited.version), &doc("node-a", 3))
-        .await
-        .unwrap();
-    assert_eq!(
-        world.lease(&before).await["metadata"]["annotations"]["example.com/b"],
-        "c"
-    );
+    cluster.write(&before, Some(&edited.version), &doc("node-a", 3)).await.unwrap();
+    assert_eq!(world.lease(&before).await["metadata"]["annotations"]["example.com/b"], "c");
     next(&mut seen, &before).await.unwrap();
     world.delete(&during).await;
     assert_eq!(next(&mut seen, &during).await, None);

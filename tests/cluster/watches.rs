@@ -33,16 +33,10 @@ fn a_watch_survives_whatever_ends_it() {
         let mut count = 0;
         let mut write = async |version: &mut ResourceVersion| {
             count += 1;
-            *version = writer
-                .write(&key, Some(&*version), &doc("node-a", count))
-                .await
-                .unwrap();
+            *version = writer.write(&key, Some(&*version), &doc("node-a", count)).await.unwrap();
         };
         // 410: what happened in between is found by the list.
-        writer
-            .write(&fleeting, None, &doc("node-a", 1))
-            .await
-            .unwrap();
+        writer.write(&fleeting, None, &doc("node-a", 1)).await.unwrap();
         next(&mut seen, &fleeting).await.unwrap();
         api.kube.set(None, |knobs| knobs.silent = true);
         write(&mut version).await;
@@ -67,31 +61,19 @@ fn a_watch_survives_whatever_ends_it() {
         });
         std::fs::write(api.home.path().join("other.yaml"), api.kube.kubeconfig(2)).unwrap();
         other.read(&key).await.unwrap();
-        version = other
-            .write(&key, Some(&version), &doc("node-b", 100))
-            .await
-            .unwrap();
+        version = other.write(&key, Some(&version), &doc("node-b", 100)).await.unwrap();
         assert_eq!(next(&mut seen, &key).await.unwrap().version, version);
         // Refused as a watch for a while, with all kinds of answers.
-        api.kube
-            .fault(Rule::new(Match::method("watch", "/leases"), Fault::Garbage).times(1));
-        api.kube
-            .fault(Rule::new(Match::method("watch", "/leases"), Fault::status(410)).times(1));
-        api.kube
-            .fault(Rule::new(Match::method("list", "/leases"), Fault::status(429)).times(1));
+        api.kube.fault(Rule::new(Match::method("watch", "/leases"), Fault::Garbage).times(1));
+        api.kube.fault(Rule::new(Match::method("watch", "/leases"), Fault::status(410)).times(1));
+        api.kube.fault(Rule::new(Match::method("list", "/leases"), Fault::status(429)).times(1));
         api.command(Command::Cut { listener: None });
-        version = other
-            .write(&key, Some(&version), &doc("node-b", 101))
-            .await
-            .unwrap();
+        version = other.write(&key, Some(&version), &doc("node-b", 101)).await.unwrap();
         assert_eq!(next(&mut seen, &key).await.unwrap().version, version);
         // A datastore put back from a snapshot goes back; that is told, too.
         api.command(Command::Snapshot);
         let old = version.clone();
-        version = other
-            .write(&key, Some(&version), &doc("node-b", 102))
-            .await
-            .unwrap();
+        version = other.write(&key, Some(&version), &doc("node-b", 102)).await.unwrap();
         assert_eq!(next(&mut seen, &key).await.unwrap().version, version);
         api.command(Command::Restore);
         assert_eq!(next(&mut seen, &key).await.unwrap().version, old);
@@ -103,10 +85,7 @@ fn a_watch_that_is_always_refused_asks_seldom() {
     let api = Builtin::start();
     run(async {
         let cluster = api.cluster();
-        cluster
-            .write(&group("seldom"), None, &doc("node-a", 0))
-            .await
-            .unwrap();
+        cluster.write(&group("seldom"), None, &doc("node-a", 0)).await.unwrap();
         api.fault("watch", "/leases", Fault::status(410));
         let before = api.taken().len();
         let _seen = start_watch(&cluster);

@@ -33,9 +33,7 @@ impl Args {
             let value = if flags.contains(&name.as_str()) {
                 String::new()
             } else if names.contains(&name.as_str()) {
-                words
-                    .next()
-                    .ok_or_else(|| format!("--{name} needs a value\n{usage}"))?
+                words.next().ok_or_else(|| format!("--{name} needs a value\n{usage}"))?
             } else {
                 return Err(bad());
             };
@@ -53,8 +51,7 @@ impl Args {
 
     /// A value that may not.
     pub fn need(&self, name: &str) -> Result<&str, String> {
-        self.get(name)
-            .ok_or_else(|| format!("--{name} is missing\n{}", self.usage))
+        self.get(name).ok_or_else(|| format!("--{name} is missing\n{}", self.usage))
     }
 
     /// Values with commas between.
@@ -99,10 +96,7 @@ mod tests {
             Args::parse_from("usage", &["a"], &["f"], text.split(' ').map(str::to_owned))
         };
         let good = parse("--a 1,2 --f").unwrap();
-        assert_eq!(
-            (good.list::<u8>("a"), good.has("f")),
-            (Ok(vec![1, 2]), true)
-        );
+        assert_eq!((good.list::<u8>("a"), good.has("f")), (Ok(vec![1, 2]), true));
         for bad in ["--b 1", "--a", "a", "--a 1 --a 2"] {
             assert!(parse(bad).is_err(), "{bad}");
         }

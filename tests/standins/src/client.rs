@@ -47,10 +47,7 @@ impl Answer {
 
     /// A header field by its lower-case name.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(field, _)| field == name)
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_str())
     }
 }
 
@@ -68,16 +65,11 @@ impl Client {
         socket.set_read_timeout(Some(Duration::from_secs(10)))?;
         socket.set_nodelay(true)?;
         if scheme == "http" {
-            return Ok(Self {
-                stream: Box::new(socket),
-                read: Vec::new(),
-            });
+            return Ok(Self { stream: Box::new(socket), read: Vec::new() });
         }
         let mut roots = RootCertStore::empty();
         for cert in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
-            roots
-                .add(cert.map_err(io::Error::other)?)
-                .map_err(io::Error::other)?;
+            roots.add(cert.map_err(io::Error::other)?).map_err(io::Error::other)?;
         }
         let builder = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
@@ -101,10 +93,7 @@ impl Client {
         while stream.conn.is_handshaking() {
             stream.conn.complete_io(&mut stream.sock)?;
         }
-        Ok(Self {
-            stream: Box::new(stream),
-            read: Vec::new(),
-        })
+        Ok(Self { stream: Box::new(stream), read: Vec::new() })
     }
 
     /// Sends a request without waiting for the answer.
@@ -179,19 +168,13 @@ impl Client {
             };
             headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
         }
-        Ok(Answer {
-            status: status.ok_or_else(ended)?,
-            headers,
-            body: Vec::new(),
-        })
+        Ok(Answer { status: status.ok_or_else(ended)?, headers, body: Vec::new() })
     }
 
     /// Reads a whole answer.
     pub fn answer(&mut self) -> io::Result<Answer> {
         let mut answer = self.head()?;
-        let length = answer
-            .header("content-length")
-            .and_then(|text| text.parse().ok());
+        let length = answer.header("content-length").and_then(|text| text.parse().ok());
         if let Some(length) = length {
             answer.body = self.exactly(length)?;
         } else if answer.header("transfer-encoding") == Some("chunked") {
@@ -223,9 +206,7 @@ impl Client {
 pub fn control(socket: &Path, command: &Value) -> Result<Value, String> {
     let say = |error: io::Error| format!("{}: {error}", socket.display());
     let mut stream = UnixStream::connect(socket).map_err(say)?;
-    stream
-        .write_all(format!("{command}\n").as_bytes())
-        .map_err(say)?;
+    stream.write_all(format!("{command}\n").as_bytes()).map_err(say)?;
     stream.shutdown(std::net::Shutdown::Write).map_err(say)?;
     let mut text = String::new();
     stream.read_to_string(&mut text).map_err(say)?;

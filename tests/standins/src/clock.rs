@@ -28,11 +28,7 @@ pub struct Clock {
 impl Clock {
     /// A clock that shows the present.
     pub fn new() -> Self {
-        Self {
-            started_boot: boottime_ms(),
-            started_wall: realtime_ms(),
-            ahead: AtomicI64::new(0),
-        }
+        Self { started_boot: boottime_ms(), started_wall: realtime_ms(), ahead: AtomicI64::new(0) }
     }
 
     /// Milliseconds for windows, life times and tasks. Only differences mean anything.
@@ -72,20 +68,15 @@ fn civil(days: i64) -> (i64, i64, i64) {
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * of_year + 2) / 153;
     let day = of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
     (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT`, the only form RFC 9110 lets a server send.
 pub fn http_date(wall_ms: i64) -> String {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-    const MONTHS: [&str; 12] = [
-        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-    ];
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let seconds = wall_ms.div_euclid(1000);
     let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     let (year, month, day) = civil(days);

@@ -35,11 +35,7 @@ impl Control {
         let thread = std::thread::Builder::new()
             .name("control".to_owned())
             .spawn(move || attend(&socket, &theirs, &obey))?;
-        Ok(Self {
-            path: path.to_owned(),
-            thread: Some(thread),
-            wake: Some(ours),
-        })
+        Ok(Self { path: path.to_owned(), thread: Some(thread), wake: Some(ours) })
     }
 }
 

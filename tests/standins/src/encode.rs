@@ -5,9 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 fn base64(data: &[u8], alphabet: &[u8; 64], pad: bool) -> String {
     let mut text = String::with_capacity(data.len().div_ceil(3) * 4);
     for chunk in data.chunks(3) {
-        let word = chunk
-            .iter()
-            .fold(0_u32, |word, byte| word << 8 | u32::from(*byte))
+        let word = chunk.iter().fold(0_u32, |word, byte| word << 8 | u32::from(*byte))
             << (8 * (3 - chunk.len()));
         for place in 0..4 {
             if place <= chunk.len() {
@@ -23,20 +21,12 @@ fn base64(data: &[u8], alphabet: &[u8; 64], pad: bool) -> String {
 
 /// Base64 with padding (RFC 4648 section 4).
 pub fn base64_standard(data: &[u8]) -> String {
-    base64(
-        data,
-        b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/",
-        true,
-    )
+    base64(data, b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", true)
 }
 
 /// Base64 for URLs without padding (RFC 4648 section 5), as a JWT uses it.
 pub fn base64_url(data: &[u8]) -> String {
-    base64(
-        data,
-        b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_",
-        false,
-    )
+    base64(data, b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_", false)
 }
 
 /// A UUID of version 4 in form, unique within the process and the same in every run.

@@ -39,56 +39,34 @@ impl Match {
 
     /// Requests whose path and query contain this.
     pub fn path(pattern: &str) -> Self {
-        Self {
-            path: Some(pattern.to_owned()),
-            ..Self::default()
-        }
+        Self { path: Some(pattern.to_owned()), ..Self::default() }
     }
 
     /// Requests of one method or verb whose path and query contain this.
     pub fn method(method: &str, pattern: &str) -> Self {
-        Self {
-            method: Some(method.to_owned()),
-            ..Self::path(pattern)
-        }
+        Self { method: Some(method.to_owned()), ..Self::path(pattern) }
     }
 
     /// The same, from one client only.
     #[must_use]
     pub fn from(self, client: IpAddr) -> Self {
-        Self {
-            client: Some(client),
-            ..self
-        }
+        Self { client: Some(client), ..self }
     }
 
     /// The same, at one listener only.
     #[must_use]
     pub fn at(self, listener: usize) -> Self {
-        Self {
-            listener: Some(listener),
-            ..self
-        }
+        Self { listener: Some(listener), ..self }
     }
 
     fn meets(&self, request: &Request, verb: &str) -> bool {
         let method = self.method.as_deref();
         method
             .is_none_or(|m| m.eq_ignore_ascii_case(&request.method) || m.eq_ignore_ascii_case(verb))
-            && self
-                .path
-                .as_deref()
-                .is_none_or(|path| contains(&request.target, path))
-            && !self
-                .not_path
-                .as_deref()
-                .is_some_and(|path| contains(&request.target, path))
-            && self
-                .client
-                .is_none_or(|client| client == request.client.ip())
-            && self
-                .listener
-                .is_none_or(|listener| listener == request.listener)
+            && self.path.as_deref().is_none_or(|path| contains(&request.target, path))
+            && !self.not_path.as_deref().is_some_and(|path| contains(&request.target, path))
+            && self.client.is_none_or(|client| client == request.client.ip())
+            && self.listener.is_none_or(|listener| listener == request.listener)
     }
 }
 
@@ -191,34 +169,19 @@ pub enum Fault {
 impl Fault {
     /// An answer with the stand-in's usual body.
     pub fn status(status: u16) -> Self {
-        Self::Status {
-            status,
-            body: None,
-            content_type: None,
-            headers: BTreeMap::new(),
-        }
+        Self::Status { status, body: None, content_type: None, headers: BTreeMap::new() }
     }
 
     /// An answer with this body.
     pub fn body(status: u16, body: &str) -> Self {
         let body = Some(body.to_owned());
-        Self::Status {
-            status,
-            body,
-            content_type: None,
-            headers: BTreeMap::new(),
-        }
+        Self::Status { status, body, content_type: None, headers: BTreeMap::new() }
     }
 
     /// An answer with `Retry-After`.
     pub fn retry_after(status: u16, value: &str) -> Self {
         let headers = BTreeMap::from([("Retry-After".to_owned(), value.to_owned())]);
-        Self::Status {
-            status,
-            body: None,
-            content_type: None,
-            headers,
-        }
+        Self::Status { status, body: None, content_type: None, headers }
     }
 
     /// Whether it changes what is done rather than how it travels.
@@ -226,7 +189,7 @@ impl Fault {
         matches!(self, Self::Task { .. } | Self::Lie { .. })
     }
 
-    fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         let value = serde_json::to_value(self).unwrap_or_default();
         value["kind"].as_str().unwrap_or_default().to_owned()
     }
@@ -259,22 +222,13 @@ fn one() -> u32 {
 impl Rule {
     /// Every time.
     pub fn new(on: Match, fault: Fault) -> Self {
-        Self {
-            on,
-            times: None,
-            skip: 0,
-            every: 1,
-            fault,
-        }
+        Self { on, times: None, skip: 0, every: 1, fault }
     }
 
     /// The same, that many times.
     #[must_use]
     pub fn times(self, times: u32) -> Self {
-        Self {
-            times: Some(times),
-            ..self
-        }
+        Self { times: Some(times), ..self }
     }
 
     /// The same, after letting that many pass.
@@ -322,11 +276,7 @@ impl Faults {
     }
 
     pub(crate) fn list(&self) -> Vec<(u64, Rule)> {
-        lock(&self.rules)
-            .by_id
-            .iter()
-            .map(|(id, (rule, _))| (*id, rule.clone()))
-            .collect()
+        lock(&self.rules).by_id.iter().map(|(id, (rule, _))| (*id, rule.clone())).collect()
     }
 
     /// The fault on the way of this request, counted as used.
@@ -340,9 +290,7 @@ impl Faults {
         request: &Request,
         wanted: impl Fn(&Fault) -> bool,
     ) -> Option<Fault> {
-        self.pick(request, &request.method, |fault| {
-            fault.is_inner() && wanted(fault)
-        })
+        self.pick(request, &request.method, |fault| fault.is_inner() && wanted(fault))
     }
 
     fn pick(
@@ -394,29 +342,14 @@ pub(crate) fn play(
 ) -> (Went, io::Result<()>) {
     let Some(fault) = fault else {
         let reply = act();
-        return (
-            Went {
-                status: reply.status,
-                fault: None,
-            },
-            wire.send(&reply),
-        );
+        return (Went { status: reply.status, fault: None }, wire.send(&reply));
     };
     let (status, sent) = match fault {
-        Fault::Status {
-            status,
-            body,
-            content_type,
-            headers,
-        } => {
+        Fault::Status { status, body, content_type, headers } => {
             let mut reply = usual(*status);
             if let Some(body) = body {
                 let html = body.trim_start().starts_with('<');
-                let guess = if html {
-                    "text/html"
-                } else {
-                    "application/json"
-                };
+                let guess = if html { "text/html" } else { "application/json" };
                 reply.headers.retain(|(name, _)| name != "Content-Type");
                 reply = reply.with("Content-Type", content_type.as_deref().unwrap_or(guess));
                 reply.body = body.clone().into_bytes();
@@ -449,11 +382,7 @@ pub(crate) fn play(
             let head = reply.head(Some(reply.body.len())).len();
             let bytes = reply.bytes();
             // Half of the body, or of the head where there is no body to halve.
-            let half = if reply.body.len() > 1 {
-                head + reply.body.len() / 2
-            } else {
-                head / 2
-            };
+            let half = if reply.body.len() > 1 { head + reply.body.len() / 2 } else { head / 2 };
             let _ = wire.write(&bytes[..half]);
             (reply.status, Err(wire.cut()))
         }
@@ -491,13 +420,7 @@ pub(crate) fn play(
             (reply.status, wire.send(&reply))
         }
     };
-    (
-        Went {
-            status,
-            fault: Some(fault.name()),
-        },
-        sent,
-    )
+    (Went { status, fault: Some(fault.name()) }, sent)
 }
 
 #[cfg(test)]
@@ -528,9 +451,7 @@ mod tests {
     #[test]
     fn a_rule_meets_what_it_names_as_often_as_it_says() {
         let faults = Faults::default();
-        let on = Match::method("PATCH", "/v4/")
-            .from([10, 0, 0, 1].into())
-            .at(1);
+        let on = Match::method("PATCH", "/v4/").from([10, 0, 0, 1].into()).at(1);
         faults.add(Rule::new(on, Fault::status(503)).times(2).skip(1));
         let meets =
             |method: &str, target: &str| faults.outer(&request(method, target), "update").is_some();
@@ -543,16 +464,11 @@ mod tests {
     #[test]
     fn every_second_answer_lies() {
         let faults = Faults::default();
-        let lie = Fault::Lie {
-            ip: "203.0.113.63".into(),
-            server: None,
-        };
+        let lie = Fault::Lie { ip: "203.0.113.63".into(), server: None };
         faults.add(Rule::new(Match::any(), lie).every(2));
         let asked = request("GET", "/x");
         assert!(faults.outer(&asked, "get").is_none());
-        let seen: Vec<bool> = (0..4)
-            .map(|_| faults.inner(&asked, |_| true).is_some())
-            .collect();
+        let seen: Vec<bool> = (0..4).map(|_| faults.inner(&asked, |_| true).is_some()).collect();
         assert_eq!(seen, [false, true, false, true]);
     }
 
@@ -560,10 +476,7 @@ mod tests {
     fn rules_are_read_from_json() {
         let text = r#"{"on":{"path":"/x"},"fault":{"kind":"status","status":429,"headers":{"Retry-After":"7"}}}"#;
         let rule: Rule = serde_json::from_str(text).unwrap();
-        assert_eq!(
-            rule,
-            Rule::new(Match::path("/x"), Fault::retry_after(429, "7"))
-        );
+        assert_eq!(rule, Rule::new(Match::path("/x"), Fault::retry_after(429, "7")));
         assert!(serde_json::from_str::<Rule>(r#"{"fault":{"kind":"cut","befor":true}}"#).is_err());
     }
 }

@@ -110,9 +110,7 @@ impl Log {
     /// A log that is also written to a file, appended to.
     pub fn to_file(path: &Path) -> std::io::Result<Self> {
         let file = File::options().create(true).append(true).open(path)?;
-        Ok(Self {
-            entries: Mutex::new((Vec::new(), Some(file))),
-        })
+        Ok(Self { entries: Mutex::new((Vec::new(), Some(file))) })
     }
 
     /// Writes that this happens now.
@@ -135,10 +133,6 @@ impl Log {
 
     /// All entries from number `from` on, oldest first.
     pub fn entries(&self, from: usize) -> Vec<Entry> {
-        lock(&self.entries)
-            .0
-            .get(from..)
-            .unwrap_or_default()
-            .to_vec()
+        lock(&self.entries).0.get(from..).unwrap_or_default().to_vec()
     }
 }

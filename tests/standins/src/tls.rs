@@ -41,14 +41,9 @@ impl Authority {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![
-            KeyUsagePurpose::KeyCertSign,
-            KeyUsagePurpose::DigitalSignature,
-        ];
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        Ok(Self {
-            issuer: CertifiedIssuer::self_signed(params, key)?,
-        })
+        Ok(Self { issuer: CertifiedIssuer::self_signed(params, key)? })
     }
 
     /// The authority's certificate, PEM.
@@ -60,12 +55,8 @@ impl Authority {
     pub fn serving(&self, addresses: &[IpAddr], names: &[&str]) -> Result<Identity, rcgen::Error> {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let mut params = CertificateParams::new(names)?;
-        params
-            .subject_alt_names
-            .extend(addresses.iter().copied().map(SanType::IpAddress));
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "stand-in");
+        params.subject_alt_names.extend(addresses.iter().copied().map(SanType::IpAddress));
+        params.distinguished_name.push(DnType::CommonName, "stand-in");
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         self.issue(params)
     }
@@ -73,9 +64,7 @@ impl Authority {
     /// A certificate for a client, such as `O=system:masters, CN=system:admin`.
     pub fn client(&self, organization: &str, name: &str) -> Result<Identity, rcgen::Error> {
         let mut params = CertificateParams::default();
-        params
-            .distinguished_name
-            .push(DnType::OrganizationName, organization);
+        params.distinguished_name.push(DnType::OrganizationName, organization);
         params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         self.issue(params)
@@ -103,16 +92,12 @@ impl Authority {
 /// The key in the form of RFC 5915, as Go writes it: version, key, curve, public key.
 fn sec1_pem(key: &KeyPair) -> String {
     const BEFORE_KEY: [u8; 7] = [0x30, 0x77, 0x02, 0x01, 0x01, 0x04, 0x20];
-    const CURVE: [u8; 12] = [
-        0xa0, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07,
-    ];
+    const CURVE: [u8; 12] =
+        [0xa0, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
     const BEFORE_PUBLIC: [u8; 5] = [0xa1, 0x44, 0x03, 0x42, 0x00];
     let pkcs8 = key.serialize_der();
     // The key proper follows the inner version and its own header; PKCS#8 wraps just that.
-    let at = pkcs8
-        .windows(5)
-        .position(|window| *window == BEFORE_KEY[2..])
-        .map_or(0, |at| at + 5);
+    let at = pkcs8.windows(5).position(|window| *window == BEFORE_KEY[2..]).map_or(0, |at| at + 5);
     let mut der = BEFORE_KEY.to_vec();
     der.extend_from_slice(&pkcs8[at..at + 32]);
     der.extend_from_slice(&CURVE);
@@ -147,9 +132,7 @@ impl Judge {
     /// Whether the chain leads to the authority and is valid now.
     pub fn accepts(&self, chain: &[CertificateDer<'_>]) -> bool {
         chain.split_first().is_some_and(|(leaf, rest)| {
-            self.inner
-                .verify_client_cert(leaf, rest, UnixTime::now())
-                .is_ok()
+            self.inner.verify_client_cert(leaf, rest, UnixTime::now()).is_ok()
         })
     }
 }

@@ -33,15 +33,8 @@ fn connect(scp: &Scp) -> Client {
 /// A request with a token and, when there is a body, as JSON.
 fn ask(scp: &Scp, method: &str, path: &str, body: &Value) -> std::io::Result<Answer> {
     let bearer = format!("Bearer {}", scp.token());
-    let body = if body.is_null() {
-        String::new()
-    } else {
-        body.to_string()
-    };
-    let headers = [
-        ("Authorization", bearer.as_str()),
-        ("Content-Type", "application/json"),
-    ];
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    let headers = [("Authorization", bearer.as_str()), ("Content-Type", "application/json")];
     connect(scp).ask(method, path, &headers, body.as_bytes())
 }
 
@@ -82,75 +75,41 @@ fn a_route_goes_from_login_to_switch() {
         code["device_code"].as_str().unwrap()
     );
     let waiting = client.ask("POST", TOKEN, &[FORM], poll.as_bytes()).unwrap();
-    assert_eq!(
-        (waiting.status, &waiting.json()["error"]),
-        (400, &json!("authorization_pending"))
-    );
+    assert_eq!((waiting.status, &waiting.json()["error"]), (400, &json!("authorization_pending")));
     let hasty = client.ask("POST", TOKEN, &[FORM], poll.as_bytes()).unwrap();
     assert_eq!(hasty.json()["error"], "slow_down");
     assert_eq!(scp.command(Command::Approve), Ok(json!(1)));
     scp.command(Command::Advance { seconds: 5 }).unwrap();
-    let tokens = client
-        .ask("POST", TOKEN, &[FORM], poll.as_bytes())
-        .unwrap()
-        .json();
-    assert_eq!(
-        (&tokens["expires_in"], &tokens["refresh_expires_in"]),
-        (&json!(300), &json!(0))
-    );
+    let tokens = client.ask("POST", TOKEN, &[FORM], poll.as_bytes()).unwrap().json();
+    assert_eq!((&tokens["expires_in"], &tokens["refresh_expires_in"]), (&json!(300), &json!(0)));
     let bearer = format!("Bearer {}", tokens["access_token"].as_str().unwrap());
-    let auth = [
-        ("Authorization", bearer.as_str()),
-        ("Content-Type", "application/merge-patch+json"),
-    ];
+    let auth =
+        [("Authorization", bearer.as_str()), ("Content-Type", "application/merge-patch+json")];
 
-    let list = client
-        .ask("GET", &format!("{LIST}?ip=203.0.113.63"), &auth, b"")
-        .unwrap();
-    assert!(
-        list.header("date")
-            .is_some_and(|date| date.ends_with(" GMT"))
-    );
+    let list = client.ask("GET", &format!("{LIST}?ip=203.0.113.63"), &auth, b"").unwrap();
+    assert!(list.header("date").is_some_and(|date| date.ends_with(" GMT")));
     let entry = list.json()[0].clone();
-    assert_eq!(
-        (&entry["id"], &entry["server"]["id"]),
-        (&json!(333_001), &json!(111_003))
-    );
+    assert_eq!((&entry["id"], &entry["server"]["id"]), (&json!(333_001), &json!(111_003)));
 
-    let accepted = client
-        .ask("PATCH", ROUTE, &auth, br#"{"serverId": 111001}"#)
-        .unwrap();
-    assert_eq!(
-        (accepted.status, &accepted.json()["state"]),
-        (202, &json!("PENDING"))
-    );
+    let accepted = client.ask("PATCH", ROUTE, &auth, br#"{"serverId": 111001}"#).unwrap();
+    assert_eq!((accepted.status, &accepted.json()["state"]), (202, &json!("PENDING")));
     assert!(until_listed(&scp, Some("v2202600000000001")));
     let uuid = accepted.json()["uuid"].as_str().unwrap().to_owned();
-    let task = client
-        .ask("GET", &format!("/scp-core/api/v1/tasks/{uuid}"), &auth, b"")
-        .unwrap();
+    let task = client.ask("GET", &format!("/scp-core/api/v1/tasks/{uuid}"), &auth, b"").unwrap();
     assert_eq!(task.json()["state"], "FINISHED");
 
     let kinds: Vec<String> = scp
         .log()
         .into_iter()
         .filter_map(|entry| match entry.what {
-            What::Route {
-                accepted: true,
-                server: Some(server),
-                ..
-            } => Some(format!("route {server}")),
-            What::Switched {
-                server: Some(server),
-                ..
-            } => Some(format!("switched {server}")),
+            What::Route { accepted: true, server: Some(server), .. } => {
+                Some(format!("route {server}"))
+            }
+            What::Switched { server: Some(server), .. } => Some(format!("switched {server}")),
             _ => None,
         })
         .collect();
-    assert_eq!(
-        kinds,
-        ["route v2202600000000001", "switched v2202600000000001"]
-    );
+    assert_eq!(kinds, ["route v2202600000000001", "switched v2202600000000001"]);
     let text = serde_json::to_string(&scp.log()).unwrap();
     assert!(!text.contains("eyJ"), "a token is in the log");
 }
@@ -166,28 +125,14 @@ fn who_has_no_token_learns_nothing() {
         (bare.status, bare.text().as_str()),
         (401, r#"{"message":"Authorization header missing."}"#)
     );
-    let wrong = client
-        .ask("GET", LIST, &[("Authorization", "Bearer x")], b"")
-        .unwrap();
+    let wrong = client.ask("GET", LIST, &[("Authorization", "Bearer x")], b"").unwrap();
     assert_eq!(wrong.status, 401);
     let token = scp.token();
     scp.command(Command::Advance { seconds: 300 }).unwrap();
     let bearer = format!("Bearer {token}");
-    assert_eq!(
-        client
-            .ask("GET", LIST, &[("Authorization", &bearer)], b"")
-            .unwrap()
-            .status,
-        401
-    );
+    assert_eq!(client.ask("GET", LIST, &[("Authorization", &bearer)], b"").unwrap().status, 401);
     scp.set(|knobs| knobs.allow = Some(Vec::new()));
-    assert_eq!(
-        client
-            .ask("GET", "/scp-core/api/ping", &[], b"")
-            .unwrap()
-            .status,
-        403
-    );
+    assert_eq!(client.ask("GET", "/scp-core/api/ping", &[], b"").unwrap().status, 403);
 }
 
 #[test]
@@ -210,10 +155,7 @@ fn refresh_tokens_rotate_idle_and_die() {
     let (_, third) = refresh(&second);
     assert_eq!((refresh(&second).0, refresh(&third).0), (400, 200));
     scp.set(|knobs| knobs.rotate = Rotate::Off);
-    scp.command(Command::Advance {
-        seconds: 30 * 86_400,
-    })
-    .unwrap();
+    scp.command(Command::Advance { seconds: 30 * 86_400 }).unwrap();
     assert_eq!(refresh(first).0, 400);
     scp.set(|knobs| knobs.person = Person::Approve);
 }
@@ -238,34 +180,18 @@ fn requests_that_are_wrong_are_refused() {
     let bearer = format!("Bearer {}", scp.token());
     let mut client = connect(&scp);
     let bare = client
-        .ask(
-            "PATCH",
-            ROUTE,
-            &[("Authorization", &bearer)],
-            br#"{"serverId":111001}"#,
-        )
+        .ask("PATCH", ROUTE, &[("Authorization", &bearer)], br#"{"serverId":111001}"#)
         .unwrap();
-    assert_eq!(
-        (bare.status, &bare.json()["code"]),
-        (400, &json!("error.content.type.invalid"))
-    );
+    assert_eq!((bare.status, &bare.json()["code"]), (400, &json!("error.content.type.invalid")));
     let other_user = "/scp-core/api/v1/users/555002/failoverips/v4/333001";
     for (path, body, status) in [
         (ROUTE, json!({"serverId": "111001"}), 400),
         (ROUTE, json!([1]), 400),
         (ROUTE, json!({"serverId": 5}), 404),
         (other_user, json!({"serverId": 111_001}), 404),
-        (
-            "/scp-core/api/v1/users/555001/failoverips/v6/333001",
-            json!({"serverId": 111_001}),
-            404,
-        ),
+        ("/scp-core/api/v1/users/555001/failoverips/v6/333001", json!({"serverId": 111_001}), 404),
     ] {
-        assert_eq!(
-            ask(&scp, "PATCH", path, &body).unwrap().status,
-            status,
-            "{path} {body}"
-        );
+        assert_eq!(ask(&scp, "PATCH", path, &body).unwrap().status, status, "{path} {body}");
     }
     assert_eq!(ask(&scp, "PATCH", ROUTE, &json!({})).unwrap().status, 202);
     assert!(until_listed(&scp, None));
@@ -280,16 +206,10 @@ fn faults_hit_what_they_name() {
     let id = scp.fault(Rule::new(patch(), Fault::body(502, "<html>bad gateway</html>")).times(1));
     assert_eq!(id, 1);
     let html = route(&scp, 111_001);
-    assert_eq!(
-        (html.status, html.header("content-type")),
-        (502, Some("text/html"))
-    );
+    assert_eq!((html.status, html.header("content-type")), (502, Some("text/html")));
     scp.fault(Rule::new(patch(), Fault::Cut { after: false }).times(1));
     assert!(ask(&scp, "PATCH", ROUTE, &json!({"serverId": 111_001})).is_err());
-    assert_eq!(
-        scp.listed("203.0.113.63").flatten().unwrap(),
-        "v2202600000000003"
-    );
+    assert_eq!(scp.listed("203.0.113.63").flatten().unwrap(), "v2202600000000003");
     scp.fault(Rule::new(patch(), Fault::Cut { after: true }).times(1));
     assert!(ask(&scp, "PATCH", ROUTE, &json!({"serverId": 111_001})).is_err());
     assert!(until_listed(&scp, Some("v2202600000000001")));
@@ -299,28 +219,13 @@ fn faults_hit_what_they_name() {
     assert!(ask(&scp, "GET", LIST, &Value::Null).is_err());
     scp.fault(Rule::new(Match::path(LIST), Fault::Huge { bytes: 3_000_000 }).times(1));
     assert_eq!(get(&scp, LIST).body.len(), 3_000_000);
-    let lie = Fault::Lie {
-        ip: "203.0.113.63".into(),
-        server: Some("v2202600000000002".into()),
-    };
+    let lie = Fault::Lie { ip: "203.0.113.63".into(), server: Some("v2202600000000002".into()) };
     scp.fault(Rule::new(Match::any(), lie).every(2).times(1));
-    let seen: Vec<Value> = (0..3)
-        .map(|_| get(&scp, LIST).json()[0]["server"]["id"].clone())
-        .collect();
+    let seen: Vec<Value> =
+        (0..3).map(|_| get(&scp, LIST).json()[0]["server"]["id"].clone()).collect();
     assert_eq!(seen, [111_001, 111_002, 111_001]);
-    scp.fault(
-        Rule::new(
-            Match::any(),
-            Fault::Task {
-                outcome: Outcome::Error,
-            },
-        )
-        .times(1),
-    );
-    let uuid = route(&scp, 111_002).json()["uuid"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+    scp.fault(Rule::new(Match::any(), Fault::Task { outcome: Outcome::Error }).times(1));
+    let uuid = route(&scp, 111_002).json()["uuid"].as_str().unwrap().to_owned();
     std::thread::sleep(Duration::from_millis(50));
     let task = get(&scp, &format!("/scp-core/api/v1/tasks/{uuid}")).json();
     assert_eq!(
@@ -338,9 +243,7 @@ fn a_hanging_request_ends_with_the_stand_in() {
     client.send("GET", LIST, &[], b"").unwrap();
     let seen = (0..500).any(|_| {
         std::thread::sleep(Duration::from_millis(10));
-        scp.command(Command::State).unwrap()["faults"]
-            .as_array()
-            .is_some_and(|all| !all.is_empty())
+        scp.command(Command::State).unwrap()["faults"].as_array().is_some_and(|all| !all.is_empty())
     });
     assert!(seen);
     drop(scp);
@@ -355,15 +258,62 @@ fn a_person_moves_it_in_the_panel() {
         server: server.map(str::to_owned),
     };
     scp.command(by_hand(Some("v2202600000000002"))).unwrap();
-    assert_eq!(
-        get(&scp, LIST).json()[0]["server"]["name"],
-        "v2202600000000002"
-    );
+    assert_eq!(get(&scp, LIST).json()[0]["server"]["name"], "v2202600000000002");
     assert!(scp.command(by_hand(Some("nonsense"))).is_err());
-    scp.command(Command::Lose {
-        ip: "203.0.113.63".into(),
-    })
-    .unwrap();
+    scp.command(Command::Lose { ip: "203.0.113.63".into() }).unwrap();
     assert_eq!(get(&scp, LIST).json(), json!([]));
     assert_eq!(route(&scp, 111_001).status, 404);
+}
+
+#[test]
+fn the_provider_can_be_down_or_deaf() {
+    let scp = start();
+    scp.command(Command::Refuse).unwrap();
+    let refused = Client::connect(&scp.url(), scp.ca_pem(), None).err().unwrap();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    scp.command(Command::Accept).unwrap();
+    let mut client = connect(&scp);
+    assert_eq!(client.ask("GET", "/scp-core/api/ping", &[], b"").unwrap().status, 200);
+    scp.command(Command::Cut).unwrap();
+    assert!(client.ask("GET", "/scp-core/api/ping", &[], b"").is_err());
+    scp.set(|knobs| knobs.cut_handshakes = true);
+    assert!(Client::connect(&scp.url(), scp.ca_pem(), None).is_err());
+    scp.set(|knobs| knobs.handshakes_of = Some(vec![[127, 0, 0, 9].into()]));
+    connect(&scp);
+    scp.set(|knobs| {
+        (knobs.cut_handshakes, knobs.hang_handshakes, knobs.handshakes_of) = (false, true, None)
+    });
+    let deaf = std::thread::scope(|scope| {
+        let hanging = scope.spawn(|| Client::connect(&scp.url(), scp.ca_pem(), None).is_err());
+        std::thread::sleep(Duration::from_millis(100));
+        let waits = !hanging.is_finished();
+        scp.command(Command::Cut).unwrap();
+        waits && hanging.join().unwrap()
+    });
+    assert!(deaf);
+}
+
+#[test]
+fn what_others_spend_is_in_the_list_of_tasks() {
+    let scp = start();
+    scp.set(|knobs| knobs.task_ms = 60_000);
+    scp.command(Command::Spend { calls: 2 }).unwrap();
+    assert_eq!(route(&scp, 111_001).status, 202);
+    let all = get(&scp, "/scp-core/api/v1/tasks").json();
+    assert_eq!(all.as_array().unwrap().len(), 3);
+    assert_eq!((&all[0]["state"], &all[2]["state"]), (&json!("PENDING"), &json!("FINISHED")));
+    assert!(all[0].get("steps").is_none());
+    let of = |query: &str| {
+        get(&scp, &format!("/scp-core/api/v1/tasks?{query}")).json().as_array().unwrap().len()
+    };
+    assert_eq!(
+        (of("serverId=111001"), of("serverId=111002"), of("q=ROUTE"), of("limit=2")),
+        (1, 0, 3, 2)
+    );
+    assert_eq!(get(&scp, "/scp-core/api/v1/tasks?state=ROLLBACK").status, 400);
+    let uuid = all[0]["uuid"].as_str().unwrap();
+    let cancel = format!("/scp-core/api/v1/tasks/{uuid}:cancel");
+    let states: Vec<u16> =
+        (0..2).map(|_| ask(&scp, "PUT", &cancel, &json!({})).unwrap().status).collect();
+    assert_eq!(states, [202, 204]);
 }

@@ -34,11 +34,8 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), String> {
     block_signals();
-    let args = Args::parse(
-        USAGE,
-        &["setup", "listen", "dir", "control", "log", "on-route"],
-        &["stdin"],
-    )?;
+    let args =
+        Args::parse(USAGE, &["setup", "listen", "dir", "control", "log", "on-route"], &["stdin"])?;
     let setup = args.need("setup")?;
     let text = std::fs::read_to_string(setup).map_err(|error| format!("{setup}: {error}"))?;
     let setup: Setup = serde_json::from_str(&text).map_err(|error| format!("{setup}: {error}"))?;
@@ -52,11 +49,8 @@ fn run() -> Result<(), String> {
     let on_route = args.get("on-route").map(hook);
     let mut scp =
         Scp::start_at(setup, &listen, log, on_route).map_err(|error| error.to_string())?;
-    let control = args
-        .get("control")
-        .map_or_else(|| dir.join("scp.sock"), PathBuf::from);
-    scp.open_control(&control)
-        .map_err(|error| format!("{}: {error}", control.display()))?;
+    let control = args.get("control").map_or_else(|| dir.join("scp.sock"), PathBuf::from);
+    scp.open_control(&control).map_err(|error| format!("{}: {error}", control.display()))?;
     let write = |name: &str, text: &str| {
         let path = dir.join(name);
         std::fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))

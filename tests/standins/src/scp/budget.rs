@@ -18,12 +18,8 @@ impl Budget {
             .iter()
             .map(|window| {
                 let length = window.seconds * 1000;
-                let inside: Vec<u64> = self
-                    .calls
-                    .iter()
-                    .copied()
-                    .filter(|call| call + length > now)
-                    .collect();
+                let inside: Vec<u64> =
+                    self.calls.iter().copied().filter(|call| call + length > now).collect();
                 if inside.len() < window.calls {
                     return 0;
                 }
@@ -39,9 +35,7 @@ impl Budget {
 
     /// Milliseconds until this IP may be routed again; 0: now.
     pub(crate) fn wait_for(&self, ip: &str, cooldown_s: u64, now: u64) -> u64 {
-        self.per_ip
-            .get(ip)
-            .map_or(0, |last| (last + cooldown_s * 1000).saturating_sub(now))
+        self.per_ip.get(ip).map_or(0, |last| (last + cooldown_s * 1000).saturating_sub(now))
     }
 
     /// A call, by whomever, counts.
@@ -57,10 +51,7 @@ impl Budget {
 
     /// Calls within the last so many seconds.
     pub(crate) fn spent(&self, seconds: u64, now: u64) -> usize {
-        self.calls
-            .iter()
-            .filter(|call| **call + seconds * 1000 > now)
-            .count()
+        self.calls.iter().filter(|call| **call + seconds * 1000 > now).count()
     }
 }
 
@@ -68,16 +59,8 @@ impl Budget {
 mod tests {
     use super::*;
 
-    const NETCUP: [Window; 2] = [
-        Window {
-            calls: 10,
-            seconds: 300,
-        },
-        Window {
-            calls: 20,
-            seconds: 3600,
-        },
-    ];
+    const NETCUP: [Window; 2] =
+        [Window { calls: 10, seconds: 300 }, Window { calls: 20, seconds: 3600 }];
 
     #[test]
     fn the_eleventh_call_in_five_minutes_waits_for_the_first_to_leave() {
@@ -107,16 +90,7 @@ mod tests {
         (0..12).for_each(|call| budget.spend(call));
         // Ten may be inside: three of twelve must leave before one more fits.
         assert_eq!(budget.wait(&NETCUP[..1], 100), 300_002 - 100);
-        assert_eq!(
-            budget.wait(
-                &[Window {
-                    calls: 0,
-                    seconds: 5
-                }],
-                100_000
-            ),
-            5000
-        );
+        assert_eq!(budget.wait(&[Window { calls: 0, seconds: 5 }], 100_000), 5000);
     }
 
     #[test]

@@ -32,40 +32,22 @@ pub(crate) struct Tokens {
 }
 
 fn error(status: u16, error: &str, text: &str) -> Reply {
-    Reply::json(
-        status,
-        &json!({ "error": error, "error_description": text }),
-    )
-    .with("Cache-Control", "no-store")
+    Reply::json(status, &json!({ "error": error, "error_description": text }))
+        .with("Cache-Control", "no-store")
 }
 
 /// A token as Keycloak makes them; nobody checks the signature.
 fn jwt(payload: &Value) -> String {
     let header = json!({"alg": "RS256", "typ": "JWT", "kid": "stand-in"});
-    [
-        header.to_string(),
-        payload.to_string(),
-        "not a signature".to_owned(),
-    ]
-    .map(|part| base64_url(part.as_bytes()))
-    .join(".")
+    [header.to_string(), payload.to_string(), "not a signature".to_owned()]
+        .map(|part| base64_url(part.as_bytes()))
+        .join(".")
 }
 
 impl Tokens {
     pub(crate) fn new(refresh: &[String], now: u64) -> Self {
-        let alive = |token: &String| {
-            (
-                token.clone(),
-                Refresh {
-                    used: now,
-                    dead: false,
-                },
-            )
-        };
-        Self {
-            refresh: refresh.iter().map(alive).collect(),
-            ..Self::default()
-        }
+        let alive = |token: &String| (token.clone(), Refresh { used: now, dead: false });
+        Self { refresh: refresh.iter().map(alive).collect(), ..Self::default() }
     }
 
     /// Whether an access token is good now.
@@ -80,26 +62,18 @@ impl Tokens {
 
     /// Makes every refresh token worthless, as a person in the account console does.
     pub(crate) fn revoke_all(&mut self) {
-        self.refresh
-            .values_mut()
-            .for_each(|token| token.dead = true);
+        self.refresh.values_mut().for_each(|token| token.dead = true);
     }
 
     /// The person answers the device logins that wait. How many that were.
     pub(crate) fn answer(&mut self, person: Person) -> usize {
-        let waiting = self
-            .devices
-            .values_mut()
-            .filter(|device| device.person == Person::Wait);
+        let waiting = self.devices.values_mut().filter(|device| device.person == Person::Wait);
         waiting.map(|device| device.person = person).count()
     }
 
     /// The user codes that wait for a person.
     pub(crate) fn waiting(&self) -> Vec<String> {
-        let waiting = self
-            .devices
-            .values()
-            .filter(|device| device.person == Person::Wait);
+        let waiting = self.devices.values().filter(|device| device.person == Person::Wait);
         waiting.map(|device| device.user_code.clone()).collect()
     }
 
@@ -124,8 +98,7 @@ impl Tokens {
             "id": user.id.to_string(),
             "preferred_username": user.username,
         }));
-        self.access
-            .insert(token.clone(), clock.now() + ttl_s * 1000);
+        self.access.insert(token.clone(), clock.now() + ttl_s * 1000);
         token
     }
 
@@ -133,13 +106,7 @@ impl Tokens {
         let token = jwt(&json!({
             "iat": clock.wall() / 1000, "jti": uuid(), "iss": issuer, "aud": issuer, "typ": "Offline", "azp": "scp",
         }));
-        self.refresh.insert(
-            token.clone(),
-            Refresh {
-                used: clock.now(),
-                dead: false,
-            },
-        );
+        self.refresh.insert(token.clone(), Refresh { used: clock.now(), dead: false });
         token
     }
 
@@ -192,11 +159,9 @@ impl Tokens {
                     "revocation_endpoint": format!("{openid}/revoke"),
                 }),
             ),
-            ("GET", "/device", _) => Reply::new(
-                200,
-                "text/html",
-                "<html><body>Enter the code.</body></html>",
-            ),
+            ("GET", "/device", _) => {
+                Reply::new(200, "text/html", "<html><body>Enter the code.</body></html>")
+            }
             ("GET", _, Some("/userinfo")) => self.userinfo(request, user, clock.now()),
             ("POST", _, Some("/auth/device" | "/token" | "/revoke")) => {
                 if request.media_type() != "application/x-www-form-urlencoded" {
@@ -230,14 +195,10 @@ impl Tokens {
     }
 
     fn userinfo(&self, request: &Request, user: &User, now: u64) -> Reply {
-        let token = request
-            .header("authorization")
-            .and_then(|value| value.strip_prefix("Bearer "));
+        let token = request.header("authorization").and_then(|value| value.strip_prefix("Bearer "));
         if !token.is_some_and(|token| self.admits(token, now)) {
-            return error(401, "invalid_token", "Token verification failed").with(
-                "WWW-Authenticate",
-                "Bearer realm=\"scp\", error=\"invalid_token\"",
-            );
+            return error(401, "invalid_token", "Token verification failed")
+                .with("WWW-Authenticate", "Bearer realm=\"scp\", error=\"invalid_token\"");
         }
         Reply::json(
             200,
@@ -256,12 +217,8 @@ impl Tokens {
         let letter =
             |shift: usize| char::from(b'A' + u8::try_from((number >> shift) & 15).unwrap_or(0));
         let user_code = format!("ABCD-EF{}{}", letter(4), letter(0));
-        let made = Device {
-            user_code: user_code.clone(),
-            made: now,
-            asked: None,
-            person: knobs.person,
-        };
+        let made =
+            Device { user_code: user_code.clone(), made: now, asked: None, person: knobs.person };
         self.devices.insert(code.clone(), made);
         Reply::json(
             200,
@@ -292,22 +249,17 @@ impl Tokens {
             return error(400, "expired_token", "Device code is expired");
         }
         // A client that keeps the interval may be a little early on this clock.
-        let early = device
-            .asked
-            .is_some_and(|asked| now + 200 < asked + knobs.device_interval_s * 1000);
+        let early =
+            device.asked.is_some_and(|asked| now + 200 < asked + knobs.device_interval_s * 1000);
         device.asked = Some(now);
         match device.person {
             _ if early => error(400, "slow_down", "Slow down"),
-            Person::Wait => error(
-                400,
-                "authorization_pending",
-                "The authorization request is still pending",
-            ),
-            Person::Deny => error(
-                400,
-                "access_denied",
-                "The end user denied the authorization request",
-            ),
+            Person::Wait => {
+                error(400, "authorization_pending", "The authorization request is still pending")
+            }
+            Person::Deny => {
+                error(400, "access_denied", "The end user denied the authorization request")
+            }
             Person::Approve => {
                 self.devices.remove(code);
                 let refresh = self.issue_refresh(issuer, clock);

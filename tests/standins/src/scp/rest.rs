@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use serde_json::{Value, json};
 
 use super::account::Account;
-use super::routes::{Refusal, Routes};
+use super::routes::{Refusal, Routed, Routes};
 use super::setup::{Server, split_prefix};
 use super::shapes;
 use crate::fault::{Fault, Faults, Outcome};
@@ -21,17 +21,9 @@ pub(crate) fn error(status: u16, code: &str, message: &str) -> Reply {
 pub(crate) fn usual(status: u16) -> Reply {
     match status {
         401 => Reply::json(401, &json!({"message": "Token is invalid or expired."})),
-        403 => error(
-            403,
-            "error.forbidden",
-            "Access from this IP address is not allowed.",
-        ),
+        403 => error(403, "error.forbidden", "Access from this IP address is not allowed."),
         404 => not_found(),
-        409 => error(
-            409,
-            "server.lock.error",
-            "Write operation for server is currently running.",
-        ),
+        409 => error(409, "server.lock.error", "Write operation for server is currently running."),
         429 => refused(&Refusal {
             status: 429,
             message: "Too many failover IP routing requests: limited to 10 requests per 5 minutes \
@@ -93,11 +85,7 @@ pub(crate) fn serve(request: &Request, account: &mut Account, faults: &Faults) -
     }
     let types = ["application/json", "application/merge-patch+json"];
     if !get && !types.contains(&request.media_type().as_str()) {
-        return error(
-            400,
-            "error.content.type.invalid",
-            "Content type is invalid.",
-        );
+        return error(400, "error.content.type.invalid", "Content type is invalid.");
     }
     let Some(path) = path.strip_prefix("/api/v1/") else {
         return not_found();
@@ -114,9 +102,7 @@ pub(crate) fn serve(request: &Request, account: &mut Account, faults: &Faults) -
                 .servers
                 .iter()
                 .find(|server| server.id.to_string() == *id && !server.foreign);
-            known.map_or_else(not_found, |server| {
-                one_server(request, server, rest, account)
-            })
+            known.map_or_else(not_found, |server| one_server(request, server, rest, account))
         }
         ("GET", ["tasks"]) => tasks(request, account, now),
         ("GET", ["tasks", uuid]) => account
@@ -125,10 +111,7 @@ pub(crate) fn serve(request: &Request, account: &mut Account, faults: &Faults) -
             .iter()
             .find(|task| task.uuid == *uuid && task.outcome != Some(Outcome::Unknown))
             .map_or_else(not_found, |task| {
-                Reply::json(
-                    200,
-                    &shapes::task(task, now, &account.clock, &account.user, true),
-                )
+                Reply::json(200, &shapes::task(task, now, &account.clock, &account.user, true))
             }),
         ("PUT", ["tasks", action]) => match action.strip_suffix(":cancel") {
             Some(uuid) => cancel(uuid, account, now),
@@ -152,29 +135,18 @@ pub(crate) fn serve(request: &Request, account: &mut Account, faults: &Faults) -
 }
 
 fn page<T>(request: &Request, all: Vec<T>) -> Vec<T> {
-    let number = |name: &str| {
-        request
-            .param(name)
-            .and_then(|value| value.parse::<usize>().ok())
-    };
+    let number = |name: &str| request.param(name).and_then(|value| value.parse::<usize>().ok());
     let rest = all.into_iter().skip(number("offset").unwrap_or(0));
     rest.take(number("limit").unwrap_or(usize::MAX)).collect()
 }
 
 fn servers(request: &Request, routes: &Routes) -> Reply {
     let has_ip = |server: &Server, ip: &str| {
-        server
-            .ipv4
-            .iter()
-            .any(|address| address.split('/').next() == Some(ip))
+        server.ipv4.iter().any(|address| address.split('/').next() == Some(ip))
     };
     let searched = |server: &Server, text: &str| {
         let text = text.to_lowercase();
-        let nickname = server
-            .nickname
-            .as_deref()
-            .unwrap_or_default()
-            .to_lowercase();
+        let nickname = server.nickname.as_deref().unwrap_or_default().to_lowercase();
         server.name.to_lowercase().contains(&text)
             || nickname.contains(&text)
             || server.ipv4.iter().any(|address| address.contains(&text))
@@ -195,17 +167,14 @@ fn one_server(request: &Request, server: &Server, rest: &[&str], account: &Accou
     let interfaces = || shapes::interfaces(server, &account.routes, &account.knobs);
     match rest {
         [] => {
-            let live = request.param("loadServerLiveInfo") == Some("true");
+            let live = request.param("loadServerLiveInfo") != Some("false");
             Reply::json(200, &shapes::server(server, &account.routes, live))
         }
         ["interfaces"] => Reply::json(200, &interfaces().into()),
         ["interfaces", mac] => {
             let mac = mac.replace("%3A", ":").replace("%3a", ":");
-            let same = |value: &Value| {
-                value["mac"]
-                    .as_str()
-                    .is_some_and(|m| m.eq_ignore_ascii_case(&mac))
-            };
+            let same =
+                |value: &Value| value["mac"].as_str().is_some_and(|m| m.eq_ignore_ascii_case(&mac));
             interfaces()
                 .iter()
                 .find(|value| same(value))
@@ -220,12 +189,20 @@ fn tasks(request: &Request, account: &Account, now: u64) -> Reply {
     if state == Some("ROLLBACK") {
         return error(400, "error.badrequest", "Invalid value for state");
     }
+    let unknown = String::new();
+    let server = request.param("serverId").map(|id| {
+        let known = account.routes.servers.iter().find(|server| server.id.to_string() == id);
+        known.map_or(&unknown, |server| &server.name)
+    });
+    let text = request.param("q").map(str::to_lowercase);
     let found = account
         .routes
         .tasks
         .iter()
         .rev()
         .filter(|task| state.is_none_or(|state| state == task.state(now)))
+        .filter(|task| server.is_none_or(|server| task.target.as_ref() == Some(server)))
+        .filter(|task| text.as_ref().is_none_or(|text| task.is_about(text)))
         .map(|task| shapes::task(task, now, &account.clock, &account.user, false))
         .collect();
     Reply::json(200, &page(request, found).into())
@@ -238,12 +215,19 @@ fn cancel(uuid: &str, account: &mut Account, now: u64) -> Reply {
         Some(true) => {
             let found = account.routes.tasks.iter().find(|task| task.uuid == uuid);
             found.map_or_else(not_found, |task| {
-                Reply::json(
-                    202,
-                    &shapes::task(task, now, &account.clock, &account.user, true),
-                )
+                Reply::json(202, &shapes::task(task, now, &account.clock, &account.user, true))
             })
         }
+    }
+}
+
+/// What lists say of an IP in answer to this request, which may be a lie.
+pub(crate) fn shown(routed: &Routed, request: &Request, faults: &Faults) -> Option<String> {
+    let about = |fault: &Fault| matches!(fault, Fault::Lie { ip, .. } if *ip == routed.ip.ip);
+    if let Some(Fault::Lie { server, .. }) = faults.inner(request, about) {
+        server
+    } else {
+        routed.listed.clone()
     }
 }
 
@@ -253,9 +237,7 @@ fn names(filter: &str, ip: &str) -> bool {
         None => filter == ip,
         Some((prefix, _)) => {
             let address = filter.split('/').next().unwrap_or_default();
-            address
-                .parse::<Ipv6Addr>()
-                .is_ok_and(|address| address == prefix)
+            address.parse::<Ipv6Addr>().is_ok_and(|address| address == prefix)
         }
     }
 }
@@ -263,30 +245,15 @@ fn names(filter: &str, ip: &str) -> bool {
 fn failover_ips(request: &Request, account: &Account, v6: bool, faults: &Faults) -> Reply {
     let routes = &account.routes;
     let mut found = Vec::new();
-    for routed in routes
-        .ips
-        .iter()
-        .filter(|routed| routed.ip.ip.contains(':') == v6)
-    {
-        let about = |fault: &Fault| matches!(fault, Fault::Lie { ip, .. } if *ip == routed.ip.ip);
-        let shown = match faults.inner(request, about) {
-            Some(Fault::Lie { server, .. }) => server,
-            _ => routed.listed.clone(),
-        };
-        let server = shown.and_then(|name| routes.server(&name));
-        let wanted = request
-            .param("ip")
-            .is_none_or(|ip| names(ip, &routed.ip.ip))
+    for routed in routes.ips.iter().filter(|routed| routed.ip.ip.contains(':') == v6) {
+        let server = shown(routed, request, faults);
+        let server = server.and_then(|name| routes.server(&name));
+        let wanted = request.param("ip").is_none_or(|ip| names(ip, &routed.ip.ip))
             && request
                 .param("serverId")
                 .is_none_or(|id| server.is_some_and(|server| server.id.to_string() == id));
         if wanted {
-            found.push(shapes::failover_ip(
-                routed,
-                server,
-                &account.user,
-                &account.knobs,
-            ));
+            found.push(shapes::failover_ip(routed, server, &account.user, &account.knobs));
         }
     }
     Reply::json(200, &Value::Array(found))
@@ -308,22 +275,12 @@ fn route(request: &Request, account: &mut Account, v6: bool, id: &str, faults: &
         return not_found();
     };
     let outcome = faults.inner(request, |fault| matches!(fault, Fault::Task { .. }));
-    let outcome = if let Some(Fault::Task { outcome }) = outcome {
-        Some(outcome)
-    } else {
-        None
-    };
+    let outcome = if let Some(Fault::Task { outcome }) = outcome { Some(outcome) } else { None };
     let now = account.clock.now();
     let routes = &mut account.routes;
-    let ip = routes
-        .ips
-        .iter()
-        .find(|routed| routed.ip.id == id)
-        .map(|routed| routed.ip.ip.clone());
+    let ip = routes.ips.iter().find(|routed| routed.ip.id == id).map(|routed| routed.ip.ip.clone());
     let wanted = routes.servers.iter().find(|known| Some(known.id) == server);
-    let wanted = wanted
-        .map(|known| known.name.clone())
-        .or(server.map(|id| id.to_string()));
+    let wanted = wanted.map(|known| known.name.clone()).or(server.map(|id| id.to_string()));
     let (reply, task) = match routes.request(id, v6, server, outcome, now, &account.knobs) {
         Ok(task) => {
             let shape = shapes::task(task, now, &account.clock, &account.user, true);

@@ -26,12 +26,7 @@ pub(crate) struct Routed {
 impl Routed {
     fn new(ip: FailoverIp) -> Self {
         let server = ip.server.clone();
-        Self {
-            ip,
-            target: server.clone(),
-            listed: server.clone(),
-            plane: server,
-        }
+        Self { ip, target: server.clone(), listed: server.clone(), plane: server }
     }
 }
 
@@ -66,12 +61,20 @@ impl Task {
         }
     }
 
+    /// netcup's name for it.
+    pub(crate) fn name(&self) -> &'static str {
+        if self.clear { "ClearFailoverIpTask" } else { "RouteFailoverIpTask" }
+    }
+
+    /// Whether a search for a text in lower case finds it.
+    pub(crate) fn is_about(&self, text: &str) -> bool {
+        let target = self.target.as_deref().unwrap_or_default();
+        [self.name(), &self.uuid, target].iter().any(|field| field.to_lowercase().contains(text))
+    }
+
     fn takes_effect(&self) -> bool {
         !self.cancelled
-            && matches!(
-                self.outcome,
-                None | Some(Outcome::StuckButRouted | Outcome::Unknown)
-            )
+            && matches!(self.outcome, None | Some(Outcome::StuckButRouted | Outcome::Unknown))
     }
 }
 
@@ -93,11 +96,7 @@ pub(crate) struct Refusal {
 
 impl Refusal {
     fn new(status: u16, message: &str) -> Self {
-        Self {
-            status,
-            message: message.to_owned(),
-            retry_after: None,
-        }
+        Self { status, message: message.to_owned(), retry_after: None }
     }
 }
 
@@ -145,10 +144,7 @@ impl Routes {
         for at in ended {
             let task = &mut self.tasks[at];
             task.over = true;
-            log.add(What::Task {
-                task: task.uuid.clone(),
-                state: task.state(now).to_owned(),
-            });
+            log.add(What::Task { task: task.uuid.clone(), state: task.state(now).to_owned() });
             if task.takes_effect() {
                 let (ip, target, ends) = (task.ip.clone(), task.target.clone(), task.ends);
                 self.book(&ip, target, ends, knobs);
@@ -176,11 +172,7 @@ impl Routes {
 
     /// The next moment at which something happens by itself.
     pub(crate) fn next_due(&self) -> Option<u64> {
-        let tasks = self
-            .tasks
-            .iter()
-            .filter(|task| !task.over)
-            .map(|task| task.ends);
+        let tasks = self.tasks.iter().filter(|task| !task.over).map(|task| task.ends);
         tasks.chain(self.due.iter().map(|(at, _)| *at)).min()
     }
 
@@ -188,13 +180,25 @@ impl Routes {
     pub(crate) fn book(&mut self, ip: &str, server: Option<String>, at: u64, knobs: &Knobs) {
         if let Some(routed) = self.ips.iter_mut().find(|routed| routed.ip.ip == ip) {
             routed.target.clone_from(&server);
-            self.due.push((
-                at + knobs.list_lag_ms,
-                Due::List(ip.to_owned(), server.clone()),
-            ));
-            self.due
-                .push((at + knobs.plane_ms, Due::Switch(ip.to_owned(), server)));
+            self.due.push((at + knobs.list_lag_ms, Due::List(ip.to_owned(), server.clone())));
+            self.due.push((at + knobs.plane_ms, Due::Switch(ip.to_owned(), server)));
         }
+    }
+
+    /// Somebody else, a person in the panel perhaps, has routed an IP of this account.
+    pub(crate) fn spend_elsewhere(&mut self, now: u64) {
+        self.budget.spend(now);
+        self.tasks.push(Task {
+            uuid: uuid(),
+            ip: String::new(),
+            target: None,
+            clear: false,
+            began: now,
+            ends: now,
+            outcome: None,
+            cancelled: false,
+            over: true,
+        });
     }
 
     /// Whether the account lets this IP go to that server (a number; none: to nowhere).
@@ -205,20 +209,13 @@ impl Routes {
         now: u64,
         knobs: &Knobs,
     ) -> Result<Option<String>, Refusal> {
-        let family = if ip.is_some_and(|routed| routed.ip.ip.contains(':')) {
-            "v6"
-        } else {
-            "v4"
-        };
+        let family = if ip.is_some_and(|routed| routed.ip.ip.contains(':')) { "v6" } else { "v4" };
         let unknown = || Refusal::new(404, &format!("Failover IP{family} or server not found."));
         let routed = ip.ok_or_else(unknown)?;
         let target = match server {
             None => None,
             Some(id) => {
-                let known = self
-                    .servers
-                    .iter()
-                    .find(|server| server.id == id && !server.foreign);
+                let known = self.servers.iter().find(|server| server.id == id && !server.foreign);
                 Some(known.ok_or_else(unknown)?)
             }
         };
@@ -227,20 +224,12 @@ impl Routes {
             return Err(Refusal::new(400, text));
         }
         if knobs.busy_conflict
-            && self
-                .tasks
-                .iter()
-                .any(|task| !task.over && task.ip == routed.ip.ip)
+            && self.tasks.iter().any(|task| !task.over && task.ip == routed.ip.ip)
         {
-            return Err(Refusal::new(
-                409,
-                "Write operation for server is currently running.",
-            ));
+            return Err(Refusal::new(409, "Write operation for server is currently running."));
         }
         let wait = self.budget.wait(&knobs.limits, now);
-        let rest = self
-            .budget
-            .wait_for(&routed.ip.ip, knobs.per_ip_cooldown_s, now);
+        let rest = self.budget.wait_for(&routed.ip.ip, knobs.per_ip_cooldown_s, now);
         if wait > 0 || rest > 0 {
             let text = if wait > 0 {
                 "Too many failover IP routing requests: limited to 10 requests per 5 minutes and 20 requests per 60 minutes."
@@ -248,10 +237,7 @@ impl Routes {
                 "Routing a failover IP is only permitted once every 5 minutes."
             };
             let retry_after = knobs.retry_after.then_some(wait.max(rest).div_ceil(1000));
-            return Err(Refusal {
-                retry_after,
-                ..Refusal::new(429, text)
-            });
+            return Err(Refusal { retry_after, ..Refusal::new(429, text) });
         }
         Ok(target.map(|server| server.name.clone()))
     }
@@ -266,14 +252,10 @@ impl Routes {
         now: u64,
         knobs: &Knobs,
     ) -> Result<&Task, Refusal> {
-        let routed = self
-            .ips
-            .iter()
-            .find(|routed| routed.ip.id == id && routed.ip.ip.contains(':') == v6);
+        let routed =
+            self.ips.iter().find(|routed| routed.ip.id == id && routed.ip.ip.contains(':') == v6);
         let judged = self.judge(routed, server, now, knobs);
-        let ip = routed
-            .map(|routed| routed.ip.ip.clone())
-            .unwrap_or_default();
+        let ip = routed.map(|routed| routed.ip.ip.clone()).unwrap_or_default();
         if judged.is_ok() || knobs.count_rejected {
             self.budget.spend(now);
         }
@@ -319,26 +301,18 @@ mod tests {
 
     fn routes() -> (Routes, Knobs, Log) {
         let setup = Setup::example();
-        (
-            Routes::new(setup.servers, setup.failover_ips),
-            setup.knobs,
-            Log::default(),
-        )
+        (Routes::new(setup.servers, setup.failover_ips), setup.knobs, Log::default())
     }
 
     fn listed(routes: &Routes) -> Option<&str> {
-        routes
-            .ip("203.0.113.63")
-            .and_then(|routed| routed.listed.as_deref())
+        routes.ip("203.0.113.63").and_then(|routed| routed.listed.as_deref())
     }
 
     #[test]
     fn a_route_becomes_visible_when_its_task_is_over() {
         let (mut routes, mut knobs, log) = routes();
         (knobs.list_lag_ms, knobs.plane_ms) = (50, 100);
-        let task = routes
-            .request(333_001, false, Some(111_001), None, 1000, &knobs)
-            .unwrap();
+        let task = routes.request(333_001, false, Some(111_001), None, 1000, &knobs).unwrap();
         let states = [1000, 1200, 1449, 1450].map(|now| task.state(now));
         assert_eq!(states, ["PENDING", "RUNNING", "RUNNING", "FINISHED"]);
         for (now, expected, orders) in [
@@ -348,44 +322,23 @@ mod tests {
             (1550, "v2202600000000001", 1),
         ] {
             routes.settle(now, &knobs, &log);
-            assert_eq!(
-                (listed(&routes), routes.orders.len()),
-                (Some(expected), orders),
-                "{now}"
-            );
+            assert_eq!((listed(&routes), routes.orders.len()), (Some(expected), orders), "{now}");
         }
     }
 
     #[test]
     fn failed_and_cancelled_tasks_route_nothing() {
         let (mut routes, knobs, log) = routes();
-        for outcome in [
-            Outcome::Error,
-            Outcome::Canceled,
-            Outcome::Rollback,
-            Outcome::Stuck,
-        ] {
-            routes
-                .request(333_001, false, Some(111_001), Some(outcome), 0, &knobs)
-                .unwrap();
+        for outcome in [Outcome::Error, Outcome::Canceled, Outcome::Rollback, Outcome::Stuck] {
+            routes.request(333_001, false, Some(111_001), Some(outcome), 0, &knobs).unwrap();
         }
-        let uuid = routes
-            .request(333_001, false, None, None, 0, &knobs)
-            .unwrap()
-            .uuid
-            .clone();
+        let uuid = routes.request(333_001, false, None, None, 0, &knobs).unwrap().uuid.clone();
         assert_eq!(routes.cancel(&uuid), Some(true));
         routes.settle(10_000, &knobs, &log);
         assert_eq!(listed(&routes), Some("v2202600000000003"));
         let states: Vec<_> = routes.tasks.iter().map(|task| task.state(10_000)).collect();
-        assert_eq!(
-            states,
-            ["ERROR", "CANCELED", "ROLLBACK", "RUNNING", "CANCELED"]
-        );
-        assert_eq!(
-            (routes.cancel(&uuid), routes.cancel("no")),
-            (Some(false), None)
-        );
+        assert_eq!(states, ["ERROR", "CANCELED", "ROLLBACK", "RUNNING", "CANCELED"]);
+        assert_eq!((routes.cancel(&uuid), routes.cancel("no")), (Some(false), None));
     }
 
     #[test]
@@ -402,22 +355,14 @@ mod tests {
         assert_eq!(status(&knobs, 333_001, Some(111_001)), Some(400));
         assert_eq!(status(&knobs, 333_001, Some(111_002)), Some(404));
         assert_eq!(status(&knobs, 333_001, Some(7)), Some(404));
-        assert_eq!(
-            status(&knobs, 333_002, Some(111_003)),
-            Some(404),
-            "a v6 by the v4 path"
-        );
+        assert_eq!(status(&knobs, 333_002, Some(111_003)), Some(404), "a v6 by the v4 path");
         for _ in 0..10 {
             assert_eq!(status(&knobs, 333_001, Some(111_003)), None);
         }
         assert_eq!(status(&knobs, 333_001, Some(111_003)), Some(429));
         assert_eq!(routes.budget.spent(300, 0), 10);
         knobs.count_rejected = true;
-        assert!(
-            routes
-                .request(333_001, false, None, None, 0, &knobs)
-                .is_err()
-        );
+        assert!(routes.request(333_001, false, None, None, 0, &knobs).is_err());
         assert_eq!(routes.budget.spent(300, 0), 11);
     }
 
@@ -427,17 +372,12 @@ mod tests {
         knobs.busy_conflict = true;
         knobs.per_ip_cooldown_s = 300;
         knobs.retry_after = true;
-        routes
-            .request(333_001, false, Some(111_001), None, 0, &knobs)
-            .unwrap();
-        let busy = routes
-            .request(333_001, false, Some(111_002), None, 10, &knobs)
-            .unwrap_err();
+        routes.request(333_001, false, Some(111_001), None, 0, &knobs).unwrap();
+        let busy = routes.request(333_001, false, Some(111_002), None, 10, &knobs).unwrap_err();
         assert_eq!(busy.status, 409);
         routes.settle(450, &knobs, &log);
-        let resting = routes
-            .request(333_001, false, Some(111_002), None, 1000, &knobs)
-            .unwrap_err();
+        let resting =
+            routes.request(333_001, false, Some(111_002), None, 1000, &knobs).unwrap_err();
         assert_eq!((resting.status, resting.retry_after), (429, Some(299)));
     }
 }

@@ -182,6 +182,14 @@ pub struct Knobs {
     pub maintenance: bool,
     /// Seconds that `Date` is off.
     pub date_offset_s: i64,
+    /// Connections are cut during the TLS handshake.
+    pub cut_handshakes: bool,
+    /// Connections are taken and nothing more happens on them.
+    pub hang_handshakes: bool,
+    /// Whose connections these two are about; none: everybody's.
+    pub handshakes_of: Option<Vec<std::net::IpAddr>>,
+    /// Whether a route by hand in the panel uses up the limits.
+    pub hand_spends: bool,
     /// Whether answers carry `Date`.
     pub date: bool,
     /// The media type of REST answers.
@@ -214,16 +222,7 @@ impl Default for Knobs {
             person: Person::Wait,
             device_interval_s: 5,
             device_ttl_s: 600,
-            limits: vec![
-                Window {
-                    calls: 10,
-                    seconds: 300,
-                },
-                Window {
-                    calls: 20,
-                    seconds: 3600,
-                },
-            ],
+            limits: vec![Window { calls: 10, seconds: 300 }, Window { calls: 20, seconds: 3600 }],
             count_rejected: false,
             retry_after: false,
             per_ip_cooldown_s: 0,
@@ -232,6 +231,10 @@ impl Default for Knobs {
             routed_in_interfaces: true,
             allow: None,
             maintenance: true,
+            cut_handshakes: false,
+            hang_handshakes: false,
+            handshakes_of: None,
+            hand_spends: false,
             date_offset_s: 0,
             date: true,
             media_type: "application/json".to_owned(),
@@ -248,10 +251,7 @@ impl Default for Knobs {
 
 impl Default for User {
     fn default() -> Self {
-        Self {
-            id: 555_001,
-            username: "100000".to_owned(),
-        }
+        Self { id: 555_001, username: "100000".to_owned() }
     }
 }
 
@@ -304,10 +304,7 @@ impl Setup {
         Self {
             refresh_tokens: vec!["example-refresh-token".to_owned()],
             servers,
-            failover_ips: vec![
-                ip(333_001, "203.0.113.63"),
-                ip(333_002, "2001:db8:a:20::/64"),
-            ],
+            failover_ips: vec![ip(333_001, "203.0.113.63"), ip(333_002, "2001:db8:a:20::/64")],
             ..Self::default()
         }
     }
@@ -328,18 +325,12 @@ impl Setup {
             let good = ip.ip.parse::<Ipv4Addr>().is_ok()
                 || split_prefix::<Ipv6Addr>(&ip.ip, 128).is_some();
             if !good {
-                return Err(format!(
-                    "{} is neither an IPv4 address nor an IPv6 prefix",
-                    ip.ip
-                ));
+                return Err(format!("{} is neither an IPv4 address nor an IPv6 prefix", ip.ip));
             }
             if let Some(server) = &ip.server
                 && !self.servers.iter().any(|known| known.name == *server)
             {
-                return Err(format!(
-                    "{} is routed to {server}, which is no server here",
-                    ip.ip
-                ));
+                return Err(format!("{} is routed to {server}, which is no server here", ip.ip));
             }
         }
         Ok(())

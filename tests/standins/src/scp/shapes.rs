@@ -76,14 +76,9 @@ pub(crate) fn task(task: &Task, now: u64, clock: &Clock, owner: &User, full: boo
     let began = clock.wall_at(task.began);
     let over = matches!(state, "FINISHED" | "ERROR" | "CANCELED");
     let finished = over.then(|| rfc3339(clock.wall_at(task.ends), 9));
-    let name = if task.clear {
-        "ClearFailoverIpTask"
-    } else {
-        "RouteFailoverIpTask"
-    };
     let mut value = json!({
         "uuid": task.uuid,
-        "name": name,
+        "name": task.name(),
         "state": state,
         "startedAt": rfc3339(began, 9),
         "finishedAt": finished,
@@ -127,10 +122,7 @@ pub(crate) fn server_minimal(server: &Server) -> Value {
 
 fn v4(text: &str) -> Option<(Ipv4Addr, u32)> {
     let (address, length) = split_prefix::<Ipv4Addr>(text, 32)?;
-    Some((
-        address,
-        u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0),
-    ))
+    Some((address, u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0)))
 }
 
 fn gateway(address: Ipv4Addr, mask: u32) -> Ipv4Addr {
@@ -139,10 +131,8 @@ fn gateway(address: Ipv4Addr, mask: u32) -> Ipv4Addr {
 
 /// The link-local address that follows from a MAC (RFC 4291, modified EUI-64).
 fn link_local(mac: &str) -> String {
-    let bytes: Vec<u16> = mac
-        .split(':')
-        .filter_map(|byte| u16::from_str_radix(byte, 16).ok())
-        .collect();
+    let bytes: Vec<u16> =
+        mac.split(':').filter_map(|byte| u16::from_str_radix(byte, 16).ok()).collect();
     let [a, b, c, d, e, f] = bytes[..] else {
         return "fe80::".to_owned();
     };
@@ -184,10 +174,7 @@ pub(crate) fn server(server: &Server, routes: &Routes, live: bool) -> Value {
             })
         })
         .collect();
-    let prefixes = server
-        .ipv6
-        .iter()
-        .filter_map(|text| split_prefix::<Ipv6Addr>(text, 128));
+    let prefixes = server.ipv6.iter().filter_map(|text| split_prefix::<Ipv6Addr>(text, 128));
     value["ipv6Addresses"] = prefixes
         .zip(5_u64..)
         .map(|((prefix, length), n)| {
@@ -304,18 +291,9 @@ mod tests {
         let third = server(&routes.servers[2], &routes, true);
         assert_eq!(third["ipv4Addresses"].as_array().unwrap().len(), 1);
         let nic = &third["serverLiveInfo"]["interfaces"][0];
-        assert_eq!(
-            nic["ipv4Addresses"],
-            json!(["198.51.100.83", "203.0.113.63"])
-        );
-        assert_eq!(
-            nic["ipv6NetworkPrefixes"],
-            json!(["2001:db8:c1:3::/64", "2001:db8:a:20::/64"])
-        );
-        assert_eq!(
-            server(&routes.servers[2], &routes, false)["serverLiveInfo"],
-            Value::Null
-        );
+        assert_eq!(nic["ipv4Addresses"], json!(["198.51.100.83", "203.0.113.63"]));
+        assert_eq!(nic["ipv6NetworkPrefixes"], json!(["2001:db8:c1:3::/64", "2001:db8:a:20::/64"]));
+        assert_eq!(server(&routes.servers[2], &routes, false)["serverLiveInfo"], Value::Null);
         let first = server(&routes.servers[0], &routes, true);
         assert_eq!(
             first["serverLiveInfo"]["interfaces"][0]["ipv4Addresses"],

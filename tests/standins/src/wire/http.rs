@@ -36,18 +36,12 @@ pub struct Request {
 impl Request {
     /// A header field by its lower-case name.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(field, _)| field == name)
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_str())
     }
 
     /// A parameter of the query.
     pub fn param(&self, name: &str) -> Option<&str> {
-        self.query
-            .iter()
-            .find(|(field, _)| field == name)
-            .map(|(_, value)| value.as_str())
+        self.query.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_str())
     }
 
     /// The body as a form.
@@ -58,12 +52,7 @@ impl Request {
     /// The media type without its parameters, lower case; empty where there is none.
     pub fn media_type(&self) -> String {
         let value = self.header("content-type").unwrap_or_default();
-        value
-            .split(';')
-            .next()
-            .unwrap_or_default()
-            .trim()
-            .to_ascii_lowercase()
+        value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
     }
 }
 
@@ -82,11 +71,7 @@ impl Reply {
     /// An answer with a body of that media type.
     pub fn new(status: u16, media_type: &str, body: impl Into<Vec<u8>>) -> Self {
         let headers = vec![("Content-Type".to_owned(), media_type.to_owned())];
-        Self {
-            status,
-            headers,
-            body: body.into(),
-        }
+        Self { status, headers, body: body.into() }
     }
 
     /// An answer in JSON.
@@ -96,11 +81,7 @@ impl Reply {
 
     /// An answer without a body.
     pub fn empty(status: u16) -> Self {
-        Self {
-            status,
-            headers: Vec::new(),
-            body: Vec::new(),
-        }
+        Self { status, headers: Vec::new(), body: Vec::new() }
     }
 
     /// The same with one field more.
@@ -244,9 +225,7 @@ impl Inbox {
         let first = self.line(stream)?;
         let parts: Vec<&str> = first.split(' ').collect();
         let [method, target, "HTTP/1.1"] = parts[..] else {
-            return Err(Unread::Bad(
-                "the first line is not that of an HTTP/1.1 request",
-            ));
+            return Err(Unread::Bad("the first line is not that of an HTTP/1.1 request"));
         };
         if !target.starts_with('/') {
             return Err(Unread::Bad("the target is not a path"));
@@ -290,17 +269,14 @@ impl Inbox {
             stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
             stream.flush()?;
         }
-        let coding = request
-            .header("transfer-encoding")
-            .map(str::to_ascii_lowercase);
+        let coding = request.header("transfer-encoding").map(str::to_ascii_lowercase);
         let length = request.header("content-length").map(str::to_owned);
         request.body = match (coding.as_deref(), length) {
             (None, None) => Vec::new(),
             (Some("chunked"), None) => self.chunked(stream)?,
             (None, Some(length)) => {
-                let length: usize = length
-                    .parse()
-                    .map_err(|_| Unread::Bad("the length is not a number"))?;
+                let length: usize =
+                    length.parse().map_err(|_| Unread::Bad("the length is not a number"))?;
                 if length > MAX_BODY {
                     return Err(Unread::Bad("the body is too large"));
                 }

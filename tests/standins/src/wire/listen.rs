@@ -24,11 +24,7 @@ pub struct Listen {
 
 impl From<SocketAddr> for Listen {
     fn from(addr: SocketAddr) -> Self {
-        Self {
-            name: String::new(),
-            netns: None,
-            addr,
-        }
+        Self { name: String::new(), netns: None, addr }
     }
 }
 
@@ -37,24 +33,12 @@ impl FromStr for Listen {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, rest) = text.split_once('=').unwrap_or(("", text));
-        let (netns, addr) = rest
-            .split_once('@')
-            .map_or((None, rest), |(ns, a)| (Some(ns), a));
-        let addr = addr
-            .parse()
-            .map_err(|_| format!("{text}: {addr} is not IP:PORT"))?;
+        let (netns, addr) = rest.split_once('@').map_or((None, rest), |(ns, a)| (Some(ns), a));
+        let addr = addr.parse().map_err(|_| format!("{text}: {addr} is not IP:PORT"))?;
         let netns = netns.map(|ns| {
-            if ns.contains('/') {
-                PathBuf::from(ns)
-            } else {
-                PathBuf::from("/run/netns").join(ns)
-            }
+            if ns.contains('/') { PathBuf::from(ns) } else { PathBuf::from("/run/netns").join(ns) }
         });
-        Ok(Self {
-            name: name.to_owned(),
-            netns,
-            addr,
-        })
+        Ok(Self { name: name.to_owned(), netns, addr })
     }
 }
 
@@ -75,12 +59,7 @@ impl Listen {
             && let Some(first) = first
         {
             let addr = SocketAddr::new(self.addr.ip(), first.addr.port());
-            if let Ok(socket) = (Self {
-                addr,
-                ..self.clone()
-            })
-            .open()
-            {
+            if let Ok(socket) = (Self { addr, ..self.clone() }).open() {
                 return Ok(socket);
             }
         }
@@ -98,9 +77,7 @@ impl Listen {
             setns(file, CloneFlags::CLONE_NEWNET)?;
             TcpListener::bind(addr)
         });
-        entered
-            .join()
-            .unwrap_or_else(|_| Err(io::Error::other("the thread in the namespace died")))
+        entered.join().unwrap_or_else(|_| Err(io::Error::other("the thread in the namespace died")))
     }
 }
 

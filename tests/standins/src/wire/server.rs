@@ -29,12 +29,14 @@ pub enum Admission {
     Serve,
     /// The client's first message is read, and then the connection is cut.
     CutInHandshake,
+    /// Nothing more happens until the client leaves.
+    Hold,
 }
 
 /// What a stand-in does with connections and requests.
 pub trait Service: Send + Sync + 'static {
     /// Decides on a new connection; may block.
-    fn admit(&self, _listener: usize) -> Admission {
+    fn admit(&self, _listener: usize, _client: SocketAddr) -> Admission {
         Admission::Serve
     }
 
@@ -173,16 +175,9 @@ impl Server {
         tls: Option<Arc<ServerConfig>>,
         listen: &[Listen],
     ) -> io::Result<Self> {
-        let inside = Arc::new(Inside {
-            service,
-            stop,
-            tls: Mutex::new(tls),
-            connections: Mutex::default(),
-        });
-        let server = Self {
-            inside,
-            doors: Mutex::default(),
-        };
+        let inside =
+            Arc::new(Inside { service, stop, tls: Mutex::new(tls), connections: Mutex::default() });
+        let server = Self { inside, doors: Mutex::default() };
         for (number, listen) in listen.iter().enumerate() {
             let mut listen = listen.clone();
             let first = lock(&server.doors).first().map(|door| door.listen.clone());
@@ -212,10 +207,7 @@ impl Server {
 
     /// Where it listens, with the real ports.
     pub fn listens(&self) -> Vec<Listen> {
-        lock(&self.doors)
-            .iter()
-            .map(|door| door.listen.clone())
-            .collect()
+        lock(&self.doors).iter().map(|door| door.listen.clone()).collect()
     }
 
     /// Uses other certificates for connections to come.
@@ -225,9 +217,7 @@ impl Server {
 
     /// Closes a listener, so that connecting to it is refused, and cuts its connections.
     pub fn refuse(&self, number: usize) {
-        let open = lock(&self.doors)
-            .get_mut(number)
-            .and_then(|door| door.open.take());
+        let open = lock(&self.doors).get_mut(number).and_then(|door| door.open.take());
         if let Some((thread, wake)) = open {
             drop(wake);
             let _ = thread.join();
@@ -299,10 +289,7 @@ impl Inside {
     }
 
     fn connect(self: &Arc<Self>, number: usize, stream: TcpStream, client: SocketAddr) {
-        let Ok(raw) = stream
-            .set_nonblocking(false)
-            .and_then(|()| stream.try_clone())
-        else {
+        let Ok(raw) = stream.set_nonblocking(false).and_then(|()| stream.try_clone()) else {
             return;
         };
         let mut connections = lock(&self.connections);
@@ -315,9 +302,8 @@ impl Inside {
         connections.next += 1;
         connections.live.insert(id, (number, raw));
         let inside = self.clone();
-        let spawned = std::thread::Builder::new()
-            .name(format!("connection-{id}"))
-            .spawn(move || {
+        let spawned =
+            std::thread::Builder::new().name(format!("connection-{id}")).spawn(move || {
                 let _ = inside.converse(number, stream, client);
                 let mut connections = lock(&inside.connections);
                 connections.live.remove(&id);
@@ -332,9 +318,17 @@ impl Inside {
     fn converse(&self, number: usize, stream: TcpStream, client: SocketAddr) -> io::Result<()> {
         stream.set_nodelay(true)?;
         let raw = stream.try_clone()?;
-        if self.service.admit(number) == Admission::CutInHandshake {
-            let _ = (&raw).read(&mut [0_u8; 4096]);
-            return raw.shutdown(Shutdown::Both);
+        match self.service.admit(number, client) {
+            Admission::Serve => {}
+            Admission::CutInHandshake => {
+                let _ = (&raw).read(&mut [0_u8; 4096]);
+                return raw.shutdown(Shutdown::Both);
+            }
+            Admission::Hold => {
+                // What the client sends is read and dropped, so that its leaving is seen.
+                let _ = io::copy(&mut &raw, &mut io::sink());
+                return raw.shutdown(Shutdown::Both);
+            }
         }
         let tls = lock(&self.tls).clone();
         let mut peer = Vec::new();
@@ -351,20 +345,13 @@ impl Inside {
                 Stream::Tls(Box::new(stream))
             }
         };
-        let mut wire = Wire {
-            stream,
-            raw,
-            stop: self.stop.clone(),
-            peer,
-        };
+        let mut wire = Wire { stream, raw, stop: self.stop.clone(), peer };
         let mut inbox = Inbox::default();
         while !self.stop.is_raised() {
             match inbox.request(&mut wire.stream, client, number) {
                 Ok(request) => {
                     self.service.serve(&request, &mut wire)?;
-                    if request
-                        .header("connection")
-                        .is_some_and(|v| v.eq_ignore_ascii_case("close"))
+                    if request.header("connection").is_some_and(|v| v.eq_ignore_ascii_case("close"))
                     {
                         break;
                     }
