@@ -446,6 +446,15 @@ fn two_processes_at_the_same_address_do_not_take_each_other_for_strangers() {
     );
 }
 
+/// Ends the other thread when this one is done with it.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_dump_while_the_table_changes_is_whole_or_an_error() {
     let Some(net) = Net::with_primary() else {
@@ -480,6 +489,8 @@ fn a_dump_while_the_table_changes_is_whole_or_an_error() {
                 }
             });
         });
+        // Also when an assertion fails: a scope waits for its threads.
+        let _stop = Stop(&stop);
         net.inside(|| {
             for _ in 0..100 {
                 match nic.nic.addresses(&wanted) {
@@ -492,7 +503,6 @@ fn a_dump_while_the_table_changes_is_whole_or_an_error() {
                 }
             }
         });
-        stop.store(true, Ordering::Relaxed);
     });
     assert!(whole > 0, "{unsteady} dumps, none of them whole");
 }
