@@ -1,3 +1,5 @@
-//! The `foip` program.
+//! The `foip` program: everything is in the library.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    foip::cli::main()
+}

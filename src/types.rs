@@ -169,9 +169,7 @@ fn dns_name(text: &str, most: usize) -> Result<(), String> {
     }
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
     if let Some(odd) = text.chars().find(|c| !inner(*c)) {
-        return Err(format!(
-            "has {odd:?}: only a-z, 0-9, '-' and '.' are allowed"
-        ));
+        return Err(format!("has {odd:?}: only a-z, 0-9, '-' and '.' are allowed"));
     }
     let edge = |c: char| c.is_ascii_alphanumeric();
     if !text.starts_with(edge) || !text.ends_with(edge) {
@@ -268,11 +266,7 @@ impl FromStr for Mac {
             let part = parts.next().filter(|p| p.len() == 2).ok_or_else(bad)?;
             *byte = u8::from_str_radix(part, 16).map_err(|_| bad())?;
         }
-        if parts.next().is_some() {
-            Err(bad())
-        } else {
-            Ok(Self(bytes))
-        }
+        if parts.next().is_some() { Err(bad()) } else { Ok(Self(bytes)) }
     }
 }
 
@@ -385,14 +379,9 @@ mod tests {
         for good in ["203.0.113.63", "2001:db8:a:20::/64"] {
             assert_eq!(good.parse::<FailoverIp>().unwrap().to_string(), good);
         }
-        for bad in [
-            "",
-            "203.0.113",
-            "203.0.113.0/24",
-            "2001:db8::1",
-            "2001:db8::1/64",
-            "2001:db8::/48",
-        ] {
+        for bad in
+            ["", "203.0.113", "203.0.113.0/24", "2001:db8::1", "2001:db8::1/64", "2001:db8::/48"]
+        {
             assert!(bad.parse::<FailoverIp>().is_err(), "{bad}");
         }
     }

@@ -1,6 +1,7 @@
 //! Mistakes that the simulation plants on purpose, to show that the history checker would catch them.
 //!
-//! They exist in test builds only; the shipped program has no such switch.
+//! Only test builds can plant one: `Core::plant` does not exist in the shipped program, and the compiler
+//! removes what would be done.
 
 /// One mistake (the invariant it breaks is what the simulation must report).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -76,7 +76,9 @@ pub enum Event {
         /// What came back.
         result: Result<Option<NodeFacts>, ApiFailure>,
     },
-    /// Whether the API server on this very host answers as ready; sent when asked by the adapter's own probe.
+    /// The watch saw the own Node object change.
+    NodeWatched(NodeFacts),
+    /// Whether the API server on this very host answers as ready: sent by the adapter's own probe.
     LocalApi(bool),
 
     /// Where this host is at the provider, or why that is not known; repeated until it is.

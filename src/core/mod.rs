@@ -1,47 +1,326 @@
 //! The pure core: every decision is made here, from events and the time passed in.
+//!
+//! `step` takes in one event, then walks through the rules below in their order. Each rule compares what
+//! should be with what is and asks for the difference, so that it does not matter which event came, only
+//! what is known; a rule that has to wait leaves the moment at which it wants to look again.
+//!
+//! | file | rule |
+//! | --- | --- |
+//! | `slot`, `reads` | requests to the Kubernetes API, and whether it answers at all |
+//! | `view`, `lock`, `bid` | what the Lease says, who has authority, who takes it next |
+//! | `provider` | where the IPs are routed, and when that is asked |
+//! | `book`, `ledger`, `budget` | the recent route calls, and what may still be spent |
+//! | `route` | one IP's way from "elsewhere" to "here" |
+//! | `planned`, `witness` | giving the Lease away |
+//! | `address` | what is on the NIC, and its announcement |
+//! | `own`, `peer`, `health` | what nodes say of themselves |
 
 pub mod action;
-#[cfg(test)]
+mod address;
+mod bid;
+mod book;
+pub mod budget;
 pub mod bug;
 pub mod config;
 pub mod event;
 pub mod facts;
+pub mod health;
+pub mod ledger;
+mod lock;
 pub mod note;
+mod own;
+pub mod peer;
+mod planned;
+mod provider;
+mod reads;
+pub mod record;
+mod route;
 pub mod saved;
+mod slot;
+pub mod status;
+pub mod view;
+mod witness;
+
+use std::collections::BTreeMap;
 
 use action::Action;
-use event::{Event, Start};
+use config::Config;
+use event::{Event, Identity, Start, Ticket};
+use facts::Key;
+use note::Note;
+use saved::Saved;
 
-use crate::types::Tick;
+use crate::types::{FailoverIp, GroupName, NodeName, Span, Tick};
 
 /// The state of one node's foip.
 #[derive(Debug)]
 pub struct Core {
-    start: Start,
+    cfg: Config,
+    me: Identity,
+    started: Tick,
+    now: Tick,
+    wake: Tick,
+    out: Vec<Action>,
+    tickets: u64,
+    jitter: u64,
+    access: slot::Access,
+    slots: BTreeMap<Key, slot::Slot>,
+    reads: reads::Reads,
+    locks: BTreeMap<GroupName, lock::Lock>,
+    provider: provider::Provider,
+    book: book::Book,
+    routes: BTreeMap<FailoverIp, route::Route>,
+    addresses: address::Addresses,
+    peers: BTreeMap<NodeName, peer::Peer>,
+    own: own::Own,
+    health: health::Health,
+    alarms: BTreeMap<&'static str, String>,
+    raised: BTreeMap<&'static str, String>,
+    saved: Saved,
+    saved_out: Saved,
+    stopping: Option<Tick>,
+    exited: bool,
+    bug: Option<bug::Bug>,
+    #[cfg(test)]
+    wall: i64,
+    #[cfg(test)]
+    walls: BTreeMap<GroupName, i64>,
 }
 
 impl Core {
     /// Begins: the first actions are what has to be known first.
-    pub fn start(start: Start, _now: Tick) -> (Self, Vec<Action>) {
-        (Self { start }, Vec::new())
+    pub fn start(start: Start, now: Tick) -> (Self, Vec<Action>) {
+        let Start { config, identity, saved, seed } = start;
+        let mut core = Self {
+            started: now,
+            now,
+            wake: Tick::NEVER,
+            out: Vec::new(),
+            tickets: 0,
+            jitter: seed,
+            access: slot::Access::default(),
+            slots: BTreeMap::new(),
+            reads: reads::Reads::default(),
+            locks: BTreeMap::new(),
+            provider: provider::Provider::new(saved.home.clone()),
+            book: book::Book::new(saved.calls.clone()),
+            routes: BTreeMap::new(),
+            addresses: address::Addresses::default(),
+            peers: BTreeMap::new(),
+            own: own::Own::default(),
+            health: health::Health::default(),
+            alarms: BTreeMap::new(),
+            raised: BTreeMap::new(),
+            saved: saved.clone(),
+            saved_out: saved,
+            stopping: None,
+            exited: false,
+            bug: None,
+            #[cfg(test)]
+            wall: 0,
+            #[cfg(test)]
+            walls: BTreeMap::new(),
+            cfg: config,
+            me: identity,
+        };
+        core.fit_to_config();
+        core.plan();
+        let actions = std::mem::take(&mut core.out);
+        (core, actions)
     }
 
     /// Takes in one event and says what to do about it.
-    pub fn step(&mut self, _now: Tick, _event: Event) -> Vec<Action> {
-        let _ = &self.start;
-        Vec::new()
+    pub fn step(&mut self, now: Tick, event: Event) -> Vec<Action> {
+        self.now = self.now.max(now);
+        self.take_in(event);
+        self.plan();
+        std::mem::take(&mut self.out)
     }
 
     /// When the core wants `Event::Wake` if nothing happens before.
     pub fn deadline(&self) -> Tick {
-        Tick::NEVER
+        self.wake
     }
 
     /// Plants a mistake.
     #[cfg(test)]
-    pub fn plant(&mut self, _bug: bug::Bug) {}
+    pub fn plant(&mut self, bug: bug::Bug) {
+        self.bug = Some(bug);
+    }
 
     /// Sets the wall clock (milliseconds since 1970 at tick zero) that some planted mistakes go by.
     #[cfg(test)]
-    pub fn set_wall(&mut self, _offset: i64) {}
+    pub fn set_wall(&mut self, offset: i64) {
+        self.wall = offset;
+    }
+
+    /// Is this mistake planted? Never outside test builds, whose simulation alone can plant one.
+    fn planted(&self, bug: bug::Bug) -> bool {
+        cfg!(test) && self.bug == Some(bug)
+    }
+
+    fn take_in(&mut self, event: Event) {
+        match event {
+            Event::Wake => {}
+            Event::Read { ticket, key, result } => self.take_read(ticket, &key, result),
+            Event::Listed { ticket, result } => self.take_list(ticket, result),
+            Event::Watched { key, stored } => self.learn(&key, stored, None),
+            Event::Written { ticket, key, result } => self.take_written(ticket, &key, result),
+            Event::Node { ticket, result } => self.take_node(ticket, result),
+            Event::NodeWatched(facts) => self.take_facts(facts),
+            Event::LocalApi(alive) => match alive {
+                true => self.health.api_dead = None,
+                false => _ = self.health.api_dead.get_or_insert(self.now),
+            },
+            Event::Home(result) => self.take_home(result),
+            Event::Routes { ticket, result, date } => self.take_routes(ticket, result, date),
+            Event::Route { ticket, started, outcome, date } => {
+                self.take_route(ticket, started, outcome, date);
+            }
+            Event::Task { ticket, result } => self.take_task(ticket, result),
+            Event::PastCalls { ticket, result } => self.take_past_calls(ticket, result),
+            Event::Addresses(seen) => self.take_addresses(seen),
+            Event::AddressPut { host, result } => self.take_address_put(host, result),
+            Event::Link { up, default_route } => self.take_link(up, default_route),
+            Event::Check { index, passing } => {
+                if passing {
+                    self.health.failing.remove(&index);
+                } else {
+                    self.health.failing.insert(index);
+                }
+            }
+            Event::Stop => _ = self.stopping.get_or_insert(self.now),
+            Event::Reload(config) => {
+                self.cfg = *config;
+                self.fit_to_config();
+            }
+        }
+    }
+
+    /// Walks through the rules. Wishes come first, then the writes that carry them out.
+    fn plan(&mut self) {
+        self.wake = Tick::NEVER;
+        self.alarms.clear();
+        let looked = self.access.watch(self.now);
+        self.at(looked);
+        self.plan_health();
+        self.plan_roles();
+        self.plan_giving();
+        self.plan_addresses();
+        self.plan_routes();
+        self.plan_witness();
+        self.plan_own();
+        self.plan_ledger();
+        self.plan_leases();
+        self.plan_provider_reads();
+        self.plan_reads();
+        self.plan_announcements();
+        self.plan_exit();
+        self.plan_alarms();
+        self.plan_claims();
+        self.plan_save();
+    }
+
+    /// Makes the state fit the configuration: at start, and when it was reloaded.
+    fn fit_to_config(&mut self) {
+        let groups = self.cfg.groups.clone();
+        self.locks.retain(|name, _| groups.contains_key(name));
+        for name in groups.keys() {
+            let saved = self.saved.epochs.get(name).copied().unwrap_or_default();
+            let started = self.started;
+            self.locks.entry(name.clone()).or_insert_with(|| lock::Lock::new(saved, started));
+            self.slots.entry(Key::Group(name.clone())).or_default();
+        }
+        self.slots.entry(Key::Ledger).or_default();
+        self.slots.entry(Key::Node(self.cfg.node.clone())).or_default();
+        self.routes.retain(|ip, _| groups.values().any(|group| group.ips.contains_key(ip)));
+        for ip in groups.values().flat_map(|group| group.ips.keys()) {
+            self.routes.entry(*ip).or_default();
+        }
+        self.reads.list_wanted = true;
+    }
+
+    fn at(&mut self, when: Tick) {
+        // A moment that has come is either acted upon in this step or not waited for.
+        if when > self.now {
+            self.wake = self.wake.min(when);
+        }
+    }
+
+    fn emit(&mut self, action: Action) {
+        self.out.push(action);
+    }
+
+    fn note(&mut self, note: Note) {
+        self.out.push(Action::Note(note));
+    }
+
+    fn ticket(&mut self) -> Ticket {
+        self.tickets += 1;
+        Ticket(self.tickets)
+    }
+
+    /// Up to `most`, different each time, the same in each replay (SplitMix64).
+    fn jitter(&mut self, most: Span) -> Span {
+        self.jitter = self.jitter.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.jitter;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        Span((z ^ (z >> 31)) % (most.0 + 1))
+    }
+
+    fn group_of(&self, ip: FailoverIp) -> Option<&GroupName> {
+        self.cfg.groups.iter().find(|(_, group)| group.ips.contains_key(&ip)).map(|(name, _)| name)
+    }
+
+    fn group_names(&self) -> Vec<GroupName> {
+        self.locks.keys().cloned().collect()
+    }
+
+    fn alarm(&mut self, code: &'static str, text: String) {
+        self.alarms.entry(code).or_insert(text);
+    }
+
+    fn plan_alarms(&mut self) {
+        let over: Vec<&'static str> =
+            self.raised.keys().copied().filter(|code| !self.alarms.contains_key(code)).collect();
+        for code in over {
+            self.raised.remove(code);
+            self.note(Note::AlarmOver { code: code.to_owned() });
+        }
+        for (code, text) in self.alarms.clone() {
+            if !self.raised.contains_key(code) {
+                self.note(Note::Alarm { code: code.to_owned(), text: text.clone() });
+            }
+            self.raised.insert(code, text);
+        }
+    }
+
+    fn plan_save(&mut self) {
+        for (name, lock) in &self.locks {
+            self.saved.epochs.insert(name.clone(), lock.sight.highest);
+        }
+        if self.saved.calls != *self.book.ledger() {
+            self.saved.calls = self.book.ledger().clone();
+        }
+        if self.saved != self.saved_out {
+            self.saved_out = self.saved.clone();
+            self.emit(Action::Save(self.saved.clone()));
+        }
+    }
+
+    fn plan_exit(&mut self) {
+        /// SIGTERM ends within 2 s whatever hangs; the driver needs some of it.
+        const LINGER: Span = Span::millis(1500);
+        let Some(since) = self.stopping else { return };
+        let done = self.locks.values().all(lock::Lock::is_parted);
+        if !self.exited && (done || self.now.since(since) >= LINGER) {
+            self.exited = true;
+            self.emit(Action::Exit);
+        }
+        self.at(since + LINGER);
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::facts::Home;
+use super::ledger::Ledger;
 use crate::types::{Epoch, FailoverIp, GroupName};
 
 /// The content of the state file.
@@ -14,4 +16,8 @@ pub struct Saved {
     pub epochs: BTreeMap<GroupName, Epoch>,
     /// The IPs that the provider routed here when it was last asked.
     pub here: BTreeSet<FailoverIp>,
+    /// The recent route calls: put back where a ledger was lost.
+    pub calls: Ledger,
+    /// The own server, as last found: lets a node start without the provider.
+    pub home: Option<Home>,
 }

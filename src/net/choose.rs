@@ -29,37 +29,27 @@ pub fn by_mac(links: &[LinkRow], mac: Mac) -> Result<&LinkRow, NetError> {
         [] => Err(NetError::NoSuchMac {
             mac,
             known: known(links, |link| {
-                link.mac
-                    .filter(|_| !link.loopback)
-                    .map(|mac| format!("{} {mac}", link.name))
+                link.mac.filter(|_| !link.loopback).map(|mac| format!("{} {mac}", link.name))
             }),
         }),
         [only] => no_port(links, only),
         _ => Err(NetError::Ambiguous {
             mac,
-            names: carriers
-                .iter()
-                .map(|link| link.name.as_str())
-                .collect::<Vec<_>>()
-                .join(", "),
+            names: carriers.iter().map(|link| link.name.as_str()).collect::<Vec<_>>().join(", "),
         }),
     }
 }
 
 /// The interface with this name, if addresses belong there.
 pub fn by_name<'a>(links: &'a [LinkRow], name: &IfName) -> Result<&'a LinkRow, NetError> {
-    let link = links
-        .iter()
-        .find(|link| link.name == name.as_str())
-        .ok_or_else(|| NetError::NoSuchName {
+    let link = links.iter().find(|link| link.name == name.as_str()).ok_or_else(|| {
+        NetError::NoSuchName {
             name: name.clone(),
             known: known(links, |link| Some(link.name.clone())),
-        })?;
+        }
+    })?;
     if !link.ethernet || link.loopback || link.mac.is_none() {
-        return Err(NetError::NotEthernet {
-            name: name.clone(),
-            kind: kind(link).to_owned(),
-        });
+        return Err(NetError::NotEthernet { name: name.clone(), kind: kind(link).to_owned() });
     }
     no_port(links, link)
 }
@@ -85,15 +75,10 @@ fn no_port<'a>(links: &'a [LinkRow], link: &'a LinkRow) -> Result<&'a LinkRow, N
     let Some(master) = port_of(links, link) else {
         return Ok(link);
     };
-    match (
-        IfName::try_from(link.name.clone()),
-        IfName::try_from(master.name.clone()),
-    ) {
-        (Ok(name), Ok(to)) => Err(NetError::Enslaved {
-            name,
-            master: to,
-            kind: kind(master).to_owned(),
-        }),
+    match (IfName::try_from(link.name.clone()), IfName::try_from(master.name.clone())) {
+        (Ok(name), Ok(to)) => {
+            Err(NetError::Enslaved { name, master: to, kind: kind(master).to_owned() })
+        }
         // A name that cannot be written in the configuration cannot be recommended either.
         (Ok(_) | Err(_), _) => Err(NetError::kernel(
             format!("use {}, a port of {}", link.name, master.name),
@@ -104,11 +89,7 @@ fn no_port<'a>(links: &'a [LinkRow], link: &'a LinkRow) -> Result<&'a LinkRow, N
 
 fn known(links: &[LinkRow], show: impl Fn(&LinkRow) -> Option<String>) -> String {
     let all: Vec<_> = links.iter().filter_map(show).take(20).collect();
-    if all.is_empty() {
-        "none".into()
-    } else {
-        all.join(", ")
-    }
+    if all.is_empty() { "none".into() } else { all.join(", ") }
 }
 
 #[cfg(test)]
@@ -139,9 +120,7 @@ mod tests {
     }
 
     fn name(result: Result<&LinkRow, NetError>) -> Result<String, String> {
-        result
-            .map(|link| link.name.clone())
-            .map_err(|error| error.to_string())
+        result.map(|link| link.name.clone()).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -154,10 +133,7 @@ mod tests {
 
     #[test]
     fn bridges_bonds_and_vlans_with_the_same_mac_are_resolved() {
-        let bridge = [
-            port(link(2, "eth0", A, None), 5),
-            link(5, "br0", A, Some("bridge")),
-        ];
+        let bridge = [port(link(2, "eth0", A, None), 5), link(5, "br0", A, Some("bridge"))];
         assert_eq!(name(by_mac(&bridge, A)), Ok("br0".into()));
         let bond = [
             port(link(2, "eth0", A, None), 5),
@@ -167,32 +143,20 @@ mod tests {
         assert_eq!(name(by_mac(&bond, A)), Ok("bond0".into()));
         let mut vlan = link(9, "eth0.7", A, Some("vlan"));
         vlan.lower = Some(2);
-        assert_eq!(
-            name(by_mac(&[link(2, "eth0", A, None), vlan], A)),
-            Ok("eth0".into())
-        );
-        let vrf = [
-            port(link(2, "eth0", A, None), 5),
-            link(5, "blue", B, Some("vrf")),
-        ];
+        assert_eq!(name(by_mac(&[link(2, "eth0", A, None), vlan], A)), Ok("eth0".into()));
+        let vrf = [port(link(2, "eth0", A, None), 5), link(5, "blue", B, Some("vrf"))];
         assert_eq!(name(by_mac(&vrf, A)), Ok("eth0".into()));
     }
 
     #[test]
     fn what_cannot_be_resolved_is_refused_by_name() {
-        let other_mac = [
-            port(link(2, "eth0", A, None), 5),
-            link(5, "br0", B, Some("bridge")),
-        ];
+        let other_mac = [port(link(2, "eth0", A, None), 5), link(5, "br0", B, Some("bridge"))];
         let by_mac_text = name(by_mac(&other_mac, A)).unwrap_err();
         assert_eq!(
             by_mac_text,
             "eth0 is a port of br0 (bridge), so addresses belong on br0; set `interface = \"br0\"` in [node]"
         );
-        assert_eq!(
-            name(by_name(&other_mac, &"eth0".parse().unwrap())).unwrap_err(),
-            by_mac_text
-        );
+        assert_eq!(name(by_name(&other_mac, &"eth0".parse().unwrap())).unwrap_err(), by_mac_text);
         let twins = [link(2, "eth0", A, None), link(3, "eth1", A, None)];
         assert_eq!(
             name(by_mac(&twins, A)).unwrap_err(),

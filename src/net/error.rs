@@ -94,19 +94,12 @@ pub enum NetError {
 
 impl NetError {
     pub(super) fn kernel(doing: impl Into<String>, errno: Errno) -> Self {
-        Self::Kernel {
-            doing: doing.into(),
-            errno,
-        }
+        Self::Kernel { doing: doing.into(), errno }
     }
 
     /// The kernel's errno, if that is what this is.
     pub(super) fn errno(&self) -> Option<Errno> {
-        if let Self::Kernel { errno, .. } = self {
-            Some(*errno)
-        } else {
-            None
-        }
+        if let Self::Kernel { errno, .. } = self { Some(*errno) } else { None }
     }
 }
 

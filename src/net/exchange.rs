@@ -76,10 +76,7 @@ pub fn dump<T>(
             return Ok(rows);
         }
     }
-    Err(NetError::Unsteady {
-        doing: doing.to_owned(),
-        tries: TRIES,
-    })
+    Err(NetError::Unsteady { doing: doing.to_owned(), tries: TRIES })
 }
 
 /// What is made of one row.
@@ -95,21 +92,13 @@ impl<'a> Exchange<'a> {
     fn open(doing: &'a str) -> Result<Self, NetError> {
         let fd = route_socket(SockFlag::empty(), 0)
             .map_err(|errno| NetError::kernel(format!("open netlink to {doing}"), errno))?;
-        Ok(Self {
-            fd,
-            doing,
-            end: clock::now() + WITHIN,
-        })
+        Ok(Self { fd, doing, end: clock::now() + WITHIN })
     }
 
     /// Returns whether the answer was interrupted by a change of the table.
     fn run(&self, request: &Request, row: Row<'_>) -> Result<bool, NetError> {
         let refused = |errno| {
-            if errno == Errno::EAGAIN {
-                self.late()
-            } else {
-                NetError::kernel(self.doing, errno)
-            }
+            if errno == Errno::EAGAIN { self.late() } else { NetError::kernel(self.doing, errno) }
         };
         self.wait_at_most(self.end).map_err(refused)?;
         let bytes = request.clone().finish(SEQ);
@@ -132,10 +121,7 @@ impl<'a> Exchange<'a> {
                     return Err(NetError::kernel(self.doing, Errno::from_raw(errno)));
                 }
                 Err(broken) => {
-                    return Err(NetError::Malformed {
-                        doing: self.doing.to_owned(),
-                        broken,
-                    });
+                    return Err(NetError::Malformed { doing: self.doing.to_owned(), broken });
                 }
             }
         }
@@ -153,10 +139,7 @@ impl<'a> Exchange<'a> {
     }
 
     fn late(&self) -> NetError {
-        NetError::Late {
-            doing: self.doing.to_owned(),
-            within: WITHIN,
-        }
+        NetError::Late { doing: self.doing.to_owned(), within: WITHIN }
     }
 }
 
@@ -250,11 +233,9 @@ mod tests {
 
     #[test]
     fn a_dump_ends_with_done_and_not_before() {
-        let part = [
-            message(NEW_ADDRESS, MULTI, &[0; 8], SEQ),
-            message(NEW_ADDRESS, MULTI, &[0; 8], SEQ),
-        ]
-        .concat();
+        let part =
+            [message(NEW_ADDRESS, MULTI, &[0; 8], SEQ), message(NEW_ADDRESS, MULTI, &[0; 8], SEQ)]
+                .concat();
         let end = message(DONE, MULTI, &[0; 4], SEQ);
         let (results, rows, interrupted) = feed(&[part.clone(), part, end]);
         assert_eq!(results, [Ok(None), Ok(None), Ok(Some(0))]);

@@ -105,13 +105,8 @@ pub fn advertisement(host: Ipv6Addr, mac: Mac) -> Vec<u8> {
 /// RFC 4443 §2.3: over the pseudo-header of RFC 8200 §8.1 and the message.
 fn checksum(from: Ipv6Addr, to: Ipv6Addr, message: &[u8]) -> u16 {
     let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
-    let pseudo = [
-        &from.octets()[..],
-        &to.octets(),
-        &length.to_be_bytes(),
-        &58_u32.to_be_bytes(),
-    ]
-    .concat();
+    let pseudo =
+        [&from.octets()[..], &to.octets(), &length.to_be_bytes(), &58_u32.to_be_bytes()].concat();
     let mut sum = 0_u32;
     for part in [&pseudo[..], message] {
         for pair in part.chunks(2) {

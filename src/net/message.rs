@@ -80,9 +80,8 @@ fn message(bytes: &[u8]) -> Result<(Message<'_>, usize), Broken> {
     if length < HEADER {
         return Err(Broken("a message is shorter than its own header"));
     }
-    let payload = bytes
-        .get(HEADER..length)
-        .ok_or(Broken("a message is longer than its datagram"))?;
+    let payload =
+        bytes.get(HEADER..length).ok_or(Broken("a message is longer than its datagram"))?;
     let message = Message {
         kind: u16_at(bytes, 4)?,
         flags: u16_at(bytes, 6)?,
@@ -116,9 +115,8 @@ fn attribute(bytes: &[u8]) -> Result<(u16, &[u8], usize), Broken> {
     if length < ATTRIBUTE {
         return Err(Broken("an attribute is shorter than its own header"));
     }
-    let value = bytes
-        .get(ATTRIBUTE..length)
-        .ok_or(Broken("an attribute is longer than its message"))?;
+    let value =
+        bytes.get(ATTRIBUTE..length).ok_or(Broken("an attribute is longer than its message"))?;
     Ok((u16_at(bytes, 2)? & TYPE_MASK, value, length))
 }
 
@@ -210,13 +208,8 @@ mod tests {
         let all = one(&bytes);
         assert_eq!(all.len(), 1);
         let message = all[0].unwrap();
-        assert_eq!(
-            (message.kind, message.flags, message.seq),
-            (20, ACK | REQUEST, 77)
-        );
-        let found: Vec<_> = attributes(&message.payload[8..])
-            .map(Result::unwrap)
-            .collect();
+        assert_eq!((message.kind, message.flags, message.seq), (20, ACK | REQUEST, 77));
+        let found: Vec<_> = attributes(&message.payload[8..]).map(Result::unwrap).collect();
         assert_eq!(found, [(7, &b"abc"[..]), (9, &[][..])]);
     }
 

@@ -88,12 +88,7 @@ impl Monitor {
         setsockopt(&fd, RcvBufForce, &room)
             .or_else(|_| setsockopt(&fd, RcvBuf, &room))
             .map_err(failed)?;
-        Ok(Self {
-            fd,
-            nic: nic.clone(),
-            known: Some(Known::read(nic)?),
-            buffer: vec![0; DATAGRAM],
-        })
+        Ok(Self { fd, nic: nic.clone(), known: Some(Known::read(nic)?), buffer: vec![0; DATAGRAM] })
     }
 
     /// Takes in all that the kernel has to say until it has no more. Empty when nothing of note happened.
@@ -170,10 +165,8 @@ impl Known {
         nic: &Nic,
         changes: &mut Vec<Change>,
     ) -> Result<Self, NetError> {
-        let malformed = |broken| NetError::Malformed {
-            doing: "read changes of the network".into(),
-            broken,
-        };
+        let malformed =
+            |broken| NetError::Malformed { doing: "read changes of the network".into(), broken };
         for message in messages(datagram) {
             let Message { kind, payload, .. } = message.map_err(malformed)?;
             match kind {
@@ -215,12 +208,7 @@ impl Known {
         } else {
             self.addresses.remove(&key).is_none()
         };
-        (!same).then_some(Change::Address {
-            host,
-            prefix,
-            present,
-            ours,
-        })
+        (!same).then_some(Change::Address { host, prefix, present, ours })
     }
 
     /// May this news of some interface be about the NIC, or about what becomes it?
@@ -241,11 +229,7 @@ impl Known {
         let mut tell = |of: &Self, other: &Self, present: bool| {
             let gone = of.addresses.iter().filter(|(key, ours)| {
                 let there = other.addresses.get(key);
-                if present {
-                    there != Some(ours)
-                } else {
-                    there.is_none()
-                }
+                if present { there != Some(ours) } else { there.is_none() }
             });
             changes.extend(gone.map(|((host, prefix, _), ours)| Change::Address {
                 host: *host,

@@ -122,28 +122,19 @@ impl Nic {
             mac,
             known: "one whose name has white space".into(),
         })?;
-        Ok(Self {
-            found: Found::Mac(mac, name),
-            tag: Tag::default(),
-        })
+        Ok(Self { found: Found::Mac(mac, name), tag: Tag::default() })
     }
 
     /// The interface with the name in the configuration.
     pub fn by_name(name: &IfName) -> Result<Self, NetError> {
         choose::by_name(&table::links()?, name)?;
-        Ok(Self {
-            found: Found::Name(name.clone()),
-            tag: Tag::default(),
-        })
+        Ok(Self { found: Found::Name(name.clone()), tag: Tag::default() })
     }
 
     /// The same interface with other tags, as on an older kernel. For tests.
     #[must_use]
     pub fn with_tags(self, tags: TagUse) -> Self {
-        Self {
-            tag: Tag::new(tags),
-            ..self
-        }
+        Self { tag: Tag::new(tags), ..self }
     }
 
     /// The name it was found under.
@@ -163,10 +154,7 @@ impl Nic {
         })?;
         Ok(rows
             .iter()
-            .map(|row| SeenAddress {
-                host: row.host,
-                ours: self.tag.owns(row),
-            })
+            .map(|row| SeenAddress { host: row.host, ours: self.tag.owns(row) })
             .collect())
     }
 
@@ -174,11 +162,7 @@ impl Nic {
     pub fn tagged(&self) -> Result<Vec<IpAddr>, NetError> {
         let index = self.row()?.index;
         let rows = table::addresses(&self.tag, |row| row.index == index)?;
-        Ok(rows
-            .iter()
-            .filter(|row| self.tag.owns(row))
-            .map(|row| row.host)
-            .collect())
+        Ok(rows.iter().filter(|row| self.tag.owns(row)).map(|row| row.host).collect())
     }
 
     /// Puts the address there, or refreshes it where it is ours. A change of the primary address that this brings is logged.
@@ -192,18 +176,10 @@ impl Nic {
     /// As `put`, and tells what happened.
     pub fn put_checked(&self, host: IpAddr, lifetime: Span) -> Result<Done, AddressFailure> {
         let seconds = table::seconds(lifetime).ok_or_else(|| {
-            AddressFailure::Refused(format!(
-                "a lifetime of {lifetime} cannot be given to {host}"
-            ))
+            AddressFailure::Refused(format!("a lifetime of {lifetime} cannot be given to {host}"))
         })?;
         let link = self.row().map_err(refused)?;
-        let put = Put {
-            host,
-            index: link.index,
-            name: &link.name,
-            seconds,
-            tag: &self.tag,
-        };
+        let put = Put { host, index: link.index, name: &link.name, seconds, tag: &self.tag };
         // Where it exists already, which is the common case, there is no need to look at the primary first.
         match self.standing(host, link.index)? {
             Some(true) => return self.refresh(&put),
@@ -280,22 +256,15 @@ impl Nic {
         let Some(primary) = rows.iter().position(|row| !self.tag.owns(row)) else {
             return Ok(Vec::new());
         };
-        Ok(rows[..primary]
-            .iter()
-            .map(|row| row.host)
-            .filter(|host| ours.contains(host))
-            .collect())
+        Ok(rows[..primary].iter().map(|row| row.host).filter(|host| ours.contains(host)).collect())
     }
 
     /// The interface's state and the default routes.
     pub fn link(&self) -> Result<Link, NetError> {
         let row = self.row()?;
         let routes = table::default_routes()?;
-        let leaves = |v6| {
-            routes
-                .iter()
-                .any(|route| route.v6 == v6 && route.out.contains(&row.index))
-        };
+        let leaves =
+            |v6| routes.iter().any(|route| route.v6 == v6 && route.out.contains(&row.index));
         let (default_v4, default_v6) = (leaves(false), leaves(true));
         Ok(Link {
             up: row.up && row.carrier,

@@ -75,10 +75,7 @@ impl Primary {
 
     /// The difference, if there is one.
     pub(super) fn changed_to(self, now: &Self) -> Option<PrimaryChange> {
-        (self != *now).then(|| PrimaryChange {
-            was: self,
-            now: now.clone(),
-        })
+        (self != *now).then(|| PrimaryChange { was: self, now: now.clone() })
     }
 }
 
@@ -108,16 +105,10 @@ mod tests {
     #[test]
     fn a_change_names_what_changed_only() {
         let ip = |text: &str| text.parse().ok();
-        let was = Primary {
-            first_v4: ip("10.0.0.1"),
-            source_v4: ip("10.0.0.1"),
-            ..Primary::default()
-        };
+        let was =
+            Primary { first_v4: ip("10.0.0.1"), source_v4: ip("10.0.0.1"), ..Primary::default() };
         assert_eq!(was.clone().changed_to(&was), None);
-        let now = Primary {
-            source_v4: ip("203.0.113.63"),
-            ..was.clone()
-        };
+        let now = Primary { source_v4: ip("203.0.113.63"), ..was.clone() };
         assert_eq!(
             was.changed_to(&now).unwrap().to_string(),
             "IPv4 source was 10.0.0.1, is 203.0.113.63"

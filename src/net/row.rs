@@ -127,9 +127,7 @@ impl AddressRow {
                 _ => {}
             }
         }
-        row.host = local
-            .or(address)
-            .ok_or(Broken("an address row has no address"))?;
+        row.host = local.or(address).ok_or(Broken("an address row has no address"))?;
         row.peer = address.filter(|address| *address != row.host);
         Ok(Some(row))
     }
@@ -310,10 +308,7 @@ fn ip(family: u8, value: &[u8]) -> Result<IpAddr, Broken> {
 
 /// Kernel strings end with a zero byte; names are bytes, and odd ones must not be an error.
 fn text(value: &[u8]) -> String {
-    let end = value
-        .iter()
-        .position(|byte| *byte == 0)
-        .unwrap_or(value.len());
+    let end = value.iter().position(|byte| *byte == 0).unwrap_or(value.len());
     String::from_utf8_lossy(&value[..end]).into_owned()
 }
 
@@ -331,10 +326,7 @@ mod tests {
     fn v4_row() -> Vec<u8> {
         let index = 7_u32.to_ne_bytes();
         let fixed = [&[2, 32, 0x80, 0][..], &index].concat();
-        let lifetimes: Vec<u8> = [45_u32, 46, 0, 0]
-            .iter()
-            .flat_map(|n| n.to_ne_bytes())
-            .collect();
+        let lifetimes: Vec<u8> = [45_u32, 46, 0, 0].iter().flat_map(|n| n.to_ne_bytes()).collect();
         payload(
             Request::new(NEW_ADDRESS, 0, &fixed)
                 .with(IFA_ADDRESS, &[203, 0, 113, 63])

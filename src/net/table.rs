@@ -78,10 +78,7 @@ impl Put<'_> {
 /// Whole seconds of a lifetime, rounded up: early would be an outage. Far from the kernel's "forever" (2³² − 1).
 pub fn seconds(lifetime: Span) -> Option<u32> {
     let seconds = lifetime.0.div_ceil(1000);
-    (1..=i32::MAX as u64)
-        .contains(&seconds)
-        .then(|| u32::try_from(seconds).ok())
-        .flatten()
+    (1..=i32::MAX as u64).contains(&seconds).then(|| u32::try_from(seconds).ok()).flatten()
 }
 
 /// The request to take an address off. With `IFA_ADDRESS` as well as `IFA_LOCAL` the kernel compares the prefix too.
@@ -108,23 +105,13 @@ pub fn addresses(
         }
         Ok(found.filter(|row| pick(row)))
     };
-    dump(
-        &request,
-        row::NEW_ADDRESS,
-        parse,
-        "read the host's addresses",
-    )
+    dump(&request, row::NEW_ADDRESS, parse, "read the host's addresses")
 }
 
 /// All interfaces.
 pub fn links() -> Result<Vec<LinkRow>, NetError> {
     let request = Request::new(row::GET_LINK, DUMP, &[0; 16]);
-    dump(
-        &request,
-        row::NEW_LINK,
-        LinkRow::parse,
-        "read the interfaces",
-    )
+    dump(&request, row::NEW_LINK, LinkRow::parse, "read the interfaces")
 }
 
 /// The interface of this name; `None` if there is none.
@@ -174,9 +161,7 @@ fn fixed(host: IpAddr, index: u32, scope: u8) -> [u8; 8] {
 
 fn exact(request: Request, host: IpAddr) -> Request {
     let octets = octets(host);
-    request
-        .with(row::IFA_LOCAL, &octets)
-        .with(row::IFA_ADDRESS, &octets)
+    request.with(row::IFA_LOCAL, &octets).with(row::IFA_ADDRESS, &octets)
 }
 
 fn octets(host: IpAddr) -> Vec<u8> {

@@ -45,10 +45,7 @@ pub struct Tag {
 impl Tag {
     /// With these tags.
     pub fn new(tags: TagUse) -> Self {
-        Self {
-            tags,
-            keeps: Arc::default(),
-        }
+        Self { tags, keeps: Arc::default() }
     }
 
     /// Is the first tag to be written?

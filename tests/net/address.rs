@@ -67,10 +67,7 @@ fn refreshed_it_stays_and_forgotten_it_goes_by_itself() {
         assert!(net.has(host));
     }
     let took = wait(Duration::from_secs(5), || !net.has(V4) && !net.has(V6));
-    assert!(
-        (Duration::from_millis(2000)..Duration::from_millis(3900)).contains(&took),
-        "{took:?}"
-    );
+    assert!((Duration::from_millis(2000)..Duration::from_millis(3900)).contains(&took), "{took:?}");
     assert_eq!(nic.seen(&[V4, V6]), Vec::<String>::new());
 }
 
@@ -104,10 +101,7 @@ fn an_untagged_address_of_our_value_is_left_alone() {
         assert_eq!(nic.remove(host), Err(AddressFailure::Stranger));
     }
     assert_eq!(net.all_rows("eth0"), before);
-    assert_eq!(
-        nic.seen(&[V4, V6]),
-        [format!("{V4} strange"), format!("{V6} strange")]
-    );
+    assert_eq!(nic.seen(&[V4, V6]), [format!("{V4} strange"), format!("{V6} strange")]);
 }
 
 #[test]
@@ -132,11 +126,7 @@ fn a_strangers_ipv4_subnet_with_our_value_stays_beside_ours() {
     let nic = net.nic();
     net.near(&format!("addr add {V4}/24 dev eth0"));
     let before = net.rows(V4, "eth0");
-    assert_eq!(
-        nic.seen(&[V4]),
-        Vec::<String>::new(),
-        "not ours, and not /32"
-    );
+    assert_eq!(nic.seen(&[V4]), Vec::<String>::new(), "not ours, and not /32");
     nic.put(V4, 45).unwrap();
     nic.put(V4, 45).unwrap();
     assert_eq!(nic.seen(&[V4]), [format!("{V4} ours")]);
@@ -202,9 +192,7 @@ fn a_copied_second_tag_does_not_make_an_address_ours_where_the_first_is_kept() {
     // The kernel tags ::1 itself.
     net.near("link set lo up");
     net.near(&format!("addr add {V4}/32 dev eth0 metric 1718577520"));
-    net.near(&format!(
-        "addr add {V6}/128 dev eth0 metric 1718577520 nodad"
-    ));
+    net.near(&format!("addr add {V6}/128 dev eth0 metric 1718577520 nodad"));
     let before = net.all_rows("eth0");
     for host in [V4, V6] {
         assert_eq!(nic.put(host, 45), Err(AddressFailure::Stranger));

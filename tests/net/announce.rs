@@ -12,25 +12,15 @@ fn an_ipv4_announcement_arrives_as_built_and_fills_the_neighbours_cache() {
     };
     let nic = net.nic();
     // The router knows the address at another host.
-    net.far(&format!(
-        "neigh replace {V4} lladdr 02:00:00:00:00:99 dev peer0 nud stale"
-    ));
+    net.far(&format!("neigh replace {V4} lladdr 02:00:00:00:00:99 dev peer0 nud stale"));
     let capture = Capture::new(&net.far);
     net.inside(|| nic.nic.announce(addr(V4))).unwrap();
     let frames = capture.frames_with(&octets(V4));
     let host = V4.parse().unwrap();
-    assert_eq!(
-        frames,
-        [
-            frame::arp_request(host, NEAR_MAC),
-            frame::arp_reply(host, NEAR_MAC)
-        ]
-    );
+    assert_eq!(frames, [frame::arp_request(host, NEAR_MAC), frame::arp_reply(host, NEAR_MAC)]);
     let cache = net.far("neigh show dev peer0");
     assert!(
-        cache
-            .lines()
-            .any(|line| line.starts_with(V4) && line.contains("02:00:00:00:00:0a")),
+        cache.lines().any(|line| line.starts_with(V4) && line.contains("02:00:00:00:00:0a")),
         "{cache}"
     );
 }
@@ -41,16 +31,11 @@ fn an_ipv6_announcement_arrives_as_built_and_fills_the_neighbours_cache() {
         return;
     };
     let nic = net.nic();
-    net.far(&format!(
-        "-6 neigh replace {V6} lladdr 02:00:00:00:00:99 dev peer0 nud stale"
-    ));
+    net.far(&format!("-6 neigh replace {V6} lladdr 02:00:00:00:00:99 dev peer0 nud stale"));
     let capture = Capture::new(&net.far);
     net.inside(|| nic.nic.announce(addr(V6))).unwrap();
     let frames = capture.frames_with(&octets(V6));
-    assert_eq!(
-        frames,
-        [frame::advertisement(V6.parse().unwrap(), NEAR_MAC)]
-    );
+    assert_eq!(frames, [frame::advertisement(V6.parse().unwrap(), NEAR_MAC)]);
     let packet = SlicedPacket::from_ethernet(&frames[0]).unwrap();
     let (Some(NetSlice::Ipv6(ip)), Some(TransportSlice::Icmpv6(icmp))) =
         (packet.net, packet.transport)
@@ -60,9 +45,7 @@ fn an_ipv6_announcement_arrives_as_built_and_fills_the_neighbours_cache() {
     assert!(icmp.is_checksum_valid(ip.header().source(), ip.header().destination()));
     let cache = net.far("-6 neigh show dev peer0");
     assert!(
-        cache
-            .lines()
-            .any(|line| line.starts_with(V6) && line.contains("02:00:00:00:00:0a")),
+        cache.lines().any(|line| line.starts_with(V6) && line.contains("02:00:00:00:00:0a")),
         "{cache}"
     );
 }
@@ -75,9 +58,6 @@ fn on_a_link_that_is_down_an_announcement_is_an_error() {
     let nic = net.nic();
     net.near("link set eth0 down");
     let error = net.inside(|| nic.nic.announce(addr(V4))).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "cannot announce 203.0.113.63 on eth0: Network is down"
-    );
+    assert_eq!(error.to_string(), "cannot announce 203.0.113.63 on eth0: Network is down");
     assert!(matches!(error, NetError::Kernel { .. }));
 }

@@ -47,10 +47,7 @@ impl Net {
         sweep();
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = |side: char| format!("foipnet{}x{number}{side}", std::process::id());
-        let net = Self {
-            near: name('a'),
-            far: name('b'),
-        };
+        let net = Self { near: name('a'), far: name('b') };
         ip(&format!("netns add {}", net.near));
         ip(&format!("netns add {}", net.far));
         net.wire("eth0", NEAR_MAC);
@@ -76,10 +73,7 @@ impl Net {
         net.near("route add default via 10.0.0.254");
         net.near("-6 route add default via 2001:db8:1::fe");
         ip(&format!("-n {} addr add 10.0.0.254/24 dev peer0", net.far));
-        ip(&format!(
-            "-n {} addr add 2001:db8:1::fe/64 dev peer0 nodad",
-            net.far
-        ));
+        ip(&format!("-n {} addr add 2001:db8:1::fe/64 dev peer0 nodad", net.far));
         Some(net)
     }
 
@@ -100,19 +94,13 @@ impl Net {
             .stdin(Stdio::piped())
             .spawn()
             .unwrap();
-        child
-            .stdin
-            .take()
-            .unwrap()
-            .write_all(commands.as_bytes())
-            .unwrap();
+        child.stdin.take().unwrap().write_all(commands.as_bytes()).unwrap();
         assert!(child.wait().unwrap().success());
     }
 
     /// Sets `/proc/sys/net/…` of the near namespace.
     pub fn sysctl(&self, path: &str, value: u32) {
-        self.inside(|| std::fs::write(format!("/proc/sys/net/{path}"), value.to_string()))
-            .unwrap();
+        self.inside(|| std::fs::write(format!("/proc/sys/net/{path}"), value.to_string())).unwrap();
     }
 
     /// Runs this in the near namespace, on a thread of its own.
@@ -128,10 +116,7 @@ impl Net {
 
     /// The rows that `ip -j addr` has about a value on a NIC of the near side.
     pub fn rows(&self, host: &str, nic: &str) -> Vec<Value> {
-        self.all_rows(nic)
-            .into_iter()
-            .filter(|row| row["local"] == host)
-            .collect()
+        self.all_rows(nic).into_iter().filter(|row| row["local"] == host).collect()
     }
 
     /// All rows of a NIC of the near side, in the kernel's order, IPv4 first.
@@ -178,8 +163,7 @@ pub struct Inside<'a> {
 impl Inside<'_> {
     pub fn put(&self, host: &str, seconds: u64) -> Result<(), foip::core::facts::AddressFailure> {
         let host = addr(host);
-        self.net
-            .inside(|| self.nic.put(host, foip::types::Span::secs(seconds)))
+        self.net.inside(|| self.nic.put(host, foip::types::Span::secs(seconds)))
     }
 
     pub fn put_checked(
@@ -202,13 +186,7 @@ impl Inside<'_> {
         let values: BTreeSet<_> = values.iter().map(|value| addr(value)).collect();
         let seen = self.net.inside(|| self.nic.addresses(&values)).unwrap();
         seen.into_iter()
-            .map(|seen| {
-                format!(
-                    "{} {}",
-                    seen.host,
-                    if seen.ours { "ours" } else { "strange" }
-                )
-            })
+            .map(|seen| format!("{} {}", seen.host, if seen.ours { "ours" } else { "strange" }))
             .collect()
     }
 
@@ -289,13 +267,7 @@ pub fn raw(kind: u16, flags: u16, fixed: &[u8], attributes: &[(u16, &[u8])]) -> 
     )
     .unwrap();
     setsockopt(&fd, ReceiveTimeout, &TimeVal::milliseconds(200)).unwrap();
-    sendto(
-        fd.as_raw_fd(),
-        &bytes,
-        &NetlinkAddr::new(0, 0),
-        MsgFlags::empty(),
-    )
-    .unwrap();
+    sendto(fd.as_raw_fd(), &bytes, &NetlinkAddr::new(0, 0), MsgFlags::empty()).unwrap();
     let mut answer = Vec::new();
     let mut buffer = vec![0; 65_536];
     while let Ok(length) = recv(fd.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
@@ -327,10 +299,7 @@ pub fn notifications(namespace: &str, host: &str, act: impl FnOnce()) -> Vec<u16
     let mut buffer = vec![0; 65_536];
     while let Ok(length) = recv(fd.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
         let value = octets(host);
-        if buffer[..length]
-            .windows(value.len())
-            .any(|window| window == value)
-        {
+        if buffer[..length].windows(value.len()).any(|window| window == value) {
             kinds.push(u16::from_ne_bytes([buffer[4], buffer[5]]));
         }
     }
@@ -409,14 +378,9 @@ fn sweep() {
     let Ok(list) = try_ip("netns list") else {
         return;
     };
-    for name in list
-        .lines()
-        .filter_map(|line| line.split_whitespace().next())
-    {
-        let pid = name
-            .strip_prefix("foipnet")
-            .and_then(|rest| rest.split_once('x'))
-            .map(|(pid, _)| pid);
+    for name in list.lines().filter_map(|line| line.split_whitespace().next()) {
+        let pid =
+            name.strip_prefix("foipnet").and_then(|rest| rest.split_once('x')).map(|(pid, _)| pid);
         if let Some(pid) = pid
             && pid.bytes().all(|byte| byte.is_ascii_digit())
             && !std::path::Path::new(&format!("/proc/{pid}")).exists()

@@ -37,12 +37,7 @@ fn changes_until(net: &Net, monitor: &mut Monitor, awaited: &Change) -> Vec<Chan
 }
 
 fn change(host: &str, prefix: u8, present: bool, ours: bool) -> Change {
-    Change::Address {
-        host: addr(host),
-        prefix,
-        present,
-        ours,
-    }
+    Change::Address { host: addr(host), prefix, present, ours }
 }
 
 #[test]
@@ -55,19 +50,13 @@ fn coming_and_going_is_told_and_refreshing_is_not() {
     for host in [V4, V6] {
         let full = if host == V4 { 32 } else { 128 };
         nic.put(host, 45).unwrap();
-        assert_eq!(
-            changes(&net, &mut monitor),
-            [change(host, full, true, true)]
-        );
+        assert_eq!(changes(&net, &mut monitor), [change(host, full, true, true)]);
         for _ in 0..20 {
             nic.put(host, 45).unwrap();
         }
         assert_eq!(changes(&net, &mut monitor), []);
         net.near(&format!("addr del {host}/{full} dev eth0"));
-        assert_eq!(
-            changes(&net, &mut monitor),
-            [change(host, full, false, true)]
-        );
+        assert_eq!(changes(&net, &mut monitor), [change(host, full, false, true)]);
     }
     // On another interface, and an interface that is not the NIC: not our business.
     net.near("link set lo up");
@@ -106,10 +95,7 @@ fn a_stranger_who_wipes_our_tag_is_told() {
         changes(&net, &mut monitor),
         [change(V4, 32, true, false), change(V6, 128, true, false)]
     );
-    assert_eq!(
-        nic.seen(&[V4, V6]),
-        [format!("{V4} strange"), format!("{V6} strange")]
-    );
+    assert_eq!(nic.seen(&[V4, V6]), [format!("{V4} strange"), format!("{V6} strange")]);
 }
 
 #[test]
@@ -141,10 +127,7 @@ fn a_link_that_flaps_is_told_with_what_it_cost() {
     let told = changes(&net, &mut monitor);
     assert!(told.contains(&Change::Link), "{told:?}");
     assert!(told.contains(&change(V6, 128, false, true)), "{told:?}");
-    assert!(
-        told.contains(&change("2001:db8:1::1", 64, false, false)),
-        "{told:?}"
-    );
+    assert!(told.contains(&change("2001:db8:1::1", 64, false, false)), "{told:?}");
     assert!(!told.contains(&change(V4, 32, false, true)), "{told:?}");
     assert!(!nic.link().unwrap().up);
     net.near("link set eth0 up");
@@ -173,10 +156,7 @@ fn the_neighbours_cable_is_told() {
     nic.put(V6, 45).unwrap();
     let mut monitor = monitor(&nic);
     net.far("link set peer0 down");
-    assert_eq!(
-        changes_until(&net, &mut monitor, &Change::Link),
-        [Change::Link]
-    );
+    assert_eq!(changes_until(&net, &mut monitor, &Change::Link), [Change::Link]);
     assert!(!nic.link().unwrap().up);
     assert_eq!(
         nic.seen(&[V4, V6]),
@@ -226,10 +206,7 @@ fn an_overrun_is_told_once_and_everything_is_read_anew() {
     assert_eq!(nic.seen(&[V4]), Vec::<String>::new());
     // It goes on, with the new picture: what was added during the overrun is known.
     net.near("addr del 10.9.0.39/32 dev eth0");
-    assert_eq!(
-        changes(&net, &mut monitor),
-        [change("10.9.0.39", 32, false, false)]
-    );
+    assert_eq!(changes(&net, &mut monitor), [change("10.9.0.39", 32, false, false)]);
     nic.put(V4, 45).unwrap();
     assert_eq!(changes(&net, &mut monitor), [change(V4, 32, true, true)]);
 }
@@ -241,9 +218,7 @@ fn the_room_is_enough_for_a_thousand_address_events() {
     };
     let nic = net.nic();
     let mut monitor = monitor(&nic);
-    let index = net
-        .inside(|| nix::net::if_::if_nametoindex("eth0"))
-        .unwrap();
+    let index = net.inside(|| nix::net::if_::if_nametoindex("eth0")).unwrap();
     net.inside(|| {
         for _ in 0..1000 {
             nic.nic.put(addr(V4), foip::types::Span::secs(45)).unwrap();
@@ -251,20 +226,10 @@ fn the_room_is_enough_for_a_thousand_address_events() {
     });
     // One last event of another kind shows that the queue was read to its end.
     let value = octets("10.9.0.1");
-    net.inside(|| {
-        raw(
-            20,
-            0x604,
-            &ifaddrmsg("10.9.0.1", 32, index),
-            &[(2, &value), (1, &value)],
-        )
-    });
+    net.inside(|| raw(20, 0x604, &ifaddrmsg("10.9.0.1", 32, index), &[(2, &value), (1, &value)]));
     assert_eq!(
         changes(&net, &mut monitor),
-        [
-            change(V4, 32, true, true),
-            change("10.9.0.1", 32, true, false)
-        ]
+        [change(V4, 32, true, true), change("10.9.0.1", 32, true, false)]
     );
 }
 
@@ -287,9 +252,7 @@ fn an_interface_that_comes_back_with_another_number_is_the_same() {
     net.wire("ens3", NEAR_MAC);
     net.far("link set peer0 up");
     net.near("link set ens3 up");
-    wait(Duration::from_secs(5), || {
-        nic.link().is_ok_and(|link| link.up)
-    });
+    wait(Duration::from_secs(5), || nic.link().is_ok_and(|link| link.up));
     changes_until(&net, &mut monitor, &Change::Link);
     changes(&net, &mut monitor);
     nic.put(V4, 45).unwrap();
@@ -313,10 +276,7 @@ fn a_port_that_leaves_another_bridge_is_no_news() {
     net.near("link set eth0 master br0");
     assert!(changes(&net, &mut monitor).contains(&Change::Link));
     let error = nic.link().unwrap_err().to_string();
-    assert!(
-        error.starts_with("eth0 is a port of br0 (bridge)"),
-        "{error}"
-    );
+    assert!(error.starts_with("eth0 is a port of br0 (bridge)"), "{error}");
     // The bridge takes over its MAC, and with it the NIC's duties.
     net.near(&format!("link set br0 address {NEAR_MAC} up"));
     assert!(changes(&net, &mut monitor).contains(&Change::Link));
@@ -339,22 +299,14 @@ fn a_watch_tells_from_its_thread_until_it_is_dropped() {
     for _ in 0..2 {
         nic.put(V4, 45).unwrap();
         nic.put(V4, 45).unwrap();
-        assert_eq!(
-            receiver.recv_timeout(within),
-            Ok(vec![change(V4, 32, true, true)])
-        );
+        assert_eq!(receiver.recv_timeout(within), Ok(vec![change(V4, 32, true, true)]));
         net.near(&format!("addr del {V4}/32 dev eth0"));
-        assert_eq!(
-            receiver.recv_timeout(within),
-            Ok(vec![change(V4, 32, false, true)])
-        );
+        assert_eq!(receiver.recv_timeout(within), Ok(vec![change(V4, 32, false, true)]));
     }
     // The link's news is judged with questions, which the thread asks in this namespace.
     net.near("link del eth0");
     let told = receiver.recv_timeout(within).unwrap();
     assert!(!told.is_empty());
     drop(watch);
-    wait(within, || {
-        receiver.try_recv() == Err(std::sync::mpsc::TryRecvError::Disconnected)
-    });
+    wait(within, || receiver.try_recv() == Err(std::sync::mpsc::TryRecvError::Disconnected));
 }

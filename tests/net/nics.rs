@@ -38,12 +38,9 @@ fn a_bridge_above_the_nic_with_its_mac_is_taken_instead() {
     let nic = net.inside(|| Nic::by_mac(NEAR_MAC)).unwrap();
     assert_eq!(nic.name().as_str(), "br0");
     let host = addr("203.0.113.63");
-    net.inside(|| nic.put(host, foip::types::Span::secs(45)))
-        .unwrap();
+    net.inside(|| nic.put(host, foip::types::Span::secs(45))).unwrap();
     assert_eq!(net.rows("203.0.113.63", "br0").len(), 1);
-    let error = net
-        .inside(|| Nic::by_name(&"eth0".parse().unwrap()))
-        .unwrap_err();
+    let error = net.inside(|| Nic::by_name(&"eth0".parse().unwrap())).unwrap_err();
     assert_eq!(
         error.to_string(),
         "eth0 is a port of br0 (bridge), so addresses belong on br0; set `interface = \"br0\"` in [node]"
@@ -58,12 +55,7 @@ fn a_bridge_with_another_mac_is_refused_by_name() {
     net.near("link add br0 address 02:00:00:00:00:77 type bridge");
     net.near("link set eth0 master br0");
     let error = net.inside(|| Nic::by_mac(NEAR_MAC)).unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .starts_with("eth0 is a port of br0 (bridge)"),
-        "{error}"
-    );
+    assert!(error.to_string().starts_with("eth0 is a port of br0 (bridge)"), "{error}");
     let bridge = net.inside(|| Nic::by_name(&"br0".parse().unwrap()));
     assert_eq!(bridge.unwrap().name().as_str(), "br0");
 }
@@ -73,29 +65,13 @@ fn twins_absentees_and_loopback_are_refused() {
     let Some(net) = Net::new() else {
         return;
     };
-    net.near(&format!(
-        "link add twin address {NEAR_MAC} type veth peer name other"
-    ));
+    net.near(&format!("link add twin address {NEAR_MAC} type veth peer name other"));
     let twins = net.inside(|| Nic::by_mac(NEAR_MAC)).unwrap_err();
-    assert!(
-        twins.to_string().contains("belongs to several interfaces"),
-        "{twins}"
-    );
-    let absent = net
-        .inside(|| Nic::by_mac(Mac([2, 0, 0, 0, 0, 0x55])))
-        .unwrap_err();
-    assert!(
-        absent.to_string().contains("eth0 02:00:00:00:00:0a"),
-        "{absent}"
-    );
-    let lo = net
-        .inside(|| Nic::by_name(&"lo".parse().unwrap()))
-        .unwrap_err();
-    assert!(
-        lo.to_string()
-            .starts_with("lo (loopback) is not an Ethernet interface"),
-        "{lo}"
-    );
+    assert!(twins.to_string().contains("belongs to several interfaces"), "{twins}");
+    let absent = net.inside(|| Nic::by_mac(Mac([2, 0, 0, 0, 0, 0x55]))).unwrap_err();
+    assert!(absent.to_string().contains("eth0 02:00:00:00:00:0a"), "{absent}");
+    let lo = net.inside(|| Nic::by_name(&"lo".parse().unwrap())).unwrap_err();
+    assert!(lo.to_string().starts_with("lo (loopback) is not an Ethernet interface"), "{lo}");
     let named = net.inside(|| Nic::by_name(&"eth0".parse().unwrap()));
     assert_eq!(named.unwrap().name().as_str(), "eth0");
 }

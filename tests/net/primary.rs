@@ -24,10 +24,7 @@ fn the_primary_stays_first_and_stays_the_source() {
     for far in ["10.0.0.254", "198.51.100.1"] {
         assert_eq!(net.source(far).as_deref(), Some("10.0.0.1"), "{far}");
     }
-    assert_eq!(
-        net.source("2001:db8:99::1").as_deref(),
-        Some("2001:db8:1::1")
-    );
+    assert_eq!(net.source("2001:db8:99::1").as_deref(), Some("2001:db8:1::1"));
 }
 
 #[test]
@@ -68,8 +65,7 @@ fn a_primary_that_was_added_again_puts_ours_first_until_it_is_reseated() {
     assert_eq!(net.all_rows("eth0")[0]["local"], V4);
 
     for host in before(&net) {
-        net.inside(|| nic.nic.reseat(host, foip::types::Span::secs(45)))
-            .unwrap();
+        net.inside(|| nic.nic.reseat(host, foip::types::Span::secs(45))).unwrap();
     }
     assert!(before(&net).is_empty());
     assert_eq!(net.all_rows("eth0")[0]["local"], "10.0.0.1");

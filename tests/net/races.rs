@@ -43,10 +43,7 @@ fn two_processes_at_the_same_address_do_not_take_each_other_for_strangers() {
     for host in [V4, V6] {
         nic.put(host, 45).unwrap();
     }
-    assert_eq!(
-        nic.seen(&[V4, V6]),
-        [format!("{V4} ours"), format!("{V6} ours")]
-    );
+    assert_eq!(nic.seen(&[V4, V6]), [format!("{V4} ours"), format!("{V6} ours")]);
 }
 
 /// Ends the other thread when this one is done with it.
@@ -65,14 +62,9 @@ fn a_dump_while_the_table_changes_is_whole_or_an_error() {
     };
     let nic = net.nic();
     // More than one datagram of addresses.
-    let values: Vec<_> = (0..800)
-        .map(|n| format!("10.8.{}.{}", n / 250, n % 250 + 1))
-        .collect();
+    let values: Vec<_> = (0..800).map(|n| format!("10.8.{}.{}", n / 250, n % 250 + 1)).collect();
     net.batch(
-        &values
-            .iter()
-            .map(|value| format!("addr add {value}/32 dev eth0\n"))
-            .collect::<String>(),
+        &values.iter().map(|value| format!("addr add {value}/32 dev eth0\n")).collect::<String>(),
     );
     let wanted: BTreeSet<_> = values.iter().map(|value| addr(value)).collect();
     let stop = AtomicBool::new(false);

@@ -1,0 +1,187 @@
+//! Who else serves the API, and whether the local server does.
+
+use std::sync::Arc;
+
+use super::endpoints::{self, Place};
+use super::failure::Error;
+use super::link::Link;
+use super::node::{EndpointSlice, NodeList};
+use super::watch::jittered;
+use super::wire::{Ask, MANY, ONE, quoted};
+use crate::clock;
+use crate::types::{Span, Tick};
+
+/// How often the other servers are asked for.
+const LEARN: Span = Span::secs(240);
+
+/// The same after it went wrong.
+const LEARN_AGAIN: Span = Span::secs(15);
+
+/// How often the local server is probed while another one is in use.
+const PROBE: Span = Span::secs(3);
+
+const SERVERS: &str = "node-role.kubernetes.io/control-plane";
+
+/// Runs for ever.
+pub async fn run(link: &Arc<Link>) {
+    let mut moved = link.moved.subscribe();
+    let mut next = Tick::default();
+    let mut probe = Tick::default();
+    let mut generation = 0;
+    loop {
+        if link.state().generation != generation || clock::now() >= next {
+            let (whole, of) = learn(link).await;
+            generation = of;
+            next = clock::now() + jittered(if whole { LEARN } else { LEARN_AGAIN });
+        }
+        let away = {
+            let state = link.state();
+            state.endpoints.local().is_some()
+                && state.endpoints.current() != state.endpoints.local()
+        };
+        if away && clock::now() >= probe {
+            probe = clock::now() + jittered(PROBE);
+            local_ready(link).await;
+        }
+        let now = clock::now();
+        let wait = now.until(if away { next.min(probe) } else { next });
+        tokio::select! {
+            () = tokio::time::sleep(wait.as_std()) => {}
+            // Wakes to start probing, or to learn from a new kubeconfig; a storm of moves is thinned out.
+            _ = moved.changed() => tokio::time::sleep(Span::millis(500).as_std()).await,
+        }
+    }
+}
+
+/// Does the kubeconfig's own URL answer as ready? If so it is used from now on.
+pub async fn local_ready(link: &Arc<Link>) -> bool {
+    let local = link.state().endpoints.local();
+    let local = match local {
+        Some(local) => local,
+        // Perhaps the kubeconfig was never read.
+        None => match link.first_local().await {
+            Some(local) => local,
+            None => return false,
+        },
+    };
+    let answer = link.probe(&local, &Ask::get("/readyz", ONE)).await;
+    let ready = answer.is_ok_and(|answer| answer.code == 200);
+    if ready {
+        link.local_answers();
+    }
+    ready
+}
+
+/// Asks who serves the API. Says whether nothing went wrong, and for which generation of the kubeconfig.
+async fn learn(link: &Arc<Link>) -> (bool, u64) {
+    let slice = link
+        .call(&Ask::get(
+            "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes",
+            ONE,
+        ))
+        .await
+        .and_then(|answer| answer.object::<EndpointSlice>());
+    let nodes = link
+        .call(&Ask::get(format!("/api/v1/nodes?labelSelector={}", quoted(SERVERS)), MANY))
+        .await
+        .and_then(|answer| answer.object::<NodeList>());
+    let whole = is_final(&slice) && is_final(&nodes);
+    let (changed, generation) = {
+        let mut state = link.state();
+        let generation = state.generation;
+        let before = state.endpoints.others().to_vec();
+        let Some(local) = state.endpoints.local_or_refused() else {
+            return (false, generation);
+        };
+        if local.has_path() {
+            return (true, generation);
+        }
+        let mut found = servers(&local, link.node.as_str(), slice.ok(), nodes.ok());
+        if !whole {
+            // Half an answer takes nobody off the list.
+            found.extend(before.iter().cloned());
+        }
+        state.endpoints.set_others(found);
+        let after = state.endpoints.others().to_vec();
+        ((after != before).then_some(after), generation)
+    };
+    if let (Some(servers), Some(cache)) = (changed, link.cache.clone()) {
+        // Best effort, and off this thread: a disk that hangs must not matter.
+        drop(tokio::task::spawn_blocking(move || endpoints::remember(&cache, &servers)));
+    }
+    (whole, generation)
+}
+
+/// Answered, or refused for good (RBAC may allow one of the two only).
+fn is_final<T>(result: &Result<T, Error>) -> bool {
+    match result {
+        Ok(_) => true,
+        Err(error) => matches!(error.code(), Some(403 | 404)),
+    }
+}
+
+fn servers(
+    local: &Place,
+    own: &str,
+    slice: Option<EndpointSlice>,
+    nodes: Option<NodeList>,
+) -> Vec<Place> {
+    let port = local.port();
+    let mut found = slice.map(|slice| slice.servers(port)).unwrap_or_default();
+    let nodes = nodes.map(|list| list.items).unwrap_or_default();
+    for node in &nodes {
+        found.extend(node.internal().into_iter().map(|address| (address, port)));
+    }
+    // The own node is reached through the kubeconfig's URL already.
+    let own_node = nodes.iter().find(|node| node.metadata.name == own);
+    if let Some(node) = own_node.filter(|_| local.is_loopback()) {
+        let own = node.facts().addresses;
+        found.retain(|(address, _)| !own.contains(address));
+    }
+    found.into_iter().map(|(address, port)| Place::at(address.to_canonical(), port)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(name: &str, address: &str) -> serde_json::Value {
+        serde_json::json!({"metadata": {"name": name},
+            "status": {"addresses": [{"type": "InternalIP", "address": address}]}})
+    }
+
+    #[test]
+    fn servers_come_from_both_sources_without_the_own_node() {
+        let nodes = || {
+            serde_json::from_value::<NodeList>(serde_json::json!({"items": [
+                node("node-a", "192.0.2.1"), node("node-b", "192.0.2.2"),
+            ]}))
+            .ok()
+        };
+        let slice = || {
+            serde_json::from_value::<EndpointSlice>(serde_json::json!({
+                "ports": [{"name": "https", "port": 6443}],
+                "endpoints": [{"addresses": ["192.0.2.1"]}, {"addresses": ["192.0.2.3"]}],
+            }))
+            .ok()
+        };
+        let urls = |local: &str, slice, nodes| -> Vec<String> {
+            let local = Place::parse(local).unwrap();
+            let found = servers(&local, "node-a", slice, nodes);
+            found.into_iter().map(String::from).collect()
+        };
+        assert_eq!(
+            urls("https://127.0.0.1:6443", slice(), nodes()),
+            ["https://192.0.2.3:6443", "https://192.0.2.2:6443"]
+        );
+        assert_eq!(
+            urls("https://api.example:7443", None, nodes()),
+            ["https://192.0.2.1:7443", "https://192.0.2.2:7443"]
+        );
+        assert_eq!(
+            urls("https://127.0.0.1:6443", slice(), None),
+            ["https://192.0.2.1:6443", "https://192.0.2.3:6443"]
+        );
+        assert!(urls("https://127.0.0.1:6443", None, None).is_empty());
+    }
+}

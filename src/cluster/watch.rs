@@ -1,0 +1,223 @@
+//! The watch: one for all of foip's Leases, kept up for ever.
+//!
+//! ```text
+//!   list (quorum) -> tell what differs -> watch from there -> end, cut, 410, silence, other endpoint
+//!        ^                                                                  |
+//!        +------------- a delay, doubled while it goes badly ---------------+
+//! ```
+//!
+//! It only makes things known sooner: it may be late or silent, and reads decide.
+
+use std::collections::BTreeMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use k8s_openapi::api::coordination::v1::Lease;
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use super::Cluster;
+use super::failure::Error;
+use super::lease;
+use super::link::Link;
+use super::wire::{Ask, ONE, garbage, quoted};
+use crate::clock;
+use crate::core::facts::{Key, Stored};
+use crate::types::{ResourceVersion, Span, Tick};
+
+/// The server ends each watch after about this long.
+const LENGTH: Span = Span::secs(290);
+
+/// Bookmarks come about every minute; a watch silent for longer is taken for dead.
+const SILENCE: Span = Span::secs(90);
+
+const FIRST_DELAY: Span = Span::millis(200);
+const LAST_DELAY: Span = Span::secs(5);
+
+/// A watch that lived this long went well.
+const WELL: Span = Span::secs(10);
+
+/// The receiver is gone: nobody wants to know any more.
+struct Unwanted;
+
+#[derive(Deserialize)]
+struct Event {
+    r#type: String,
+    object: Value,
+}
+
+/// What was told last about each object.
+#[derive(Default)]
+struct Told(BTreeMap<Key, ResourceVersion>);
+
+/// Runs until the receiver is dropped.
+pub async fn run(cluster: &Cluster, seen: &mpsc::Sender<(Key, Option<Stored>)>) {
+    let mut told = Told::default();
+    let mut delay = FIRST_DELAY;
+    loop {
+        let began = clock::now();
+        let round = Box::pin(round(cluster, seen, &mut told));
+        tokio::select! {
+            ended = round => if ended.is_err() { return },
+            () = seen.closed() => return,
+        }
+        delay = next_delay(delay, began, clock::now());
+        tokio::time::sleep(jittered(delay).as_std()).await;
+    }
+}
+
+/// One list and one watch. However it ends, the next round begins with a list: that covers 410,
+/// a datastore put back from a snapshot, and whatever was missed in between.
+async fn round(
+    cluster: &Cluster,
+    seen: &mpsc::Sender<(Key, Option<Stored>)>,
+    told: &mut Told,
+) -> Result<(), Unwanted> {
+    let link = &cluster.link;
+    // From here on any change of the endpoint in use ends the round.
+    let mut moved = link.moved.subscribe();
+    let Ok((version, objects)) = cluster.list_from().await else {
+        return Ok(());
+    };
+    for change in told.differences(objects) {
+        seen.send(change).await.map_err(|_| Unwanted)?;
+    }
+    let ask = Ask::get(
+        format!(
+            "{}?watch=true&allowWatchBookmarks=true&labelSelector={}&resourceVersion={}&timeoutSeconds={}",
+            cluster.leases(),
+            quoted(&format!("{}={}", lease::MANAGED_BY.0, lease::MANAGED_BY.1)),
+            quoted(&version),
+            jittered(LENGTH).as_secs(),
+        ),
+        ONE,
+    );
+    // The list itself may have moved to another endpoint; that is where the watch goes.
+    moved.mark_unchanged();
+    let Ok(mut stream) = link.open(&ask).await else {
+        return Ok(());
+    };
+    loop {
+        let line = tokio::select! {
+            line = tokio::time::timeout(SILENCE.as_std(), stream.line()) => line,
+            _ = moved.changed() => return Ok(()),
+        };
+        let Ok(Ok(Some(line))) = line else {
+            return Ok(());
+        };
+        match change_of(link, &line) {
+            Ok(Some(change)) => {
+                if told.is_new(&change) {
+                    seen.send(change).await.map_err(|_| Unwanted)?;
+                }
+            }
+            Ok(None) => {}
+            Err(_) => return Ok(()),
+        }
+    }
+}
+
+/// What one line tells; `None` for bookmarks and for objects that are not ours.
+fn change_of(link: &Arc<Link>, line: &[u8]) -> Result<Option<(Key, Option<Stored>)>, Error> {
+    let bad = |why: &str| garbage("the watch", why);
+    let event: Event = serde_json::from_slice(line).map_err(|_| bad("not an event"))?;
+    let deleted = match event.r#type.as_str() {
+        "ADDED" | "MODIFIED" => false,
+        "DELETED" => true,
+        "BOOKMARK" => return Ok(None),
+        // ERROR carries a Status, most often 410.
+        _ => return Err(bad("an error event")),
+    };
+    let object: Lease = serde_json::from_value(event.object).map_err(|_| bad("not a Lease"))?;
+    let name = object.metadata.name.clone().unwrap_or_default();
+    let mut state = link.state();
+    let Some(key) = lease::key_of(&name, state.account.as_ref()) else {
+        return Ok(None);
+    };
+    if deleted {
+        state.strangers.forget(&name);
+        return Ok(Some((key, None)));
+    }
+    let stored = lease::stored_of(&object).map_err(|why| bad(&why))?;
+    state.strangers.note(&object);
+    Ok(Some((key, Some(stored))))
+}
+
+impl Told {
+    /// What a list says that was not told yet, deletions included.
+    fn differences(&mut self, objects: Vec<(Key, Stored)>) -> Vec<(Key, Option<Stored>)> {
+        let gone: Vec<Key> = self
+            .0
+            .keys()
+            .filter(|key| objects.iter().all(|(other, _)| other != *key))
+            .cloned()
+            .collect();
+        let gone = gone.into_iter().map(|key| (key, None));
+        let there = objects.into_iter().map(|(key, stored)| (key, Some(stored)));
+        gone.chain(there).filter(|change| self.is_new(change)).collect()
+    }
+
+    /// Notes the change; false if it was told before.
+    fn is_new(&mut self, (key, stored): &(Key, Option<Stored>)) -> bool {
+        match stored {
+            Some(stored) => {
+                let before = self.0.insert(key.clone(), stored.version.clone());
+                before.as_ref() != Some(&stored.version)
+            }
+            None => self.0.remove(key).is_some(),
+        }
+    }
+}
+
+fn next_delay(last: Span, began: Tick, ended: Tick) -> Span {
+    if ended.since(began) >= WELL { FIRST_DELAY } else { last.times(2).min(LAST_DELAY) }
+}
+
+/// Between this long and half as long again, so that nodes do not come in step.
+pub fn jittered(span: Span) -> Span {
+    let random = RandomState::new().hash_one(span);
+    span + Span::millis(random % (span.0 / 2 + 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::facts::Doc;
+
+    fn stored(version: &str) -> Stored {
+        Stored { version: ResourceVersion(version.into()), doc: Doc::default() }
+    }
+
+    fn key(name: &str) -> Key {
+        Key::Group(name.parse().unwrap())
+    }
+
+    #[test]
+    fn only_what_differs_is_told() {
+        let mut told = Told::default();
+        let first = told.differences(vec![(key("a"), stored("1")), (key("b"), stored("2"))]);
+        assert_eq!(first.len(), 2);
+        assert!(told.is_new(&(key("a"), Some(stored("3")))));
+        assert!(!told.is_new(&(key("a"), Some(stored("3")))));
+        let second = told.differences(vec![(key("a"), stored("3")), (key("c"), stored("4"))]);
+        assert_eq!(second, [(key("b"), None), (key("c"), Some(stored("4")))]);
+        assert!(told.is_new(&(key("c"), None)));
+        assert!(!told.is_new(&(key("c"), None)));
+    }
+
+    #[test]
+    fn delays_double_to_a_bound_and_start_anew_after_a_good_watch() {
+        let mut delay = FIRST_DELAY;
+        for _ in 0..20 {
+            delay = next_delay(delay, Tick(0), Tick(50));
+        }
+        assert_eq!(delay, LAST_DELAY);
+        assert_eq!(next_delay(delay, Tick(0), Tick(10_000)), FIRST_DELAY);
+        for _ in 0..100 {
+            let jittered = jittered(FIRST_DELAY);
+            assert!(jittered >= FIRST_DELAY && jittered <= Span::millis(300));
+        }
+    }
+}

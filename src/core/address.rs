@@ -1,0 +1,275 @@
+//! The addresses on the NIC: they follow the route, not the lock.
+//!
+//! Each has a finite kernel lifetime that is refreshed every few seconds, so that it goes with a dead process.
+//! A living one takes it off only on the provider's word, asked for long enough after this node's last role.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::Core;
+use super::action::Action;
+use super::bug::Bug;
+use super::facts::{AddressFailure, SeenAddress};
+use crate::types::{FailoverIp, GroupName, Span, Tick};
+
+/// Between two refreshes of an address.
+const REFRESH: Span = Span::secs(5);
+
+/// An address goes only on an answer asked for this long after the last role or call ended.
+const AFTER_ROLE: Span = Span::secs(15);
+
+/// Rounds of a burst of announcements, the pause between them, and between refreshes.
+const BURST: (u32, Span, Span) = (3, Span::millis(500), Span::secs(60));
+
+/// Re-adding an address that somebody keeps removing is slowed down to this.
+const FIGHT: Span = Span::secs(5);
+
+/// One address.
+#[derive(Clone, Debug, Default)]
+struct Address {
+    /// It is on the NIC; `Some(false)`: without our tag, a stranger's.
+    seen: Option<bool>,
+    put: Option<Tick>,
+    failure: Option<AddressFailure>,
+    /// How often it vanished lately.
+    vanished: u32,
+    vanished_at: Option<Tick>,
+    rounds: u32,
+    announced: Option<Tick>,
+    wanted: bool,
+}
+
+/// All addresses of the configuration.
+#[derive(Debug, Default)]
+pub struct Addresses {
+    hosts: BTreeMap<IpAddr, Address>,
+    dumped: bool,
+}
+
+impl Addresses {
+    /// Is any of them on the NIC with our tag?
+    pub fn any_ours(&self) -> bool {
+        self.hosts.values().any(|address| address.seen == Some(true))
+    }
+
+    /// The link came back: what was said before may not have been heard.
+    pub fn announce_again(&mut self) {
+        for address in self.hosts.values_mut() {
+            address.rounds = 0;
+        }
+    }
+
+    /// Is it on the NIC?
+    pub fn present(&self, host: IpAddr) -> bool {
+        self.hosts.get(&host).is_some_and(|address| address.seen.is_some())
+    }
+}
+
+impl Core {
+    /// What is on the NIC.
+    pub(super) fn take_addresses(&mut self, seen: Vec<SeenAddress>) {
+        let now = self.now;
+        self.addresses.dumped = true;
+        let hosts: BTreeMap<IpAddr, bool> =
+            seen.into_iter().map(|seen| (seen.host, seen.ours)).collect();
+        for (host, address) in &mut self.addresses.hosts {
+            let was = std::mem::replace(&mut address.seen, hosts.get(host).copied());
+            if was == Some(true) && address.seen.is_none() && address.wanted {
+                let calm = address.vanished_at.is_none_or(|at| now.since(at) > Span::secs(60));
+                address.vanished = if calm { 1 } else { address.vanished + 1 };
+                address.vanished_at = Some(now);
+                (address.put, address.rounds) = (None, 0);
+            }
+        }
+        for (host, ours) in hosts {
+            let known = self.addresses.hosts.contains_key(&host);
+            if !known && self.routes.keys().any(|ip| ip.covers(host)) {
+                let address = Address { seen: Some(ours), ..Address::default() };
+                self.addresses.hosts.insert(host, address);
+            }
+        }
+    }
+
+    /// What the kernel said to a put.
+    pub(super) fn take_address_put(&mut self, host: IpAddr, result: Result<(), AddressFailure>) {
+        let Some(address) = self.addresses.hosts.get_mut(&host) else {
+            return;
+        };
+        match result {
+            Ok(()) => {
+                address.failure = None;
+                address.seen = Some(true);
+            }
+            Err(failure) => {
+                address.seen = if failure == AddressFailure::Stranger { Some(false) } else { None };
+                address.failure = Some(failure);
+            }
+        }
+    }
+
+    /// Puts, refreshes and removes.
+    pub(super) fn plan_addresses(&mut self) {
+        let wanted: BTreeMap<IpAddr, FailoverIp> = self
+            .cfg
+            .groups
+            .values()
+            .flat_map(|group| &group.ips)
+            .flat_map(|(ip, hosts)| hosts.iter().map(|host| (*host, *ip)))
+            .collect();
+        for host in wanted.keys() {
+            self.addresses.hosts.entry(*host).or_default();
+        }
+        if !self.addresses.dumped {
+            return;
+        }
+        for host in self.addresses.hosts.keys().copied().collect::<Vec<_>>() {
+            let shall = match wanted.get(&host) {
+                Some(ip) => self.shall_have(*ip),
+                // Out of the configuration: it goes unless it is somebody else's.
+                None => Some(false),
+            };
+            self.plan_address(host, shall);
+        }
+    }
+
+    /// Shall the IP's addresses be on the NIC? `None`: they stay as they are.
+    fn shall_have(&mut self, ip: FailoverIp) -> Option<bool> {
+        let group = self.group_of(ip)?.clone();
+        if self.authority(&group).is_some() || self.named_for(&group).is_some() {
+            return Some(true);
+        }
+        let ceased = self.locks.get(&group)?.ceased.unwrap_or(self.now);
+        let ended = self.routes.get(&ip).map_or(Tick(0), |route| route.ended);
+        let calling = self.routes.get(&ip).is_some_and(super::route::Route::calling);
+        let from = ceased.max(ended) + AFTER_ROLE;
+        let last = self.provider.last(ip).cloned();
+        if last.as_ref().is_some_and(|seen| self.is_here(&seen.routed)) {
+            return Some(true);
+        }
+        let early = self.planted(Bug::RemovesBeforeFirstAnswer) && last.is_none();
+        let old = self.planted(Bug::RemovesOnOldAnswer) && last.is_some();
+        let judged = self.provider.since(ip, from).is_some() && !calling;
+        if judged || early || old {
+            return Some(false);
+        }
+        // At start the state file stands in for the first answer.
+        if last.is_none() && self.saved.here.contains(&ip) {
+            return Some(true);
+        }
+        if self.group_address_ours(ip) {
+            self.at(from);
+            if self.now >= from {
+                self.need_observation(from);
+            }
+        }
+        None
+    }
+
+    fn plan_address(&mut self, host: IpAddr, shall: Option<bool>) {
+        let now = self.now;
+        let no_refresh = self.planted(Bug::NoRefresh);
+        let Some(address) = self.addresses.hosts.get_mut(&host) else {
+            return;
+        };
+        address.wanted = shall == Some(true);
+        let keep = shall == Some(true) || (shall.is_none() && address.seen == Some(true));
+        if shall == Some(false) && address.seen == Some(true) {
+            address.seen = None;
+            (address.put, address.rounds) = (None, 0);
+            self.emit(Action::RemoveAddress { host });
+            return;
+        }
+        if !keep || (no_refresh && address.put.is_some()) {
+            return;
+        }
+        if address.seen == Some(false) {
+            let text = format!(
+                "{host} is on the interface without foip's tag: somebody else configured it, foip leaves it alone"
+            );
+            self.alarm("stranger", text);
+            return;
+        }
+        let pause = match (address.seen, address.failure.is_some()) {
+            (_, true) => Span::secs(1),
+            (Some(_), false) => REFRESH,
+            (None, false) => {
+                Span(250 * u64::from(address.vanished.saturating_sub(1)).min(20)).min(FIGHT)
+            }
+        };
+        let from = match (address.put, address.vanished_at) {
+            (Some(put), _) => put + pause,
+            (None, Some(at)) if address.seen.is_none() => at + pause,
+            (None, _) => now,
+        };
+        let failure = address.failure.clone();
+        let fights = address.vanished > 3;
+        if now >= from {
+            address.put = Some(now);
+            self.emit(Action::PutAddress { host, lifetime: self.cfg.lifetime });
+            self.at(now + REFRESH);
+        } else {
+            self.at(from);
+        }
+        if let Some(AddressFailure::Refused(why)) = failure {
+            self.alarm("address", format!("the kernel refused {host}: {why}"));
+        } else if fights {
+            let text = format!(
+                "something on this host keeps removing {host}: keep systemd-networkd, ifupdown or NetworkManager \
+                 from flushing the interface (networkd: KeepConfiguration=yes)"
+            );
+            self.alarm("address-fight", text);
+        }
+    }
+
+    /// Sends the announcements that are due: only with authority and with the route here (I6).
+    pub(super) fn plan_announcements(&mut self) {
+        if !self.cfg.announce || self.stopping.is_some() {
+            return;
+        }
+        let (rounds, pause, refresh) = BURST;
+        for host in self.addresses.hosts.keys().copied().collect::<Vec<_>>() {
+            let ip = self.routes.keys().copied().find(|ip| ip.covers(host));
+            let may = ip.is_some_and(|ip| {
+                let here = self.provider.last(ip).is_some_and(|seen| self.is_here(&seen.routed));
+                here && self.group_of(ip).is_some_and(|group| self.authority(group).is_some())
+            });
+            let now = self.now;
+            let Some(address) = self.addresses.hosts.get_mut(&host) else {
+                continue;
+            };
+            if !may || address.seen.is_none() {
+                address.rounds = 0;
+                continue;
+            }
+            let gap = if address.rounds < rounds { pause } else { refresh };
+            let from = address.announced.map_or(now, |at| at + gap);
+            let first = address.rounds == 0;
+            if now >= from || (first && address.announced.is_none_or(|at| now >= at + pause)) {
+                address.announced = Some(now);
+                address.rounds = (address.rounds + 1).min(rounds);
+                let next = if address.rounds < rounds { pause } else { refresh };
+                self.announce(host);
+                self.at(now + next);
+            } else {
+                self.at(from);
+            }
+        }
+    }
+
+    /// Are all addresses of the IP on the NIC, ours or not?
+    pub(super) fn has_addresses(&self, ip: FailoverIp) -> bool {
+        let hosts = self.cfg.groups.values().find_map(|group| group.ips.get(&ip));
+        hosts.is_some_and(|hosts| hosts.iter().all(|host| self.addresses.present(*host)))
+    }
+
+    /// The same for all IPs of a group.
+    pub(super) fn has_group_addresses(&self, group: &GroupName) -> bool {
+        let ips = self.cfg.groups.get(group).map(|group| group.ips.keys());
+        ips.into_iter().flatten().all(|ip| self.has_addresses(*ip))
+    }
+
+    fn group_address_ours(&self, ip: FailoverIp) -> bool {
+        let hosts = self.addresses.hosts.iter();
+        hosts.filter(|(host, _)| ip.covers(**host)).any(|(_, address)| address.seen == Some(true))
+    }
+}

@@ -1,0 +1,374 @@
+//! Keeping the ledger: intents and results of this node are written into it, what others lost is put back.
+//!
+//! ```text
+//! wanted ──compare-and-swap──▶ written ──call, result──▶ ended in memory ──next write──▶ ended in the ledger
+//!    └─ withdrawn before it was sent: never was        └─ withdrawn: ended as "not sent"
+//! ```
+
+use std::collections::BTreeMap;
+
+use super::Core;
+use super::action::Action;
+use super::budget::Budget;
+use super::bug::Bug;
+use super::event::Ticket;
+use super::facts::{ApiFailure, Key, PastCall, ProviderFailure, ProviderTime, Stored};
+use super::ledger::{Call, End, Ending, Ledger};
+use crate::types::{Epoch, FailoverIp, ResourceVersion, ServerName, Span, Tick};
+
+/// A ledger that is gone is given this long to be put back by a node that has a copy.
+const PUT_BACK: Span = Span::secs(3);
+
+/// How long the provider's own list of calls is waited for before its budget is taken for untouched.
+const PAST_RETRY: Span = Span::secs(5);
+
+/// When an intent got into the ledger.
+#[derive(Clone, Copy, Debug)]
+pub struct Written {
+    /// When the write was sent.
+    pub sent: Tick,
+    /// When its success was known.
+    pub answered: Tick,
+}
+
+#[derive(Debug)]
+struct Flight {
+    ticket: Ticket,
+    sent: Tick,
+    ids: Vec<String>,
+    ledger: Ledger,
+}
+
+/// What the provider's own list said, where the ledger was lost.
+#[derive(Debug, Default)]
+enum Past {
+    #[default]
+    Unasked,
+    Asked(Ticket, Tick),
+    Known,
+}
+
+/// This node's keeping of the ledger.
+#[derive(Debug)]
+pub struct Book {
+    /// Everything known of all nodes' calls.
+    ours: Ledger,
+    /// The object's content when last seen; `None`: missing or unreadable.
+    stored: Option<Ledger>,
+    lost_since: Option<Tick>,
+    unreadable: bool,
+    wanted: BTreeMap<String, Call>,
+    written: BTreeMap<String, Written>,
+    flight: Option<Flight>,
+    past: Past,
+    last_past: Option<Tick>,
+    count: u64,
+}
+
+impl Book {
+    /// Begins with the copy in the state file.
+    pub fn new(copy: Ledger) -> Self {
+        Self {
+            ours: copy,
+            stored: None,
+            lost_since: None,
+            unreadable: false,
+            wanted: BTreeMap::new(),
+            written: BTreeMap::new(),
+            flight: None,
+            past: Past::default(),
+            last_past: None,
+            count: 0,
+        }
+    }
+
+    /// Everything known of recent calls.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ours
+    }
+
+    /// Has the intent been written, and when?
+    pub fn written(&self, id: &str) -> Option<Written> {
+        self.written.get(id).copied()
+    }
+
+    /// Can the budget be read from it? A missing ledger is Unknown, not empty.
+    pub fn known(&self) -> bool {
+        self.stored.is_some()
+    }
+}
+
+impl Core {
+    /// The budget as the ledger shows it.
+    pub(super) fn budget<'a>(&self, ledger: &'a Ledger) -> Budget<'a> {
+        Budget { ledger, api: self.cfg.api, ips: self.routes.len() }
+    }
+
+    /// The ledger that decisions are taken from.
+    pub(super) fn spending(&self) -> Ledger {
+        let own = format!("{}/{}/", self.cfg.node, self.me.nonce);
+        if self.planted(Bug::BudgetInMemory) {
+            return Ledger::of(
+                self.book.ours.calls().filter(|call| call.id.starts_with(&own)).cloned(),
+            );
+        }
+        self.book.ours.clone()
+    }
+
+    /// The time that ledger entries carry: the provider's.
+    pub(super) fn ledger_time(&self) -> Option<ProviderTime> {
+        #[cfg(test)]
+        if self.bug == Some(Bug::LedgerInNodeTime) {
+            return Some(ProviderTime(self.wall_now().unsigned_abs()));
+        }
+        self.provider.time(self.now)
+    }
+
+    /// Enters an intent, to be written as soon as possible. Returns its id.
+    pub(super) fn intend(
+        &mut self,
+        epoch: Epoch,
+        ip: FailoverIp,
+        to: &ServerName,
+        within: Span,
+    ) -> Option<String> {
+        let at = self.ledger_time()?;
+        let group = self.group_of(ip)?.clone();
+        self.book.count += 1;
+        let id = format!("{}/{}/{}", self.cfg.node, self.me.nonce, self.book.count);
+        let call = Call {
+            id: id.clone(),
+            epoch,
+            group,
+            ip,
+            node: self.cfg.node.clone(),
+            to: to.clone(),
+            at,
+            arrives: at + within,
+            end: None,
+        };
+        self.book.wanted.insert(id.clone(), call);
+        Some(id)
+    }
+
+    /// The call will not be made.
+    pub(super) fn withdraw(&mut self, id: &str) {
+        let flying =
+            self.book.flight.as_ref().is_some_and(|flight| flight.ids.iter().any(|it| it == id));
+        if let Some(call) = self.book.wanted.remove(id) {
+            if !flying {
+                return;
+            }
+            self.book.ours.put(call);
+        }
+        self.end_call(id, Ending::NotSent, None);
+    }
+
+    /// The result of a call is known.
+    pub(super) fn end_call(&mut self, id: &str, result: Ending, after: Option<Span>) {
+        self.book.written.remove(id);
+        let now = self.ledger_time();
+        let Some(mut call) = self.book.ours.call(id).cloned() else {
+            return;
+        };
+        let at = now.unwrap_or(call.arrives);
+        call.end = Some(End { at, result, after });
+        self.book.ours.put(call);
+    }
+
+    /// Takes in the ledger as a read or the watch showed it.
+    pub(super) fn learn_ledger(&mut self, stored: Option<&Stored>, quorum: bool) {
+        let parsed = stored.and_then(|stored| Ledger::parse(&stored.doc));
+        let Some(theirs) = parsed else {
+            if quorum {
+                self.book.stored = None;
+                self.book.unreadable = stored.is_some();
+                if self.book.lost_since.is_none() {
+                    self.book.lost_since = Some(self.now);
+                    self.book.past = Past::Unasked;
+                }
+            } else {
+                self.slots.entry(Key::Ledger).or_default().wanted = true;
+            }
+            return;
+        };
+        let behind = !quorum
+            && self.book.stored.as_ref().is_some_and(|ours| {
+                let mut both = theirs.clone();
+                both.merge(ours);
+                both != theirs
+            });
+        self.book.ours.merge(&theirs);
+        if behind {
+            // A lagging watch: its calls are true all the same, its version is not the newest.
+            return;
+        }
+        if let (Some(stored), false) = (stored, quorum) {
+            let slot = self.slots.entry(Key::Ledger).or_default();
+            if slot.writing.is_none() {
+                slot.version = Some(stored.version.clone());
+            }
+        }
+        // An intent whose write was given up may have got in after all.
+        let (sent, answered) = (self.now, self.now);
+        let landed: Vec<String> =
+            self.book.wanted.keys().filter(|id| theirs.call(id).is_some()).cloned().collect();
+        for id in landed {
+            self.book.wanted.remove(&id);
+            let at = self.book.flight.as_ref().map_or(sent, |flight| flight.sent);
+            self.book.written.insert(id, Written { sent: at, answered });
+        }
+        self.book.stored = Some(theirs);
+        (self.book.lost_since, self.book.unreadable) = (None, false);
+    }
+
+    /// Takes in the result of a write of the ledger.
+    pub(super) fn took_ledger(
+        &mut self,
+        ticket: Ticket,
+        result: &Result<ResourceVersion, ApiFailure>,
+    ) {
+        let Some(flight) = self.book.flight.take_if(|flight| flight.ticket == ticket) else {
+            return;
+        };
+        match result {
+            Ok(_) => {
+                self.book.ours.merge(&flight.ledger);
+                for id in flight.ids {
+                    if self.book.wanted.remove(&id).is_some() {
+                        let written = Written { sent: flight.sent, answered: self.now };
+                        self.book.written.insert(id, written);
+                    }
+                }
+                self.book.stored = Some(flight.ledger);
+                (self.book.lost_since, self.book.unreadable) = (None, false);
+            }
+            Err(ApiFailure::Conflict | ApiFailure::Denied(_) | ApiFailure::Unknown(_)) => {}
+        }
+    }
+
+    /// The provider's own list of recent calls.
+    pub(super) fn take_past_calls(
+        &mut self,
+        ticket: Ticket,
+        result: Result<Option<Vec<PastCall>>, ProviderFailure>,
+    ) {
+        if !matches!(self.book.past, Past::Asked(asked, _) if asked == ticket) {
+            return;
+        }
+        let Ok(past) = result else {
+            self.book.past = Past::Unasked;
+            return;
+        };
+        self.book.past = Past::Known;
+        let known: Vec<ProviderTime> = self.book.ours.calls().filter_map(Call::counted).collect();
+        let (Some(group), Some(ip)) = (self.locks.keys().next(), self.routes.keys().next()) else {
+            return;
+        };
+        let (group, ip) = (group.clone(), *ip);
+        let Ok(nowhere) = "v0".parse::<ServerName>() else {
+            return;
+        };
+        for PastCall { task, at } in past.into_iter().flatten() {
+            // A call of our own list stands there too: it ended close to when its task began.
+            if known.iter().any(|end| end.0.abs_diff(at.0) < 2000) {
+                continue;
+            }
+            self.book.ours.put(Call {
+                id: format!("provider/{}", task.0),
+                epoch: Epoch(0),
+                group: group.clone(),
+                ip,
+                node: self.cfg.node.clone(),
+                to: nowhere.clone(),
+                at,
+                arrives: at,
+                end: Some(End { at, result: Ending::Done, after: None }),
+            });
+        }
+    }
+
+    /// Writes the ledger where it lacks something.
+    pub(super) fn plan_ledger(&mut self) {
+        if self.book.unreadable {
+            let text = "the ledger of route calls cannot be read; it is put together again from this node's copy \
+                        and the provider's list";
+            self.alarm("ledger-unreadable", text.to_owned());
+        }
+        if self.stopping.is_some() || self.book.flight.is_some() {
+            return;
+        }
+        if self.planted(Bug::NoIntent) {
+            let now = self.now;
+            for (id, call) in std::mem::take(&mut self.book.wanted) {
+                self.book.ours.put(call);
+                self.book.written.insert(id, Written { sent: now, answered: now });
+            }
+            return;
+        }
+        let mut next = self.book.stored.clone().unwrap_or_default();
+        next.merge(&self.book.ours);
+        for call in self.book.wanted.values() {
+            next.put(call.clone());
+        }
+        if self.book.stored.as_ref() == Some(&next) || !self.may_write_ledger(&next) {
+            return;
+        }
+        let Some(slot) = self.slots.get(&Key::Ledger) else {
+            return;
+        };
+        let (free, ready) = (slot.next_write, slot.writable(self.now));
+        if !ready {
+            self.at(free);
+            return;
+        }
+        let ticket = self.write(&Key::Ledger, next.doc());
+        let ids = self.book.wanted.keys().cloned().collect();
+        self.book.flight = Some(Flight { ticket, sent: self.now, ids, ledger: next });
+    }
+
+    /// A ledger that is there may be written by anyone; one that is lost is put back by those who have a copy,
+    /// one after the other, and begun anew only with what the provider remembers.
+    fn may_write_ledger(&mut self, next: &Ledger) -> bool {
+        let Some(lost) = self.book.lost_since else {
+            return self.book.known();
+        };
+        let copy = self.book.ours.calls().next().is_some();
+        let place = self.peers.keys().filter(|name| **name < self.cfg.node).count();
+        let turn = lost + Span::millis(500).times(u64::try_from(place).unwrap_or(0).min(10) + 1);
+        let calls = next.calls().next().is_some();
+        if copy {
+            self.at(turn);
+            return calls && self.now >= turn;
+        }
+        if self.book.wanted.is_empty() && !self.wants_ledger() {
+            return false;
+        }
+        self.at(lost + PUT_BACK);
+        if self.now < lost + PUT_BACK {
+            return false;
+        }
+        match self.book.past {
+            Past::Known => true,
+            Past::Asked(_, at) if self.now < at + PAST_RETRY => {
+                self.at(at + PAST_RETRY);
+                false
+            }
+            Past::Asked(..) | Past::Unasked => {
+                if self.book.last_past.is_none_or(|last| self.now >= last + PAST_RETRY) {
+                    let ticket = self.ticket();
+                    self.book.past = Past::Asked(ticket, self.now);
+                    self.book.last_past = Some(self.now);
+                    self.emit(Action::ReadPastCalls { ticket });
+                }
+                self.at(self.now + PAST_RETRY);
+                false
+            }
+        }
+    }
+
+    /// Somebody on this node needs a ledger to go on.
+    fn wants_ledger(&self) -> bool {
+        self.routes.values().any(super::route::Route::waits_for_ledger)
+    }
+}

@@ -1,0 +1,130 @@
+//! How fit a node is to hold: a vector, worst first, and the order of candidates made from it.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::facts::{Condition, NodeFacts};
+use crate::types::{Span, Tick};
+
+/// The places of the vector before the user's own checks.
+pub const SIGNS: [&str; 7] = [
+    "NetworkUnavailable",
+    "NotReady",
+    "ReadyUnknown",
+    "Cordoned",
+    "PIDPressure",
+    "MemoryPressure",
+    "DiskPressure",
+];
+
+/// Where a cordon stands in the vector.
+pub const CORDONED: usize = 3;
+
+/// What is wrong with a node, worst first; compared lexicographically, so the smaller is the healthier.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Vector(pub Vec<bool>);
+
+impl Vector {
+    /// The names of what is wrong, for people.
+    pub fn words(&self) -> Vec<String> {
+        let wrong = self.0.iter().enumerate().filter(|(_, bad)| **bad);
+        wrong
+            .map(|(place, _)| match SIGNS.get(place) {
+                Some(sign) => (*sign).to_owned(),
+                None => format!("check {}", place - SIGNS.len() + 1),
+            })
+            .collect()
+    }
+
+    /// Is it worse than `other` for a cordon, so that the short dwell time applies?
+    pub fn worse_by_cordon(&self, other: &Self) -> bool {
+        let first = self.0.iter().zip(&other.0).position(|(mine, theirs)| mine != theirs);
+        first == Some(CORDONED) && self.0.get(CORDONED) == Some(&true)
+    }
+}
+
+/// What this node knows of its own health.
+#[derive(Clone, Debug, Default)]
+pub struct Health {
+    /// The own Node object; `None` before the first answer.
+    pub node: Option<NodeFacts>,
+    /// There is no Node object for this server: it serves no workload (k3s `--disable-agent`).
+    pub absent: bool,
+    /// Since when the local API server has been dead.
+    pub api_dead: Option<Tick>,
+    /// The NIC is up with carrier.
+    pub link: Option<bool>,
+    /// There is a default route.
+    pub default_route: Option<bool>,
+    /// The user's checks that fail.
+    pub failing: BTreeSet<usize>,
+}
+
+impl Health {
+    /// The vector as of `now`. What is not known is not bad (I11).
+    pub fn vector(&self, now: Tick, api_grace: Span, checks: usize) -> Vector {
+        let facts = self.node.clone().unwrap_or_default();
+        let is = |kind: &str, status: Condition| facts.conditions.get(kind) == Some(&status);
+        let api_dead = self.api_dead.is_some_and(|since| now.since(since) >= api_grace);
+        let mut vector = vec![
+            is("NetworkUnavailable", Condition::True),
+            is("Ready", Condition::False) || api_dead,
+            is("Ready", Condition::Unknown),
+            facts.cordoned,
+            is("PIDPressure", Condition::True),
+            is("MemoryPressure", Condition::True),
+            is("DiskPressure", Condition::True),
+        ];
+        vector.extend((0..checks).map(|index| self.failing.contains(&index)));
+        Vector(vector)
+    }
+
+    /// Can this node hold at all, as far as the host goes?
+    pub fn able(&self) -> bool {
+        !self.absent && self.link != Some(false) && self.default_route != Some(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(conditions: &[(&str, Condition)], cordoned: bool) -> Vector {
+        let conditions = conditions.iter().map(|(kind, status)| ((*kind).to_owned(), *status));
+        let facts =
+            NodeFacts { conditions: conditions.collect(), cordoned, ..NodeFacts::default() };
+        let health = Health { node: Some(facts), ..Health::default() };
+        health.vector(Tick(0), Span::secs(30), 1)
+    }
+
+    #[test]
+    fn the_order_is_that_of_the_original_operator() {
+        let ladder = [
+            with(&[("NetworkUnavailable", Condition::True)], false),
+            with(&[("Ready", Condition::False)], false),
+            with(&[("Ready", Condition::Unknown)], false),
+            with(&[], true),
+            with(&[("PIDPressure", Condition::True)], false),
+            with(&[("MemoryPressure", Condition::True)], false),
+            with(&[("DiskPressure", Condition::True)], false),
+            with(&[("Ready", Condition::True)], false),
+        ];
+        assert!(ladder.is_sorted_by(|worse, better| worse > better));
+        assert!(ladder[3].worse_by_cordon(&ladder[7]) && !ladder[4].worse_by_cordon(&ladder[7]));
+    }
+
+    #[test]
+    fn a_missing_condition_is_not_bad() {
+        assert_eq!(with(&[], false), with(&[("Ready", Condition::True)], false));
+    }
+
+    #[test]
+    fn a_dead_api_server_counts_only_after_its_grace() {
+        let health = Health { api_dead: Some(Tick(1000)), ..Health::default() };
+        let words = |now| health.vector(Tick(now), Span::secs(30), 0).words();
+        assert!(words(30_999).is_empty());
+        assert_eq!(words(31_000), ["NotReady"]);
+    }
+}

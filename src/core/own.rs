@@ -1,0 +1,197 @@
+//! This node's own record: written at once when it says something new, every ten seconds otherwise.
+
+use std::collections::BTreeMap;
+
+use super::Core;
+use super::action::Action;
+use super::config::PROTOCOL;
+use super::event::Ticket;
+use super::facts::{ApiFailure, Key, NodeFacts};
+use super::peer::{HEARTBEAT, PeerRecord, Readiness, Testimony};
+use crate::types::{Epoch, GroupName, ResourceVersion, Span, Tick};
+
+/// While it says that it is ready, a record is written this often: readiness is good for nine seconds.
+const READY_BEAT: Span = Span::secs(3);
+
+/// What this node says of itself beyond its health.
+#[derive(Debug, Default)]
+pub struct Own {
+    ready: BTreeMap<GroupName, Readiness>,
+    witness: BTreeMap<GroupName, Testimony>,
+    asked: BTreeMap<GroupName, (Epoch, u64, Tick)>,
+    counter: u64,
+    written: Option<PeerRecord>,
+    flight: Option<(Ticket, PeerRecord, Tick)>,
+    last: Option<Tick>,
+}
+
+impl Own {
+    /// What the others have been told: is this node ready?
+    pub fn ready(&self, group: &GroupName) -> Option<&Readiness> {
+        self.written.as_ref().and_then(|record| record.ready.get(group))
+    }
+
+    /// Remembers an asking for a witness; returns when it was first seen.
+    pub fn asked(&mut self, group: &GroupName, asking: Option<(Epoch, u64)>, now: Tick) -> Tick {
+        let Some((epoch, ask)) = asking else {
+            self.asked.remove(group);
+            self.witness.remove(group);
+            return now;
+        };
+        let known = self.asked.get(group).filter(|known| (known.0, known.1) == (epoch, ask));
+        let first = known.map_or(now, |known| known.2);
+        self.asked.insert(group.clone(), (epoch, ask, first));
+        first
+    }
+
+    /// Says what the provider answered.
+    pub fn testify(&mut self, group: GroupName, testimony: Testimony) {
+        self.witness.insert(group, testimony);
+    }
+}
+
+impl Core {
+    /// What is known of the own Node object changed.
+    pub(super) fn take_facts(&mut self, facts: NodeFacts) {
+        self.health.absent = false;
+        self.health.node = Some(facts);
+    }
+
+    /// The NIC's state changed.
+    pub(super) fn take_link(&mut self, up: bool, default_route: bool) {
+        if up && self.health.link == Some(false) {
+            self.addresses.announce_again();
+        }
+        (self.health.link, self.health.default_route) = (Some(up), Some(default_route));
+    }
+
+    /// Says what the health means, where it means something to people.
+    pub(super) fn plan_health(&mut self) {
+        if let Some(dead) = self.health.api_dead {
+            self.at(dead + self.cfg.api_grace);
+        }
+        if self.health.absent {
+            let text = "there is no Node object of this name: a server without an agent serves no workload and \
+                        takes no failover IP; if the name is wrong, set [node] name";
+            self.alarm("no-node", text.to_owned());
+        }
+        if self.health.link == Some(false) {
+            self.alarm(
+                "link",
+                "the network interface has no link: this node takes nothing".to_owned(),
+            );
+        }
+        let managed = self
+            .health
+            .node
+            .iter()
+            .flat_map(|facts| &facts.addresses)
+            .find(|address| self.routes.keys().any(|ip| ip.covers(**address)));
+        if let Some(address) = managed.copied() {
+            self.alarm(
+                "node-address",
+                format!(
+                    "the Node's own addresses contain the failover IP {address}: set node-ip for k3s on this \
+                     server and restart it"
+                ),
+            );
+        }
+        let others = self.peers.values().filter(|peer| peer.fresh(self.now)).count();
+        let settled = self.now.since(self.started) >= Span::secs(30);
+        self.at(self.started + Span::secs(30));
+        if settled && others == 0 {
+            let text = "no other node runs foip: there is nobody to fail over to";
+            self.alarm("alone", text.to_owned());
+        } else if settled && others == 1 {
+            let text = "two nodes run foip: two etcd servers have no quorum when one dies, and without the \
+                        Kubernetes API nothing is moved";
+            self.alarm("two-nodes", text.to_owned());
+        }
+        for group in self.group_names() {
+            if self.differs(&group) {
+                let text = format!(
+                    "group {group}: the holder has another account, other IPs or another version of foip; this \
+                     node bids last until all nodes have the same configuration"
+                );
+                self.alarm("differs", text);
+            }
+        }
+    }
+
+    /// Takes in the result of a write of the own record.
+    pub(super) fn took_own(
+        &mut self,
+        ticket: Ticket,
+        result: &Result<ResourceVersion, ApiFailure>,
+    ) {
+        let flight = self.own.flight.take_if(|(awaited, ..)| *awaited == ticket);
+        if let (Some((_, record, _)), Ok(_)) = (flight, result) {
+            self.own.written = Some(record);
+        }
+    }
+
+    /// Writes the own record where it is due.
+    pub(super) fn plan_own(&mut self) {
+        for group in self.group_names() {
+            let ready = self.named_for(&group).filter(|_| self.has_group_addresses(&group));
+            match ready {
+                Some(ready) => _ = self.own.ready.insert(group, ready),
+                None => _ = self.own.ready.remove(&group),
+            }
+        }
+        let record = self.own_record();
+        let same = self
+            .own
+            .written
+            .as_ref()
+            .is_some_and(|was| PeerRecord { counter: was.counter, ..record.clone() } == *was);
+        let beat = if record.ready.is_empty() { HEARTBEAT } else { READY_BEAT };
+        let due = match self.own.last {
+            Some(last) if same => last + beat,
+            Some(_) | None => self.now,
+        };
+        self.at(due);
+        let key = Key::Node(self.cfg.node.clone());
+        let Some(slot) = self.slots.get(&key) else {
+            return;
+        };
+        if self.now < due || self.own.flight.is_some() || self.stopping.is_some() {
+            return;
+        }
+        if !slot.writable(self.now) {
+            let free = slot.next_write;
+            self.at(free);
+            return;
+        }
+        self.own.counter += 1;
+        let ticket = self.write(&key, record.doc(&self.cfg.node));
+        self.own.last = Some(self.now);
+        self.own.flight = Some((ticket, record, self.now));
+    }
+
+    fn own_record(&self) -> PeerRecord {
+        let groups =
+            self.cfg.groups.keys().map(|group| (group.clone(), self.membership(group).ips));
+        PeerRecord {
+            host: self.me.host.clone(),
+            nonce: self.me.nonce.clone(),
+            counter: self.own.counter + 1,
+            protocol: PROTOCOL,
+            account: self.cfg.account.as_ref().map(ToString::to_string).unwrap_or_default(),
+            groups: groups.collect(),
+            server: self.provider.home().cloned(),
+            vector: self.vector(),
+            eligible: self.cfg.eligible && self.health.able(),
+            provider: self.provider.answers(),
+            priority: self.cfg.priority,
+            stopping: self.stopping.is_some(),
+            ready: self.own.ready.clone(),
+            witness: self.own.witness.clone(),
+        }
+    }
+
+    /// Asks the adapter for one announcement.
+    pub(super) fn announce(&mut self, host: std::net::IpAddr) {
+        self.emit(Action::Announce { host });
+    }
+}

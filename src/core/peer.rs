@@ -1,0 +1,179 @@
+//! A node's record: what it says of itself to the others, in a Lease of its own.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::facts::{Doc, Routed};
+use super::health::Vector;
+use super::record::Membership;
+use crate::types::{Epoch, FailoverIp, GroupName, NodeName, Server, Span, Tick};
+
+/// How often a record is written when nothing changes.
+pub const HEARTBEAT: Span = Span::secs(10);
+
+/// A record that was not renewed for this long says nothing any more.
+pub const FRESH: Span = Span::secs(25);
+
+/// For how long a successor's word that it is ready is good.
+pub const READY_FOR: Span = Span::secs(9);
+
+const NOTE: &str = "record";
+
+/// A node's word that the addresses of a group are on its NIC, for one move.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Readiness {
+    /// The holder's term.
+    pub epoch: Epoch,
+    /// The move.
+    pub id: u64,
+}
+
+/// A node's word where the provider routes a group, given on a holder's asking.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Testimony {
+    /// The holder's term.
+    pub epoch: Epoch,
+    /// Which asking.
+    pub ask: u64,
+    /// What the provider answered after the asking was seen.
+    pub routes: BTreeMap<FailoverIp, Routed>,
+}
+
+/// What a node says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerRecord {
+    /// Random, made once for the host.
+    pub host: String,
+    /// Random, made at each start.
+    pub nonce: String,
+    /// Counts the writes of the process.
+    pub counter: u64,
+    /// Version of the protocol.
+    pub protocol: u32,
+    /// The account.
+    pub account: String,
+    /// Each group with its IPs, as in the group's Lease.
+    pub groups: BTreeMap<GroupName, String>,
+    /// The server at the provider, once known.
+    pub server: Option<Server>,
+    /// Its health.
+    pub vector: Vector,
+    /// May it hold at all?
+    pub eligible: bool,
+    /// Did the provider answer when it was last asked?
+    pub provider: bool,
+    /// The configured priority.
+    pub priority: i32,
+    /// It is about to exit and takes nothing.
+    pub stopping: bool,
+    /// The moves it is ready for.
+    pub ready: BTreeMap<GroupName, Readiness>,
+    /// What it testifies.
+    pub witness: BTreeMap<GroupName, Testimony>,
+}
+
+impl PeerRecord {
+    /// Reads the object; `None` if it cannot be read.
+    pub fn parse(doc: &Doc) -> Option<Self> {
+        serde_json::from_str(doc.notes.get(NOTE)?).ok()
+    }
+
+    /// The object to write.
+    pub fn doc(&self, node: &NodeName) -> Doc {
+        // Invariant: these types have no map keys but strings, so JSON can hold them.
+        let text = serde_json::to_string(self).unwrap_or_default();
+        Doc {
+            holder: Some(node.to_string()),
+            duration: i64::try_from(FRESH.as_secs()).ok(),
+            notes: BTreeMap::from([(NOTE.to_owned(), text)]),
+            ..Doc::default()
+        }
+    }
+
+    /// The node's configuration of a group, to be compared with a Lease's or another node's.
+    pub fn membership(&self, group: &GroupName) -> Membership {
+        Membership {
+            account: self.account.clone(),
+            ips: self.groups.get(group).cloned().unwrap_or_default(),
+            protocol: self.protocol,
+        }
+    }
+}
+
+/// Another node, as its record shows it.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// The record.
+    pub record: PeerRecord,
+    /// When this node first saw its newest write: the record's age is local time.
+    pub seen: Tick,
+}
+
+impl Peer {
+    /// Takes in a record: only a newer one of the same process, or one of another process, is news.
+    pub fn observe(&mut self, record: PeerRecord, now: Tick) {
+        if record.nonce != self.record.nonce || record.counter > self.record.counter {
+            *self = Self { record, seen: now };
+        }
+    }
+
+    /// Is the node there, as far as this node can know?
+    pub fn fresh(&self, now: Tick) -> bool {
+        now.since(self.seen) <= FRESH
+    }
+
+    /// Could it hold now?
+    pub fn fit(&self, now: Tick) -> bool {
+        self.fresh(now) && self.record.eligible && !self.record.stopping
+    }
+
+    /// Is it ready for this move?
+    pub fn ready_for(&self, group: &GroupName, epoch: Epoch, id: u64, now: Tick) -> bool {
+        let said = self.record.ready.get(group);
+        said == Some(&Readiness { epoch, id }) && now.since(self.seen) <= READY_FOR
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::config::PROTOCOL;
+
+    fn record(counter: u64) -> PeerRecord {
+        PeerRecord {
+            host: "h".into(),
+            nonce: "n".into(),
+            counter,
+            protocol: PROTOCOL,
+            account: "100000".into(),
+            groups: BTreeMap::new(),
+            server: None,
+            vector: Vector::default(),
+            eligible: true,
+            provider: true,
+            priority: 100,
+            stopping: false,
+            ready: BTreeMap::new(),
+            witness: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_repeated_record_does_not_grow_younger() {
+        let mut peer = Peer { record: record(5), seen: Tick(0) };
+        peer.observe(record(5), Tick(20_000));
+        peer.observe(record(4), Tick(21_000));
+        assert_eq!(peer.seen, Tick(0));
+        assert!(peer.fresh(Tick(25_000)) && !peer.fresh(Tick(25_001)));
+        peer.observe(record(6), Tick(26_000));
+        assert!(peer.fresh(Tick(27_000)));
+    }
+
+    #[test]
+    fn a_record_survives_the_way_to_the_server_and_back() {
+        let node = "node-a".parse().unwrap();
+        assert_eq!(PeerRecord::parse(&record(1).doc(&node)), Some(record(1)));
+        assert_eq!(PeerRecord::parse(&Doc::default()), None);
+    }
+}

@@ -1,0 +1,250 @@
+//! Planned moves: from a holder to a healthier node, made before broken.
+//!
+//! ```text
+//! holder:     sees a healthier node ─dwell─▶ names it ──────────▶ routes to it ─▶ verified ─▶ hands over
+//! successor:                                   └▶ puts the address, says so ┘
+//! ```
+//!
+//! The holder keeps authority until the hand-over, so each step may be lost or repeated: a successor that
+//! falls silent is given twenty seconds, then everything is routed to the holder again.
+
+use super::Core;
+use super::budget::Need;
+use super::facts::Routed;
+use super::health::Vector;
+use super::lock::Lock;
+use super::peer::{Peer, Readiness};
+use super::route::{Route, Target};
+use crate::types::{FailoverIp, GroupName, NodeName, Server, Span, Tick};
+
+/// A move that is not complete when its successor is silent and this has passed is ended.
+const PATIENCE: Span = Span::secs(20);
+
+/// After a move that failed, the next one waits this long.
+const COOL_DOWN: Span = Span::secs(120);
+
+/// A provider that has not answered for this long cannot be used by the holder.
+const UNREACHABLE: Span = Span::secs(3);
+
+/// A planned move under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Move {
+    /// The successor.
+    pub to: NodeName,
+    /// Its server.
+    pub server: Server,
+    /// Which move of the term.
+    pub id: u64,
+    /// When it was begun.
+    pub begun: Tick,
+}
+
+/// A healthier node, and since when it has been one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Better {
+    node: NodeName,
+    since: Tick,
+}
+
+impl Core {
+    /// This node's health vector.
+    pub(super) fn vector(&self) -> Vector {
+        self.health.vector(self.now, self.cfg.api_grace, self.cfg.checks)
+    }
+
+    /// Decides who the groups held here shall go to: by a planned move, or with a witness.
+    pub(super) fn plan_giving(&mut self) {
+        for group in self.group_names() {
+            if let Some(lock) = self.locks.get_mut(&group) {
+                lock.hand_to = None;
+            }
+            if self.authority(&group).is_none() || self.stopping.is_some() {
+                if let Some(lock) = self.locks.get_mut(&group) {
+                    lock.better = None;
+                    lock.asking.ask = None;
+                }
+                continue;
+            }
+            match self.locks.get(&group).and_then(|lock| lock.moving.clone()) {
+                Some(to) => self.go_on_moving(&group, &to),
+                None => self.consider_moving(&group),
+            }
+            self.consider_giving_up(&group);
+        }
+    }
+
+    fn go_on_moving(&mut self, group: &GroupName, to: &Move) {
+        let arrived = self.group_ips(group).iter().all(|ip| {
+            self.provider.since(*ip, to.begun).is_some_and(
+                |seen| matches!(&seen.routed, Routed::To(name) if *name == to.server.name),
+            )
+        });
+        let settled = self.group_routes_settled(group);
+        let fit = self.peers.get(&to.to).is_some_and(|peer| peer.fit(self.now));
+        let unreachable =
+            self.provider.failing().is_some_and(|since| self.now.since(since) >= UNREACHABLE);
+        let ready = self.is_ready(group);
+        if ready && let Some(since) = self.provider.failing() {
+            self.at(since + UNREACHABLE);
+        }
+        if settled && ((arrived && fit) || (ready && unreachable)) {
+            if let Some(lock) = self.locks.get_mut(group) {
+                lock.hand_to = Some(to.to.clone());
+            }
+            return;
+        }
+        self.at(to.begun + PATIENCE);
+        let silent = !ready && self.now.since(to.begun) >= PATIENCE;
+        if silent && settled {
+            let cooled = self.now + COOL_DOWN;
+            if let Some(lock) = self.locks.get_mut(group) {
+                (lock.moving, lock.better, lock.move_from) = (None, None, cooled);
+            }
+        }
+    }
+
+    /// Is the named successor ready, by its own fresh word?
+    pub(super) fn is_ready(&self, group: &GroupName) -> bool {
+        let Some(lock) = self.locks.get(group) else {
+            return false;
+        };
+        let (Some(to), Some(term)) = (&lock.moving, &lock.term) else {
+            return false;
+        };
+        self.peers.get(&to.to).is_some_and(|peer| {
+            peer.fit(self.now) && peer.ready_for(group, term.epoch, to.id, self.now)
+        })
+    }
+
+    /// Where a move wants the IP; `None` where there is no move.
+    pub(super) fn target_of_move(&self, ip: FailoverIp, group: &GroupName) -> Option<Target> {
+        let to = self.locks.get(group)?.moving.clone()?;
+        let begun = self.group_ips(group).iter().any(|other| {
+            self.provider.last(*other).is_some_and(
+                |seen| matches!(&seen.routed, Routed::To(name) if *name == to.server.name),
+            )
+        });
+        let here = self.provider.last(ip).is_some_and(|seen| self.is_here(&seen.routed));
+        Some(match self.is_ready(group) {
+            true => Target::To(to.server, Need::Planned),
+            // Nothing is routed to a successor that fell silent, and nothing back before patience ends.
+            false if begun || here => Target::Any,
+            false => Target::To(self.provider.home()?.clone(), Need::Urgent),
+        })
+    }
+
+    fn consider_moving(&mut self, group: &GroupName) {
+        let Some((node, server)) = self.healthier(group) else {
+            if let Some(lock) = self.locks.get_mut(group) {
+                lock.better = None;
+            }
+            return;
+        };
+        let cordon = self
+            .peers
+            .get(&node)
+            .is_some_and(|peer| self.vector().worse_by_cordon(&peer.record.vector));
+        let dwell = if cordon { self.cfg.dwell_cordon } else { self.cfg.dwell };
+        let now = self.now;
+        let Some(lock) = self.locks.get_mut(group) else {
+            return;
+        };
+        // The dwell time is about this node's being worse; which of the better ones is best may change.
+        let since = lock.better.as_ref().map_or(now, |better| better.since);
+        lock.better = Some(Better { node: node.clone(), since });
+        let from = (since + dwell).max(lock.move_from);
+        self.at(from);
+        if now < from || !self.may_move(group) {
+            return;
+        }
+        let Some(lock) = self.locks.get_mut(group) else {
+            return;
+        };
+        let id = lock.term.as_ref().map_or(0, |term| term.renewal + 1);
+        lock.moving = Some(Move { to: node, server, id, begun: now });
+    }
+
+    /// Nothing under way, everything here (or the provider out of reach), and budget beyond the reserve.
+    fn may_move(&mut self, group: &GroupName) -> bool {
+        let Some(began) = self.authority(group).map(|term| term.began) else {
+            return false;
+        };
+        let ips = self.group_ips(group);
+        let here = ips.iter().all(|ip| {
+            self.provider.since(*ip, began).is_some_and(|seen| self.is_here(&seen.routed))
+        });
+        let Some(time) = self.ledger_time() else {
+            return false;
+        };
+        let ledger = self.spending();
+        let budget = self.budget(&ledger);
+        let allowed = ips.iter().map(|ip| budget.allowed(*ip, Need::Planned, ips.len())).max();
+        let allowed = allowed.unwrap_or_default();
+        if allowed > time {
+            self.at(self.now + Span(allowed.0.saturating_sub(time.0)).min(Span::secs(60)));
+        }
+        self.group_routes_settled(group)
+            && self.book.known()
+            && (here || self.provider.failing().is_some())
+            && allowed <= time
+    }
+
+    /// The fittest node that is strictly healthier than this one, with its server.
+    fn healthier(&self, group: &GroupName) -> Option<(NodeName, Server)> {
+        let mine = self.membership(group);
+        let vector = self.vector();
+        let unable = !self.cfg.eligible || !self.health.able();
+        let held = self.held();
+        let candidates = self.peers.iter().filter(|(_, Peer { record, seen })| {
+            self.now.since(*seen) <= super::peer::FRESH
+                && record.eligible
+                && !record.stopping
+                && record.membership(group) == mine
+                && record.provider
+                && record.server.is_some()
+                && (unable || record.vector < vector)
+        });
+        let best = candidates.min_by_key(|(name, _)| self.fitness(group, name, &held));
+        best.and_then(|(name, peer)| Some((name.clone(), peer.record.server.clone()?)))
+    }
+
+    fn group_ips(&self, group: &GroupName) -> Vec<FailoverIp> {
+        let ips = self.cfg.groups.get(group).map(|group| group.ips.keys().copied().collect());
+        ips.unwrap_or_default()
+    }
+
+    pub(super) fn group_routes_settled(&self, group: &GroupName) -> bool {
+        self.group_ips(group).iter().all(|ip| self.routes.get(ip).is_none_or(Route::settled))
+    }
+
+    /// The move that this node is named the successor of, by a holder whose Lease is valid.
+    pub(super) fn named_for(&self, group: &GroupName) -> Option<Readiness> {
+        let lock = self.locks.get(group)?;
+        let record = lock.sight.sound().filter(|_| self.stopping.is_none())?;
+        let until = lock.sight.expiry(self.cfg.lease.duration)?;
+        let named = record.successor.as_ref().filter(|named| named.to == self.cfg.node)?;
+        let other = record.holder.as_ref() != Some(&self.cfg.node) && !record.handed;
+        let able = self.cfg.eligible && self.health.able() && !self.differs(group);
+        (other && able && self.now < until)
+            .then_some(Readiness { epoch: record.epoch, id: named.id })
+    }
+
+    /// Until when this node counts itself a ready successor.
+    pub(super) fn readiness_until(&self, group: &GroupName) -> Option<Tick> {
+        let named = self.named_for(group)?;
+        let until = self.locks.get(group)?.sight.expiry(self.cfg.lease.duration)?;
+        (self.own.ready(group) == Some(&named)).then_some(until)
+    }
+
+    /// Takes note of roles that ended by themselves.
+    pub(super) fn plan_roles(&mut self) {
+        let (now, nonce) = (self.now, self.me.nonce.clone());
+        for lock in self.locks.values_mut() {
+            let ours = lock.sight.seen().is_some_and(|seen| seen.record.by.nonce == nonce);
+            if lock.term.as_ref().is_some_and(|term| now >= term.until) && !ours {
+                let Lock { term, moving, .. } = lock;
+                (*term, *moving) = (None, None);
+            }
+        }
+    }
+}

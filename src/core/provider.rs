@@ -1,0 +1,309 @@
+//! What the provider says: where the IPs are routed, its clock, and when it is asked again.
+//!
+//! An observation is as old as its question, not as its answer. No answer is no observation: it neither
+//! removes nor confirms anything (I11).
+
+use std::collections::BTreeMap;
+
+use super::Core;
+use super::action::Action;
+use super::bug::Bug;
+use super::config::Api;
+use super::event::Ticket;
+use super::facts::{Home, Listing, ProviderFailure, ProviderTime, Routed};
+use super::note::Note;
+use crate::types::{FailoverIp, GroupName, Server, Span, Tick};
+
+/// How often the holder asks when nothing happens.
+const HOLDER: Span = Span::secs(30);
+
+/// The same for a node without any role, times the number of requests that one question costs.
+const STANDBY: Span = Span::secs(300);
+
+/// A node that has an address but no role asks this often whether it should.
+const LEFTOVER: Span = Span::secs(10);
+
+/// Between two questions at least.
+const GAP: Span = Span::millis(500);
+
+/// First and longest pause after a failed question.
+const RETRY: (Span, Span) = (Span::secs(1), Span::secs(10));
+
+/// A question that was not answered in this time does not keep the next one from being asked.
+const STUCK: Span = Span::secs(3);
+
+/// What the provider said about one IP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observation {
+    /// When the question was sent.
+    pub asked: Tick,
+    /// The answer.
+    pub routed: Routed,
+}
+
+/// The provider, as this node sees it.
+#[derive(Debug, Default)]
+pub struct Provider {
+    home: Option<Home>,
+    home_failure: Option<ProviderFailure>,
+    clock: Option<(ProviderTime, Tick)>,
+    seen: BTreeMap<FailoverIp, Observation>,
+    asking: BTreeMap<Ticket, Tick>,
+    last_asked: Option<Tick>,
+    /// When the question of the last good answer was sent.
+    pub good: Option<Tick>,
+    /// When the last good answer came.
+    pub good_at: Option<Tick>,
+    /// Since when every answer has been bad.
+    failing: Option<Tick>,
+    failure: Option<ProviderFailure>,
+    failures: u32,
+    /// A route call was refused for good, as things stand, until then.
+    refusal: Option<(ProviderFailure, Tick)>,
+    not_before: Tick,
+    /// An answer is needed to a question asked at or after this moment.
+    wanted: Option<Tick>,
+}
+
+impl Provider {
+    /// A provider of which only the home in the state file is known.
+    pub fn new(home: Option<Home>) -> Self {
+        Self { home, ..Self::default() }
+    }
+
+    /// The provider's time now.
+    pub fn time(&self, now: Tick) -> Option<ProviderTime> {
+        self.clock.map(|(date, at)| date + now.since(at))
+    }
+
+    /// The own server.
+    pub fn home(&self) -> Option<&Server> {
+        self.home.as_ref().map(|home| &home.server)
+    }
+
+    /// Did the provider answer when last asked?
+    pub fn answers(&self) -> bool {
+        self.failing.is_none() && self.good.is_some()
+    }
+
+    /// Since when it has not answered; `None` while it does.
+    pub fn failing(&self) -> Option<Tick> {
+        self.failing
+    }
+
+    /// What it said about the IP when asked at `from` or later.
+    pub fn since(&self, ip: FailoverIp, from: Tick) -> Option<&Observation> {
+        self.seen.get(&ip).filter(|seen| seen.asked >= from)
+    }
+
+    /// The last thing it said about the IP, however long ago.
+    pub fn last(&self, ip: FailoverIp) -> Option<&Observation> {
+        self.seen.get(&ip)
+    }
+
+    /// The failure that a person must mend, if that is what it is.
+    pub fn needs_a_person(&self) -> Option<&ProviderFailure> {
+        let refusal = self.refusal.as_ref().map(|(failure, _)| failure);
+        let failures = [self.failure.as_ref(), self.home_failure.as_ref(), refusal];
+        failures.into_iter().flatten().find(|failure| match failure {
+            ProviderFailure::Auth(_) | ProviderFailure::Config(_) => true,
+            ProviderFailure::Retry { .. } | ProviderFailure::Budget { .. } => false,
+        })
+    }
+
+    /// A route call was refused: a failure that a person must mend stops further calls.
+    pub fn refused(&mut self, failure: ProviderFailure, now: Tick) {
+        match failure {
+            // A token may just have run out; another site or an unknown IP stays what it is.
+            ProviderFailure::Auth(_) => self.refusal = Some((failure, now + Span::secs(15))),
+            ProviderFailure::Config(_) => self.refusal = Some((failure, now + Span::secs(600))),
+            ProviderFailure::Retry { .. } | ProviderFailure::Budget { .. } => {}
+        }
+    }
+
+    fn set_clock(&mut self, date: Option<ProviderTime>, now: Tick) {
+        // The header counts whole seconds: an answer in the same second must not set the clock back.
+        if let Some(date) = date {
+            let expected = self.time(now);
+            let close = expected.filter(|time| time.0 >= date.0 && time.0 - date.0 < 1500);
+            self.clock = Some((close.unwrap_or(date), now));
+        }
+    }
+}
+
+impl Core {
+    /// Where this host is at the provider.
+    pub(super) fn take_home(&mut self, result: Result<Home, ProviderFailure>) {
+        match result {
+            Ok(home) => {
+                self.saved.home = Some(home.clone());
+                self.provider.home = Some(home);
+                self.provider.home_failure = None;
+            }
+            Err(failure) => self.provider.home_failure = Some(failure),
+        }
+    }
+
+    /// The answer to a question where the IPs are routed.
+    pub(super) fn take_routes(
+        &mut self,
+        ticket: Ticket,
+        result: Result<Listing, ProviderFailure>,
+        date: Option<ProviderTime>,
+    ) {
+        let Some(asked) = self.provider.asking.remove(&ticket) else {
+            return;
+        };
+        self.take_date(date);
+        let result = match result {
+            Err(failure) if self.planted(Bug::UnknownIsElsewhere) => {
+                let routes = self.routes.keys().map(|ip| (*ip, Routed::Nowhere)).collect();
+                let _ = failure;
+                Ok(Listing { routes })
+            }
+            other => other,
+        };
+        match result {
+            Ok(listing) => {
+                if self.provider.good.is_none_or(|good| asked > good) {
+                    self.provider.good = Some(asked);
+                    self.provider.good_at = Some(self.now);
+                }
+                (self.provider.failing, self.provider.failure) = (None, None);
+                (self.provider.failures, self.provider.not_before) = (0, Tick(0));
+                for (ip, routed) in listing.routes {
+                    self.observe(ip, Observation { asked, routed });
+                }
+            }
+            Err(failure) => {
+                self.provider.failing.get_or_insert(self.now);
+                let doublings = self.provider.failures.min(5);
+                self.provider.failures += 1;
+                let pause = Span(RETRY.0.times(1 << doublings).0.min(RETRY.1.0));
+                let after = match &failure {
+                    ProviderFailure::Retry { after, .. }
+                    | ProviderFailure::Budget { after, .. } => *after,
+                    ProviderFailure::Auth(_) | ProviderFailure::Config(_) => Some(RETRY.1),
+                };
+                let pause = pause.max(after.unwrap_or_default().min(Span::secs(300)));
+                self.provider.not_before = self.now + pause + self.jitter(Span::millis(200));
+                self.provider.failure = Some(failure);
+            }
+        }
+    }
+
+    pub(super) fn take_date(&mut self, date: Option<ProviderTime>) {
+        self.provider.set_clock(date, self.now);
+    }
+
+    fn observe(&mut self, ip: FailoverIp, seen: Observation) {
+        if !self.routes.contains_key(&ip) {
+            return;
+        }
+        let was = self.provider.seen.get(&ip);
+        if was.is_some_and(|was| was.asked >= seen.asked) {
+            return;
+        }
+        let changed = was.is_none_or(|was| was.routed != seen.routed);
+        let routed = seen.routed.clone();
+        self.provider.seen.insert(ip, seen);
+        if self.is_here(&routed) {
+            self.saved.here.insert(ip);
+        } else {
+            self.saved.here.remove(&ip);
+        }
+        if changed {
+            self.note(Note::Observed { ip, routed });
+        }
+    }
+
+    /// Is that this host's server?
+    pub(super) fn is_here(&self, routed: &Routed) -> bool {
+        matches!((routed, self.provider.home()), (Routed::To(name), Some(home)) if *name == home.name)
+    }
+
+    /// Did the provider last say that any IP of the group is routed here?
+    pub(super) fn routed_here(&self, group: &GroupName) -> bool {
+        let ips = self.cfg.groups.get(group).map(|group| group.ips.keys());
+        ips.into_iter()
+            .flatten()
+            .any(|ip| self.provider.last(*ip).is_some_and(|seen| self.is_here(&seen.routed)))
+    }
+
+    /// An answer is needed to a question asked at or after `from`.
+    pub(super) fn need_observation(&mut self, from: Tick) {
+        let wanted = &mut self.provider.wanted;
+        *wanted = Some(wanted.map_or(from, |earlier| earlier.max(from)));
+    }
+
+    /// Asks the provider where that is due.
+    pub(super) fn plan_provider_reads(&mut self) {
+        let now = self.now;
+        self.provider.refusal.take_if(|(_, until)| *until <= now);
+        if let Some((_, until)) = self.provider.refusal {
+            self.at(until);
+        }
+        if let Some(failure) = self.provider.needs_a_person() {
+            let (code, why) = match failure {
+                ProviderFailure::Auth(why) => ("provider-auth", why.clone()),
+                ProviderFailure::Config(why) => ("provider-config", why.clone()),
+                ProviderFailure::Retry { why, .. } | ProviderFailure::Budget { why, .. } => {
+                    ("provider", why.clone())
+                }
+            };
+            self.alarm(code, format!("no route can be changed: {why}"));
+        } else if let Some(since) = self.provider.failing
+            && self.now.since(since) >= Span::secs(20)
+        {
+            let why =
+                self.provider.failure.as_ref().map_or("no answer", ProviderFailure::why).to_owned();
+            self.alarm("provider-lost", format!("the provider does not answer: {why}"));
+        }
+        let wanted = self.provider.wanted.take().unwrap_or_default();
+        let last = self.provider.last_asked;
+        let failing = self.provider.failing.is_some();
+        let routine = match last {
+            None => self.now,
+            Some(last) if failing => last + self.patience(RETRY.1),
+            Some(last) => last + self.patience(Span::ZERO),
+        };
+        let answered = last.is_some_and(|last| last >= wanted);
+        let due = if wanted > Tick(0) && !answered { self.now } else { routine };
+        if self.stopping.is_some() {
+            return;
+        }
+        let stuck = self.provider.asking.values().max().map(|asked| *asked + STUCK);
+        let free = [Some(due), last.map(|last| last + GAP), Some(self.provider.not_before), stuck];
+        let at = free.into_iter().flatten().max().unwrap_or(due);
+        self.at(at);
+        if self.now >= at {
+            let ticket = self.ticket();
+            self.provider.last_asked = Some(self.now);
+            self.provider.asking.insert(ticket, self.now);
+            self.emit(Action::ReadRoutes { ticket });
+        }
+    }
+
+    /// How long an answer is good for this node, in the role it has.
+    fn patience(&self, least: Span) -> Span {
+        let families = [
+            |ip: &FailoverIp| matches!(ip, FailoverIp::V4(_)),
+            |ip: &FailoverIp| matches!(ip, FailoverIp::V6(_)),
+        ];
+        let cost = match self.cfg.api {
+            // One list for each family, and a new access token: it lives five minutes.
+            Api::Rest => 1 + families.iter().filter(|is| self.routes.keys().any(*is)).count(),
+            Api::Soap => self.peers.len() + 2,
+        };
+        let holds = self.locks.values().any(|lock| lock.authority(self.now).is_some());
+        let standby = STANDBY.times(u64::try_from(cost).unwrap_or(1));
+        let role = if holds {
+            HOLDER
+        } else if self.addresses.any_ours() {
+            LEFTOVER
+        } else {
+            standby
+        };
+        role.max(least)
+    }
+}

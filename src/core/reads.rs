@@ -1,0 +1,312 @@
+//! Reads of the Kubernetes API: when each is due, and what is made of the answers.
+//!
+//! The watch is only a hint: it may lag, or be silent. Every object is read again every ten seconds with one
+//! list; a Lease whose renewal is overdue every half second; and so is whatever there is while access is lost.
+
+use super::Core;
+use super::action::Action;
+use super::event::Ticket;
+use super::facts::{ApiFailure, Key, NodeFacts, Stored};
+use super::peer::{Peer, PeerRecord};
+use super::slot::{PROBE, READ_GAP};
+use crate::types::{GroupName, ResourceVersion, Span, Tick};
+
+/// Age limit of everything that was read.
+const AGE: Span = Span::secs(10);
+
+/// How often the own Node is read; the watch tells of changes in between.
+const NODE_AGE: Span = Span::secs(30);
+
+/// A renewal that is this late is overdue.
+const OVERDUE: Span = Span::millis(600);
+
+/// The reads that concern no single object.
+#[derive(Debug, Default)]
+pub struct Reads {
+    /// A list is wanted as soon as it may be sent.
+    pub list_wanted: bool,
+    listed: bool,
+    last_list: Option<Tick>,
+    last_node: Option<Tick>,
+    last_probe: Option<Tick>,
+    denied: Option<String>,
+    clone: Option<String>,
+}
+
+impl Core {
+    /// The answer to a read of one object.
+    pub(super) fn take_read(
+        &mut self,
+        ticket: Ticket,
+        key: &Key,
+        result: Result<Option<Stored>, ApiFailure>,
+    ) {
+        let Some(sent) = self.access.answer(ticket) else {
+            return;
+        };
+        match result {
+            Ok(stored) => {
+                self.answered(sent);
+                self.learn(key, stored, Some(sent));
+            }
+            Err(failure) => {
+                self.failed(sent, &failure);
+                self.slots.entry(key.clone()).or_default().wanted |=
+                    !matches!(failure, ApiFailure::Denied(_));
+            }
+        }
+    }
+
+    /// The answer to a list.
+    pub(super) fn take_list(
+        &mut self,
+        ticket: Ticket,
+        result: Result<Vec<(Key, Stored)>, ApiFailure>,
+    ) {
+        let Some(sent) = self.access.answer(ticket) else {
+            return;
+        };
+        match result {
+            Ok(list) => {
+                self.answered(sent);
+                self.reads.listed = true;
+                let named: Vec<Key> = list.iter().map(|(key, _)| key.clone()).collect();
+                for (key, stored) in list {
+                    self.learn(&key, Some(stored), Some(sent));
+                }
+                let gone: Vec<Key> =
+                    self.slots.keys().filter(|key| !named.contains(key)).cloned().collect();
+                for key in gone {
+                    self.learn(&key, None, Some(sent));
+                }
+            }
+            Err(failure) => {
+                self.failed(sent, &failure);
+                self.reads.list_wanted = true;
+            }
+        }
+    }
+
+    /// The answer to a write.
+    pub(super) fn take_written(
+        &mut self,
+        ticket: Ticket,
+        key: &Key,
+        result: Result<ResourceVersion, ApiFailure>,
+    ) {
+        let Some(sent) = self.access.answer(ticket) else {
+            return;
+        };
+        let now = self.now;
+        let slot = self.slots.entry(key.clone()).or_default();
+        if slot.writing == Some(ticket) {
+            slot.writing = None;
+        }
+        match &result {
+            Ok(version) => {
+                slot.version = Some(version.clone());
+                (slot.known, slot.wanted, slot.fresh_from) = (true, false, now);
+            }
+            Err(ApiFailure::Denied(_)) => slot.next_write = now + Span::secs(5),
+            // Not renewed, whatever became of it: read to learn, then decide anew.
+            Err(ApiFailure::Conflict | ApiFailure::Unknown(_)) => {
+                (slot.known, slot.wanted, slot.fresh_from) = (false, true, now);
+            }
+        }
+        match &result {
+            Ok(_) | Err(ApiFailure::Conflict) => self.answered(sent),
+            Err(failure) => self.failed(sent, failure),
+        }
+        match key {
+            Key::Group(group) => self.took_group(group, ticket, &result),
+            Key::Ledger => self.took_ledger(ticket, &result),
+            Key::Node(_) => self.took_own(ticket, &result),
+        }
+    }
+
+    /// The answer to a read of the own Node.
+    pub(super) fn take_node(
+        &mut self,
+        ticket: Ticket,
+        result: Result<Option<NodeFacts>, ApiFailure>,
+    ) {
+        let Some(sent) = self.access.answer(ticket) else {
+            return;
+        };
+        match result {
+            Ok(Some(facts)) => {
+                self.answered(sent);
+                self.take_facts(facts);
+            }
+            Ok(None) => {
+                self.answered(sent);
+                self.health.absent = true;
+            }
+            Err(failure) => self.failed(sent, &failure),
+        }
+    }
+
+    fn answered(&mut self, sent: Tick) {
+        self.reads.denied = None;
+        if self.access.back.is_none() {
+            self.reads.list_wanted = true;
+        }
+        self.access.succeeded(sent, self.now);
+    }
+
+    fn failed(&mut self, sent: Tick, failure: &ApiFailure) {
+        match failure {
+            ApiFailure::Denied(why) => {
+                // The server is there; it is a person who has to act.
+                self.reads.denied = Some(why.clone());
+                self.access.succeeded(sent, self.now);
+            }
+            ApiFailure::Unknown(_) => self.access.failed(sent, self.now),
+            ApiFailure::Conflict => self.access.succeeded(sent, self.now),
+        }
+    }
+
+    /// Takes in an object: from a quorum read sent at `sent`, or from the watch.
+    pub(super) fn learn(&mut self, key: &Key, stored: Option<Stored>, sent: Option<Tick>) {
+        if let Some(sent) = sent {
+            let configured = match key {
+                Key::Group(group) => self.locks.contains_key(group),
+                Key::Ledger => true,
+                Key::Node(node) => *node == self.cfg.node,
+            };
+            if configured {
+                let slot = self.slots.entry(key.clone()).or_default();
+                if sent < slot.fresh_from || slot.writing.is_some() {
+                    return;
+                }
+                (slot.known, slot.wanted, slot.fresh_from) = (true, false, sent);
+                slot.version = stored.as_ref().map(|stored| stored.version.clone());
+            }
+        }
+        match key {
+            Key::Group(group) => {
+                #[cfg(test)]
+                if let Some(stored) = &stored {
+                    let wall = stored.doc.notes.get("wall").and_then(|wall| wall.parse().ok());
+                    self.walls.insert(group.clone(), wall.unwrap_or(0));
+                }
+                self.learn_group(group, stored, sent.is_some());
+            }
+            Key::Ledger => self.learn_ledger(stored.as_ref(), sent.is_some()),
+            Key::Node(node) => {
+                let record = stored.as_ref().and_then(|stored| PeerRecord::parse(&stored.doc));
+                let Some(record) = record else { return };
+                if *node == self.cfg.node {
+                    self.learn_own(&record);
+                } else if let Some(peer) = self.peers.get_mut(node) {
+                    peer.observe(record, self.now);
+                } else {
+                    self.peers.insert(node.clone(), Peer { record, seen: self.now });
+                }
+            }
+        }
+    }
+
+    fn learn_own(&mut self, record: &PeerRecord) {
+        let other = record.host != self.me.host;
+        self.reads.clone = other.then(|| {
+            format!(
+                "another machine writes the record of node {}: two machines use one node name, or a disk was \
+                 cloned; give one of them another name and remove host-id from its state directory",
+                self.cfg.node
+            )
+        });
+    }
+
+    /// Starts the reads that are due.
+    pub(super) fn plan_reads(&mut self) {
+        if let Some(why) = self.reads.denied.clone() {
+            self.alarm("api-denied", format!("the Kubernetes API refused a request: {why}"));
+        }
+        if let Some(text) = self.reads.clone.clone() {
+            self.alarm("cloned", text);
+        }
+        if let Some(since) = self.access.lost
+            && self.now.since(since) >= Span::secs(5)
+        {
+            let text = "the Kubernetes API does not answer; the address stays where it is";
+            self.alarm("api-lost", text.to_owned());
+        }
+        let gap = match self.access.lost {
+            Some(_) => PROBE,
+            None => READ_GAP,
+        };
+        if self.due(self.reads.last_list, if self.reads.list_wanted { gap } else { AGE }) {
+            self.reads.list_wanted = false;
+            self.reads.last_list = Some(self.now);
+            let ticket = self.ticket();
+            self.access.ask(ticket, self.now);
+            self.emit(Action::List { ticket });
+        }
+        if self.access.back.is_none() && self.reads.listed && self.due(self.reads.last_probe, PROBE)
+        {
+            self.reads.last_probe = Some(self.now);
+            if let Some(group) = self.probed() {
+                self.read(Key::Group(group));
+            }
+        }
+        let wanted: Vec<Key> =
+            self.slots.iter().filter(|(_, slot)| slot.wanted).map(|(key, _)| key.clone()).collect();
+        for key in wanted {
+            self.read_when_due(key, gap);
+        }
+        for group in self.group_names() {
+            if let Some(overdue) = self.overdue(&group) {
+                self.at(overdue);
+                if self.now >= overdue {
+                    self.read_when_due(Key::Group(group), PROBE);
+                }
+            }
+        }
+        if self.due(self.reads.last_node, NODE_AGE) {
+            self.reads.last_node = Some(self.now);
+            let ticket = self.ticket();
+            self.access.ask(ticket, self.now);
+            self.emit(Action::ReadNode { ticket });
+        }
+    }
+
+    /// Has it been `gap` since? If not, the moment is waited for.
+    fn due(&mut self, last: Option<Tick>, gap: Span) -> bool {
+        let Some(last) = last else { return true };
+        self.at(last + gap);
+        self.now >= last + gap
+    }
+
+    fn read_when_due(&mut self, key: Key, gap: Span) {
+        let last = self.slots.get(&key).and_then(|slot| slot.last_read);
+        if self.due(last, gap) {
+            self.read(key);
+        }
+    }
+
+    fn read(&mut self, key: Key) {
+        let ticket = self.ticket();
+        let slot = self.slots.entry(key.clone()).or_default();
+        slot.last_read = Some(self.now);
+        slot.wanted = false;
+        self.access.ask(ticket, self.now);
+        self.emit(Action::Read { ticket, key });
+    }
+
+    /// The group that is read to learn whether the API is back: one that this node holds, else the first.
+    fn probed(&self) -> Option<GroupName> {
+        let held = self.locks.iter().find(|(_, lock)| lock.term.is_some());
+        held.or_else(|| self.locks.iter().next()).map(|(name, _)| name.clone())
+    }
+
+    /// From when on the group's record is overdue; `None` where there is nothing to wait for.
+    fn overdue(&self, group: &GroupName) -> Option<Tick> {
+        let lock = self.locks.get(group)?;
+        match lock.sight.seen() {
+            Some(seen) if seen.sound => Some(seen.since + self.cfg.lease.renew + OVERDUE),
+            Some(seen) => Some(seen.since + OVERDUE),
+            None => None,
+        }
+    }
+}

@@ -1,0 +1,608 @@
+//! One failover IP's way to where it shall be routed.
+//!
+//! ```text
+//! Settled ─▶ Intending ─▶ Renewing ─▶ Calling ─▶ Following ─▶ Verifying ─▶ Settled
+//!            intent in    Lease        the one    task        read until
+//!            the ledger   renewed      call       polled      it shows
+//! ```
+//!
+//! The order is the fence (I2): an intent written by compare-and-swap, then a renewal sent after the intent's
+//! answer, then the call, all within five seconds, and the clock read once more before the first byte.
+
+use super::Core;
+use super::action::Action;
+use super::budget::Need;
+use super::config::Drift;
+use super::event::Ticket;
+use super::facts::{ProviderFailure, ProviderTime, RouteOutcome, Routed, TaskId, TaskState};
+use super::ledger::{Call, Ending};
+use crate::types::{Epoch, FailoverIp, GroupName, Server, Span, Tick};
+
+/// A route call starts at most this long after its intent was sent to the ledger (I2).
+const INTENT_GOOD: Span = Span::secs(5);
+
+/// ... and at most this long after the question of its observation (I4).
+const OBSERVATION_GOOD: Span = Span::secs(5);
+
+/// An intent is begun only on an observation that is younger than this.
+const OBSERVATION_NEW: Span = Span::secs(2);
+
+/// Authority must outlast the start of a call by this much.
+const START_BOUND: Span = Span::millis(300);
+
+/// The whole call ends within this time of its start.
+const CALL_TIMEOUT: Span = Span::secs(10);
+
+/// From the arrival of a call until it shows in the provider's list.
+const SETTLE: Span = Span::secs(10);
+
+/// How long the list may lag behind a call that was done.
+const SHOWS: Span = Span::secs(15);
+
+/// How long a task is followed before it counts as failed.
+const TASK_DEADLINE: Span = Span::secs(120);
+
+/// The second look at a route that somebody seems to have changed comes this much later.
+const SECOND_LOOK: Span = Span::secs(1);
+
+/// A call under way.
+#[derive(Clone, Debug)]
+struct Under {
+    id: String,
+    epoch: Epoch,
+    to: Server,
+}
+
+/// Where the way of one IP stands.
+#[derive(Clone, Debug, Default)]
+enum Stage {
+    /// Nothing under way.
+    #[default]
+    Settled,
+    /// The intent is being written.
+    Intending { call: Under, since: Tick },
+    /// The intent is in the ledger; the Lease is being renewed.
+    Renewing { call: Under, not_after: Tick, answered: Tick },
+    /// The call was given to the adapter.
+    Calling { call: Under, ticket: Ticket },
+    /// The provider took it; its task is polled.
+    Following { call: Under, task: TaskId, since: Tick, poll: Tick, asked: Option<Ticket> },
+    /// The call is over; the list is read until it shows the route, at the longest until then.
+    Verifying { call: Under, since: Tick, until: Tick, otherwise: Ending },
+}
+
+/// One IP's route.
+#[derive(Clone, Debug, Default)]
+pub struct Route {
+    stage: Stage,
+    /// The term in which the IP was last seen here.
+    here_in: Option<Epoch>,
+    /// When this process's last call for the IP ended.
+    pub ended: Tick,
+    /// First look at a route that somebody changed.
+    drifted: Option<Tick>,
+    /// The ledger is missing, and a call is needed.
+    wants_ledger: bool,
+    /// The first moment at which budget and back-off allow the next call, on the provider's clock.
+    pub allowed: Option<ProviderTime>,
+}
+
+impl Route {
+    /// No call is under way.
+    pub fn settled(&self) -> bool {
+        matches!(self.stage, Stage::Settled)
+    }
+
+    /// A call has been given to the adapter, and its end is not known.
+    pub fn calling(&self) -> bool {
+        match self.stage {
+            Stage::Settled | Stage::Intending { .. } | Stage::Renewing { .. } => false,
+            Stage::Calling { .. } | Stage::Following { .. } | Stage::Verifying { .. } => true,
+        }
+    }
+
+    /// Does it wait for a ledger to be begun?
+    pub fn waits_for_ledger(&self) -> bool {
+        self.wants_ledger
+    }
+}
+
+/// Where an IP shall be routed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Stays as it is for now.
+    Any,
+    /// To this server, spending at most what `Need` allows.
+    To(Server, Need),
+}
+
+impl Core {
+    /// Brings every IP of the groups that this node holds to where it shall be.
+    pub(super) fn plan_routes(&mut self) {
+        for ip in self.routes.keys().copied().collect::<Vec<_>>() {
+            let Some(group) = self.group_of(ip).cloned() else {
+                continue;
+            };
+            let stage = self.routes.get(&ip).map(|route| route.stage.clone()).unwrap_or_default();
+            let next = match stage {
+                Stage::Settled => self.settled(ip, &group),
+                Stage::Intending { call, since } => self.intending(ip, &group, call, since),
+                Stage::Renewing { call, not_after, answered } => {
+                    self.renewing(ip, &group, call, not_after, answered)
+                }
+                stage @ Stage::Calling { .. } => stage,
+                Stage::Following { call, task, since, poll, asked } => {
+                    self.following(ip, call, task, since, poll, asked)
+                }
+                Stage::Verifying { call, since, until, otherwise } => {
+                    self.verifying(ip, call, since, until, otherwise)
+                }
+            };
+            if let Some(route) = self.routes.get_mut(&ip) {
+                route.stage = next;
+            }
+        }
+    }
+
+    fn settled(&mut self, ip: FailoverIp, group: &GroupName) -> Stage {
+        let Some(term) = self.authority(group).cloned() else {
+            return self.idle(ip);
+        };
+        if self.stopping.is_some() || self.handing_over(group) {
+            return self.idle(ip);
+        }
+        let from = term.began.max(self.routes.get(&ip).map_or(Tick(0), |route| route.ended));
+        let Some(seen) = self.provider.since(ip, from).cloned() else {
+            self.need_observation(from);
+            return Stage::Settled;
+        };
+        if self.is_here(&seen.routed)
+            && let Some(route) = self.routes.get_mut(&ip)
+        {
+            (route.here_in, route.drifted) = (Some(term.epoch), None);
+            self.watch_unsettled(ip);
+        }
+        let Target::To(to, need) = self.target(ip, group, &seen.routed, term.epoch) else {
+            return self.idle(ip);
+        };
+        if matches!(&seen.routed, Routed::To(name) if *name == to.name) {
+            return self.idle(ip);
+        }
+        if !self.may_call(ip, group, &to, need) {
+            return Stage::Settled;
+        }
+        if self.now.since(seen.asked) > OBSERVATION_NEW {
+            self.need_observation(self.now);
+            return Stage::Settled;
+        }
+        match self.intend(term.epoch, ip, &to.name, INTENT_GOOD + CALL_TIMEOUT) {
+            Some(id) => {
+                let call = Under { id, epoch: term.epoch, to };
+                self.at(self.now + INTENT_GOOD);
+                Stage::Intending { call, since: self.now }
+            }
+            None => Stage::Settled,
+        }
+    }
+
+    fn idle(&mut self, ip: FailoverIp) -> Stage {
+        if let Some(route) = self.routes.get_mut(&ip) {
+            (route.allowed, route.wants_ledger) = (None, false);
+        }
+        Stage::Settled
+    }
+
+    /// While a call of somebody's may still land, what is read now may not be the last word.
+    fn watch_unsettled(&mut self, ip: FailoverIp) {
+        let Some(time) = self.ledger_time() else {
+            return;
+        };
+        let unsettled = self
+            .book
+            .ledger()
+            .calls()
+            .any(|call| call.ip == ip && call.settles(SETTLE).is_some_and(|end| end > time));
+        let old =
+            self.provider.last(ip).is_none_or(|seen| self.now.since(seen.asked) >= Span::secs(5));
+        if unsettled && old {
+            self.need_observation(self.now);
+        } else if unsettled {
+            self.at(self.now + Span::secs(5));
+        }
+    }
+
+    /// Where the IP shall be routed, it being at `routed` now.
+    fn target(
+        &mut self,
+        ip: FailoverIp,
+        group: &GroupName,
+        routed: &Routed,
+        epoch: Epoch,
+    ) -> Target {
+        if let Some(target) = self.target_of_move(ip, group) {
+            return target;
+        }
+        let Some(home) = self.provider.home().cloned() else {
+            return Target::Any;
+        };
+        if self.is_here(routed) {
+            return Target::To(home, Need::Urgent);
+        }
+        let dead = match routed {
+            Routed::Nowhere => true,
+            Routed::To(name) => self.peers.values().any(|peer| {
+                !peer.fresh(self.now)
+                    && peer.record.server.as_ref().is_some_and(|at| at.name == *name)
+            }),
+        };
+        let drifted = self.routes.get(&ip).is_some_and(|route| route.here_in == Some(epoch));
+        if !drifted {
+            return Target::To(home, Need::Urgent);
+        }
+        let to = match routed {
+            Routed::To(name) => format!("to {name}"),
+            Routed::Nowhere => "nowhere".to_owned(),
+        };
+        let text = format!("{ip} was routed {to} by somebody else");
+        if self.cfg.drift == Drift::Report {
+            self.alarm("drift", format!("{text}; drift = \"report\" leaves it there"));
+            return Target::Any;
+        }
+        self.alarm("drift", format!("{text}; it is routed back as the budget allows"));
+        // The list may flap after a call: only a second look makes it a drift.
+        let now = self.now;
+        let Some(route) = self.routes.get_mut(&ip) else {
+            return Target::Any;
+        };
+        let first = *route.drifted.get_or_insert(now);
+        if self.provider.since(ip, first + SECOND_LOOK).is_none() {
+            self.at(first + SECOND_LOOK);
+            if self.now >= first + SECOND_LOOK {
+                self.need_observation(first + SECOND_LOOK);
+            }
+            return Target::Any;
+        }
+        Target::To(home, if dead { Need::Urgent } else { Need::Planned })
+    }
+
+    /// Everything but the lock that a call needs: address, settled calls, a ledger, budget, back-off.
+    fn may_call(&mut self, ip: FailoverIp, group: &GroupName, to: &Server, need: Need) -> bool {
+        let here = self.provider.home().is_some_and(|home| home.name == to.name);
+        if here && !self.has_addresses(ip) {
+            return false;
+        }
+        if self.provider.needs_a_person().is_some() {
+            return false;
+        }
+        if !self.book.known() {
+            if let Some(route) = self.routes.get_mut(&ip) {
+                route.wants_ledger = true;
+            }
+            return false;
+        }
+        let Some(time) = self.ledger_time() else {
+            return false;
+        };
+        let ledger = self.spending();
+        // A call to the same server that may still take effect is not repeated blindly.
+        let settles = ledger.calls().filter(|call| call.ip == ip && call.to == to.name);
+        let settles = settles.filter_map(|call| call.settles(SETTLE)).max().unwrap_or_default();
+        if settles > time {
+            let look = self.now + Span::secs(2);
+            self.at(look);
+            if self.provider.last(ip).is_none_or(|seen| self.now.since(seen.asked) >= Span::secs(2))
+            {
+                self.need_observation(self.now);
+            }
+            return false;
+        }
+        let budget = self.budget(&ledger);
+        let waiting = self.book_wanted(ip);
+        let allowed = budget.allowed(ip, need, 1 + waiting).max(budget.backed_off(ip, &to.name));
+        let wait = allowed > time;
+        if let Some(route) = self.routes.get_mut(&ip) {
+            route.wants_ledger = false;
+            route.allowed = wait.then_some(allowed);
+        }
+        if wait {
+            self.at(self.now + Span(allowed.0.saturating_sub(time.0)));
+            self.alarm(
+                "budget",
+                format!(
+                    "{ip} of group {group} cannot be routed for another {}: the provider's limit or a \
+                     back-off after failures",
+                    Span(allowed.0.saturating_sub(time.0))
+                ),
+            );
+        }
+        !wait
+    }
+
+    fn intending(&mut self, ip: FailoverIp, group: &GroupName, call: Under, since: Tick) -> Stage {
+        if !self.still_wanted(group, &call) || self.now.since(since) >= INTENT_GOOD {
+            return self.drop_call(call);
+        }
+        let Some(written) = self.book.written(&call.id) else {
+            self.at(since + INTENT_GOOD);
+            return Stage::Intending { call, since };
+        };
+        let Some(seen) = self.provider.last(ip).cloned() else {
+            return self.drop_call(call);
+        };
+        let not_after = (written.sent + INTENT_GOOD).min(seen.asked + OBSERVATION_GOOD);
+        if let Some(lock) = self.locks.get_mut(group) {
+            lock.renew_from =
+                Some(lock.renew_from.map_or(written.answered, |at| at.max(written.answered)));
+        }
+        self.renewing(ip, group, call, not_after, written.answered)
+    }
+
+    fn renewing(
+        &mut self,
+        ip: FailoverIp,
+        group: &GroupName,
+        call: Under,
+        not_after: Tick,
+        answered: Tick,
+    ) -> Stage {
+        if !self.still_wanted(group, &call) || self.now >= not_after {
+            return self.drop_call(call);
+        }
+        let Some(term) = self.authority(group).cloned() else {
+            return self.drop_call(call);
+        };
+        if term.sent < answered {
+            self.at(not_after);
+            return Stage::Renewing { call, not_after, answered };
+        }
+        // A newer answer may have come while the intent was written.
+        let there = self
+            .provider
+            .last(ip)
+            .is_some_and(|seen| matches!(&seen.routed, Routed::To(name) if *name == call.to.name));
+        let not_after = not_after.min(term.until - START_BOUND);
+        if there || self.now >= not_after {
+            return self.drop_call(call);
+        }
+        let ticket = self.ticket();
+        self.emit(Action::Route {
+            ticket,
+            epoch: call.epoch,
+            ip,
+            to: call.to.clone(),
+            not_after,
+            timeout: CALL_TIMEOUT,
+        });
+        Stage::Calling { call, ticket }
+    }
+
+    /// Is the call still this term's, and towards where the IP shall go?
+    fn still_wanted(&self, group: &GroupName, call: &Under) -> bool {
+        let term = self.authority(group).is_some_and(|term| term.epoch == call.epoch);
+        let target = match self.locks.get(group).and_then(|lock| lock.moving.as_ref()) {
+            Some(to) => to.server.name == call.to.name && self.is_ready(group),
+            None => self.provider.home().is_some_and(|home| home.name == call.to.name),
+        };
+        term && target && self.stopping.is_none() && !self.handing_over(group)
+    }
+
+    fn drop_call(&mut self, call: Under) -> Stage {
+        self.withdraw(&call.id);
+        Stage::Settled
+    }
+
+    /// The answer to the route call.
+    pub(super) fn take_route(
+        &mut self,
+        ticket: Ticket,
+        started: Option<Tick>,
+        outcome: RouteOutcome,
+        date: Option<ProviderTime>,
+    ) {
+        self.take_date(date);
+        let under = self.routes.iter().find_map(|(ip, route)| match &route.stage {
+            Stage::Calling { call, ticket: awaited } if *awaited == ticket => {
+                Some((*ip, call.clone()))
+            }
+            Stage::Calling { .. }
+            | Stage::Settled
+            | Stage::Intending { .. }
+            | Stage::Renewing { .. }
+            | Stage::Following { .. }
+            | Stage::Verifying { .. } => None,
+        });
+        let Some((ip, call)) = under else { return };
+        let now = self.now;
+        let ended = started.map_or(now, |at| now.max(at));
+        let verify = |call: Under, until: Tick, otherwise: Ending| Stage::Verifying {
+            call,
+            since: now,
+            until,
+            otherwise,
+        };
+        let stage = match outcome {
+            RouteOutcome::NotSent(_) => {
+                self.end_call(&call.id, Ending::NotSent, None);
+                Stage::Settled
+            }
+            RouteOutcome::Accepted(task) => {
+                self.end_call(&call.id, Ending::Accepted, None);
+                Stage::Following {
+                    call,
+                    task,
+                    since: now,
+                    poll: now + Span::millis(250),
+                    asked: None,
+                }
+            }
+            RouteOutcome::Done => {
+                self.end_call(&call.id, Ending::Accepted, None);
+                verify(call, now + SHOWS, Ending::Failed)
+            }
+            RouteOutcome::Refused(ProviderFailure::Budget { after, .. }) => {
+                self.end_call(&call.id, Ending::Throttled, after);
+                Stage::Settled
+            }
+            RouteOutcome::Refused(failure) => {
+                self.end_call(&call.id, Ending::Refused, None);
+                self.provider.refused(failure, now);
+                Stage::Settled
+            }
+            RouteOutcome::Unknown(_) => {
+                self.end_call(&call.id, Ending::Unknown, None);
+                let arrives = started.map_or(now, |at| at + CALL_TIMEOUT);
+                verify(call, arrives.max(now) + SETTLE, Ending::Unknown)
+            }
+        };
+        if let Some(route) = self.routes.get_mut(&ip) {
+            (route.stage, route.ended) = (stage, ended);
+        }
+    }
+
+    fn following(
+        &mut self,
+        ip: FailoverIp,
+        call: Under,
+        task: TaskId,
+        since: Tick,
+        poll: Tick,
+        asked: Option<Ticket>,
+    ) -> Stage {
+        if self.shows(ip, &call) {
+            return self.arrived(ip, call);
+        }
+        if self.now.since(since) >= TASK_DEADLINE {
+            return self.failed_call(ip, call, Ending::Failed);
+        }
+        self.at(since + TASK_DEADLINE);
+        if asked.is_some() || self.now < poll {
+            self.at(poll);
+            return Stage::Following { call, task, since, poll, asked };
+        }
+        // netcup's tasks take 0.3 to 0.8 s: look closely at first.
+        let pause = match self.now.since(since) {
+            early if early < Span::secs(3) => Span::millis(300),
+            _ => Span::secs(2),
+        };
+        let ticket = self.ticket();
+        self.emit(Action::ReadTask { ticket, task: task.clone() });
+        if self.now.since(since) > Span::secs(3) {
+            self.need_observation(self.now);
+        }
+        self.at(self.now + pause);
+        Stage::Following { call, task, since, poll: self.now + pause, asked: Some(ticket) }
+    }
+
+    /// How far the task is.
+    pub(super) fn take_task(&mut self, ticket: Ticket, result: Result<TaskState, ProviderFailure>) {
+        let now = self.now;
+        for (ip, route) in self.routes.clone() {
+            let Stage::Following { call, task, since, poll, asked: Some(awaited) } = route.stage
+            else {
+                continue;
+            };
+            if awaited != ticket {
+                continue;
+            }
+            let stage = match result {
+                Ok(TaskState::Running) | Err(_) => {
+                    Stage::Following { call, task, since, poll, asked: None }
+                }
+                Ok(TaskState::Done) => Stage::Verifying {
+                    call,
+                    since: now,
+                    until: now + SHOWS,
+                    otherwise: Ending::Failed,
+                },
+                // The list knows better than a task that is gone.
+                Ok(TaskState::NotFound) => Stage::Verifying {
+                    call,
+                    since: now,
+                    until: now + SHOWS,
+                    otherwise: Ending::Failed,
+                },
+                Ok(TaskState::Failed(_)) => self.failed_call(ip, call, Ending::Failed),
+            };
+            if let Some(route) = self.routes.get_mut(&ip) {
+                (route.stage, route.ended) = (stage, now);
+            }
+            return;
+        }
+    }
+
+    fn verifying(
+        &mut self,
+        ip: FailoverIp,
+        call: Under,
+        since: Tick,
+        until: Tick,
+        otherwise: Ending,
+    ) -> Stage {
+        if self.shows(ip, &call) {
+            return self.arrived(ip, call);
+        }
+        if self.now >= until && self.provider.since(ip, until).is_some() {
+            return self.failed_call(ip, call, otherwise);
+        }
+        let last = self.provider.last(ip).map_or(since, |seen| seen.asked.max(since));
+        let pause = match self.now.since(since) {
+            early if early < Span::secs(3) => Span::millis(500),
+            _ => Span::secs(2),
+        };
+        let fresh = self.provider.since(ip, since).is_some();
+        let next = if fresh { last + pause } else { since };
+        self.at(next);
+        if self.now >= next {
+            self.need_observation(self.now.max(since));
+        }
+        Stage::Verifying { call, since, until, otherwise }
+    }
+
+    /// Does an answer that was asked for after the call ended show the route?
+    fn shows(&self, ip: FailoverIp, call: &Under) -> bool {
+        let ended = self.routes.get(&ip).map_or(Tick(0), |route| route.ended);
+        self.provider
+            .since(ip, ended)
+            .is_some_and(|seen| matches!(&seen.routed, Routed::To(name) if *name == call.to.name))
+    }
+
+    fn arrived(&mut self, ip: FailoverIp, call: Under) -> Stage {
+        self.end_call(&call.id, Ending::Done, None);
+        if let Some(route) = self.routes.get_mut(&ip) {
+            route.drifted = None;
+        }
+        Stage::Settled
+    }
+
+    fn failed_call(&mut self, ip: FailoverIp, call: Under, ending: Ending) -> Stage {
+        self.end_call(&call.id, ending, None);
+        if let Some(route) = self.routes.get_mut(&ip) {
+            route.ended = self.now;
+        }
+        Stage::Settled
+    }
+
+    /// Intents for other IPs that are not in the ledger yet count as spent, too.
+    fn book_wanted(&self, ip: FailoverIp) -> usize {
+        let others = self.routes.iter().filter(|(other, _)| **other != ip);
+        others.filter(|(_, route)| matches!(route.stage, Stage::Intending { .. })).count()
+    }
+
+    /// When the latest call of this node for the group may still arrive; calls of others do not count.
+    pub(super) fn own_calls_landed(&self, group: &GroupName) -> bool {
+        let Some(time) = self.ledger_time() else {
+            return true;
+        };
+        let mine = |call: &&Call| call.node == self.cfg.node && call.group == *group;
+        let calling = self.cfg.groups.get(group).is_some_and(|group| {
+            group.ips.keys().any(|ip| self.routes.get(ip).is_some_and(Route::calling))
+        });
+        !calling
+            && self
+                .book
+                .ledger()
+                .calls()
+                .filter(mine)
+                .all(|call| call.settles(Span::ZERO).is_none_or(|end| end <= time))
+    }
+}

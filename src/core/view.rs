@@ -1,0 +1,200 @@
+//! What a node believes of a group's Lease, and when the record in it has run out.
+//!
+//! ```text
+//! Unread ──read──▶ Missing ──────────┐
+//!    │                │              │ waited out, then anyone may take it
+//!    └──read──▶ Seen(sound) ── edited, older, senseless ──▶ Seen(unsound)
+//! ```
+
+use super::facts::Stored;
+use super::record::{LONGEST, Record};
+use crate::types::{Epoch, Span, Tick};
+
+/// A record as this node first saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The record.
+    pub record: Record,
+    /// When it was first seen: its validity counts from here, on this node's clock.
+    pub since: Tick,
+    /// Written by foip, and newer than everything seen before. Otherwise it is waited out for longer.
+    pub sound: bool,
+}
+
+/// The Lease, as far as this node knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum View {
+    /// Never read.
+    #[default]
+    Unread,
+    /// There is no such object, since then.
+    Missing {
+        /// When that was first seen.
+        since: Tick,
+    },
+    /// There is one.
+    Seen(Box<Seen>),
+}
+
+/// What an observation did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// Believed, and different from before.
+    Changed,
+    /// Nothing new.
+    Same,
+    /// The watch showed something that only a read may settle.
+    Doubt,
+}
+
+/// The view with its memory: the highest epoch, and the order of the newest sound record.
+#[derive(Clone, Debug, Default)]
+pub struct Sight {
+    /// The view.
+    pub view: View,
+    /// The highest epoch known of the group: from Lease, ledger and state file.
+    pub highest: Epoch,
+    newest: (Epoch, u64),
+}
+
+impl Sight {
+    /// Nothing is seen yet, and only the highest epoch is known.
+    pub fn new(highest: Epoch) -> Self {
+        Self { highest, ..Self::default() }
+    }
+
+    /// Takes in what a quorum read (`quorum`) or the watch showed.
+    pub fn observe(&mut self, stored: Option<&Stored>, quorum: bool, now: Tick) -> News {
+        let Some(stored) = stored else {
+            return match (&self.view, quorum) {
+                (View::Missing { .. }, _) => News::Same,
+                (View::Unread | View::Seen(_), false) => News::Doubt,
+                (View::Unread | View::Seen(_), true) => {
+                    self.view = View::Missing { since: now };
+                    News::Changed
+                }
+            };
+        };
+        let record = Record::parse(&stored.doc);
+        if let View::Seen(seen) = &self.view
+            && seen.record == record
+        {
+            return News::Same;
+        }
+        let sound = record.intact && record.epoch >= self.highest && record.order() > self.newest;
+        if !quorum && !sound {
+            // A lagging watch shows old records; those need no answer.
+            let old = record.intact && record.order() <= self.newest;
+            return if old { News::Same } else { News::Doubt };
+        }
+        self.highest = self.highest.max(record.epoch);
+        if sound {
+            self.newest = record.order();
+        }
+        self.view = View::Seen(Box::new(Seen { record, since: now, sound }));
+        News::Changed
+    }
+
+    /// Takes in this node's own successful write.
+    pub fn wrote(&mut self, record: Record, now: Tick) {
+        self.highest = self.highest.max(record.epoch);
+        self.newest = self.newest.max(record.order());
+        self.view = View::Seen(Box::new(Seen { record, since: now, sound: true }));
+    }
+
+    /// When the record (or its absence) has been waited out; `None` before the first read.
+    pub fn expiry(&self, configured: Span) -> Option<Tick> {
+        match &self.view {
+            View::Unread => None,
+            View::Missing { since } => Some(*since + configured),
+            View::Seen(seen) if seen.sound => Some(seen.since + seen.record.duration),
+            View::Seen(seen) => {
+                Some(seen.since + seen.record.duration.max(configured).min(LONGEST))
+            }
+        }
+    }
+
+    /// The record, if there is one.
+    pub fn seen(&self) -> Option<&Seen> {
+        match &self.view {
+            View::Seen(seen) => Some(seen),
+            View::Unread | View::Missing { .. } => None,
+        }
+    }
+
+    /// The record, if it can be believed.
+    pub fn sound(&self) -> Option<&Record> {
+        self.seen().filter(|seen| seen.sound).map(|seen| &seen.record)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::config::PROTOCOL;
+    use crate::core::event::Identity;
+    use crate::core::record::Membership;
+    use crate::types::ResourceVersion;
+
+    fn stored(epoch: u64, renewal: u64, edit: fn(&mut crate::core::facts::Doc)) -> Stored {
+        let record = Record {
+            holder: "node-a".parse().ok(),
+            duration: Span::secs(10),
+            epoch: Epoch(epoch),
+            renewal,
+            by: Identity { host: "h".into(), boot: "b".into(), nonce: "n".into() },
+            handed: false,
+            successor: None,
+            ask: None,
+            membership: Membership { account: "1".into(), ips: "i".into(), protocol: PROTOCOL },
+            intact: true,
+        };
+        let mut doc = record.doc();
+        edit(&mut doc);
+        Stored { version: ResourceVersion("7".into()), doc }
+    }
+
+    const CONFIGURED: Span = Span::secs(12);
+
+    #[test]
+    fn the_clock_restarts_only_on_a_newer_record() {
+        let mut sight = Sight::default();
+        assert_eq!(sight.observe(Some(&stored(3, 5, |_| ())), true, Tick(0)), News::Changed);
+        assert_eq!(sight.observe(Some(&stored(3, 5, |_| ())), true, Tick(4000)), News::Same);
+        assert_eq!(sight.observe(Some(&stored(3, 4, |_| ())), false, Tick(5000)), News::Same);
+        assert_eq!(sight.expiry(CONFIGURED), Some(Tick(10_000)));
+        assert_eq!(sight.observe(Some(&stored(3, 6, |_| ())), false, Tick(6000)), News::Changed);
+        assert_eq!(sight.expiry(CONFIGURED), Some(Tick(16_000)));
+    }
+
+    #[test]
+    fn an_older_record_from_a_read_is_believed_and_waited_out() {
+        let mut sight = Sight::default();
+        sight.observe(Some(&stored(3, 5, |_| ())), true, Tick(0));
+        assert_eq!(sight.observe(Some(&stored(2, 9, |_| ())), true, Tick(1000)), News::Changed);
+        assert_eq!(sight.expiry(CONFIGURED), Some(Tick(13_000)));
+        assert_eq!(sight.highest, Epoch(3));
+    }
+
+    #[test]
+    fn an_edited_record_is_waited_out_for_the_longer_duration_at_most_a_minute() {
+        let mut sight = Sight::default();
+        let emptied = stored(3, 5, |doc| doc.holder = None);
+        sight.observe(Some(&stored(3, 5, |_| ())), true, Tick(0));
+        assert_eq!(sight.observe(Some(&emptied), false, Tick(1000)), News::Doubt);
+        assert_eq!(sight.observe(Some(&emptied), true, Tick(1100)), News::Changed);
+        assert_eq!(sight.expiry(CONFIGURED), Some(Tick(13_100)));
+        let huge = stored(3, 5, |doc| doc.duration = Some(86_400));
+        sight.observe(Some(&huge), true, Tick(2000));
+        assert_eq!(sight.expiry(CONFIGURED), Some(Tick(62_000)));
+    }
+
+    #[test]
+    fn a_missing_lease_is_waited_out_from_first_sight() {
+        let mut sight = Sight::default();
+        assert_eq!(sight.expiry(CONFIGURED), None);
+        sight.observe(None, true, Tick(500));
+        sight.observe(None, true, Tick(5000));
+        assert_eq!(sight.expiry(CONFIGURED), Some(Tick(12_500)));
+    }
+}

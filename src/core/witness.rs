@@ -1,0 +1,117 @@
+//! Giving up: a holder that cannot route hands the Lease to a node that can, and only on its testimony.
+//!
+//! The holder asks through its Lease; an eligible node that sees this asks the provider and says in its own
+//! record what it heard. Only "not routed to you" (or "routed to me") makes it the next holder: a provider that is
+//! silent for one node only must not cost a healthy route (I10, I11).
+
+use std::collections::BTreeMap;
+
+use super::Core;
+use super::bug::Bug;
+use super::facts::Routed;
+use super::peer::Testimony;
+use crate::types::{Epoch, FailoverIp, GroupName, NodeName, Span, Tick};
+
+/// A holder without a good answer for this long looks for a witness.
+const SILENCE: Span = Span::secs(20);
+
+/// Between two askings.
+const AGAIN: Span = Span::secs(30);
+
+/// The holder's search for a witness.
+#[derive(Clone, Debug, Default)]
+pub struct Asking {
+    /// The number in the Lease, while it is asked.
+    pub ask: Option<u64>,
+    count: u64,
+    last: Option<Tick>,
+}
+
+impl Core {
+    /// Looks for a witness where this holder cannot route, and hands over to it.
+    pub(super) fn consider_giving_up(&mut self, group: &GroupName) {
+        let Some(term) = self.authority(group).cloned() else {
+            return;
+        };
+        let good = self.provider.good_at.unwrap_or(self.started).max(term.began);
+        let silent = self.provider.failing().is_some() && self.now.since(good) >= SILENCE;
+        if self.provider.failing().is_some() {
+            self.at(good + SILENCE);
+        }
+        let landed = self.own_calls_landed(group);
+        let Some(lock) = self.locks.get_mut(group) else {
+            return;
+        };
+        if !silent || !landed {
+            lock.asking.ask = None;
+            return;
+        }
+        let asking = &mut lock.asking;
+        if asking.last.is_none_or(|last| self.now.since(last) >= AGAIN) || asking.ask.is_none() {
+            asking.count += 1;
+            asking.ask = Some(asking.count);
+            asking.last = Some(self.now);
+        }
+        let (ask, again) = (asking.ask, asking.last.unwrap_or(self.now) + AGAIN);
+        self.at(again);
+        let witness = self.find_witness(group, term.epoch, ask);
+        if let (Some(witness), Some(lock)) = (witness, self.locks.get_mut(group)) {
+            lock.moving = None;
+            lock.hand_to = Some(witness);
+        }
+    }
+
+    fn find_witness(&self, group: &GroupName, epoch: Epoch, ask: Option<u64>) -> Option<NodeName> {
+        let mine = self.membership(group);
+        let home = self.provider.home().map(|home| &home.name);
+        let held = self.held();
+        let blind = self.planted(Bug::GivesUpWithoutWitness);
+        let witnesses = self.peers.iter().filter(|(_, peer)| {
+            let record = &peer.record;
+            let said = record.witness.get(group);
+            let said = said.filter(|said| said.epoch == epoch && Some(said.ask) == ask);
+            let theirs = record.server.as_ref().map(|server| &server.name);
+            let gone = said.is_some_and(|said| {
+                said.routes.values().any(|routed| match routed {
+                    Routed::To(name) if theirs == Some(name) => true,
+                    Routed::To(name) => home.is_some_and(|home| home != name),
+                    Routed::Nowhere => true,
+                })
+            });
+            peer.fit(self.now) && record.membership(group) == mine && (gone || blind)
+        });
+        witnesses.map(|(name, _)| name).min_by_key(|name| self.fitness(group, name, &held)).cloned()
+    }
+
+    /// Answers the holders that ask for a witness.
+    pub(super) fn plan_witness(&mut self) {
+        for group in self.group_names() {
+            let Some(lock) = self.locks.get(&group) else {
+                continue;
+            };
+            let asked = lock.sight.seen().filter(|seen| seen.sound).and_then(|seen| {
+                Some((seen.record.epoch, seen.record.ask?, seen.record.by.nonce.clone()))
+            });
+            let Some((epoch, ask, by)) = asked else {
+                self.own.asked(&group, None, self.now);
+                continue;
+            };
+            let able = self.cfg.eligible && self.health.able() && self.stopping.is_none();
+            if by == self.me.nonce || !able || self.differs(&group) {
+                continue;
+            }
+            let first = self.own.asked(&group, Some((epoch, ask)), self.now);
+            let routes: BTreeMap<FailoverIp, Routed> = self
+                .routes
+                .keys()
+                .filter(|ip| self.group_of(**ip) == Some(&group))
+                .filter_map(|ip| Some((*ip, self.provider.since(*ip, first)?.routed.clone())))
+                .collect();
+            if routes.is_empty() {
+                self.need_observation(first);
+            } else {
+                self.own.testify(group, Testimony { epoch, ask, routes });
+            }
+        }
+    }
+}

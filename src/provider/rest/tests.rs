@@ -1,0 +1,239 @@
+//! Requests byte for byte, answers value for value, against the files in `tests/golden/provider/rest`.
+
+use secrecy::SecretString;
+
+use super::super::testing::{Peer, compare, golden, wire};
+use super::format::*;
+use super::{match_mac, sort};
+use crate::core::facts::{PastCall, ProviderTime, Routed, TaskId, TaskState};
+use crate::provider::{HostFacts, date};
+use crate::types::{FailoverIp, Server};
+
+fn token() -> SecretString {
+    SecretString::from("eyJ.access.1")
+}
+
+fn own() -> Server {
+    Server {
+        name: "v2202600000000003".parse().unwrap(),
+        number: Some(111_003),
+        mac: "02:00:00:ea:83:66".parse().ok(),
+    }
+}
+
+fn v4() -> FailoverIp {
+    "203.0.113.63".parse().unwrap()
+}
+
+fn v6() -> FailoverIp {
+    "2001:db8:a:20::/64".parse().unwrap()
+}
+
+#[test]
+fn requests_are_these_bytes() {
+    let peer = Peer::new();
+    let base = format!("http://{}/scp-core", peer.address());
+    let task_id = TaskId("00000000-0000-4000-8000-000000000045".into());
+    let requests = [
+        ("failoverips-v4", failover_ips(&base, 555_001, Family::V4, &token())),
+        ("failoverips-v6", failover_ips(&base, 555_001, Family::V6, &token())),
+        ("route-v4", route(&base, 555_001, Family::V4, 333_001, 111_004, &token())),
+        ("route-v6", route(&base, 555_001, Family::V6, 333_002, 111_004, &token())),
+        ("task", task(&base, &task_id, &token())),
+        ("tasks", tasks(&base, 0, &token())),
+        ("tasks-page-2", tasks(&base, 1, &token())),
+        ("servers", servers(&base, None, 0, &token())),
+        ("servers-name", servers(&base, Some(("name", "v2202600000000003")), 0, &token())),
+        ("servers-ip", servers(&base, Some(("ip", "198.51.100.83")), 0, &token())),
+        ("server", server(&base, 111_003, true, &token())),
+        ("server-plain", server(&base, 111_003, false, &token())),
+        ("interfaces", interfaces(&base, 111_003, &token())),
+    ];
+    for (name, request) in requests {
+        compare(&format!("rest/request-{name}.http"), &wire(&peer, request));
+    }
+}
+
+fn entries(file: &str) -> Vec<Entry> {
+    let family = if file.contains("v6") { Family::V6 } else { Family::V4 };
+    parse_failover_ips(family, golden(&format!("rest/{file}")).as_bytes()).unwrap()
+}
+
+/// What the list means for the two IPs.
+fn meaning(file: &str) -> Option<Routed> {
+    let ips = [v4(), v6()].into();
+    let mut routes = sort(&entries(file), Some(&own()), &ips).routes;
+    assert!(routes.len() <= 1);
+    routes.pop_first().map(|(_, routed)| routed)
+}
+
+#[test]
+fn lists_of_failover_ips() {
+    let here = Some(Routed::To(own().name));
+    for (file, expected) in [
+        ("failoverips-v4.json", here.clone()),
+        ("failoverips-v4-null.json", Some(Routed::Nowhere)),
+        ("failoverips-v4-absent.json", Some(Routed::Nowhere)),
+        ("failoverips-v4-empty.json", None),
+        ("failoverips-v4-other-site.json", here.clone()),
+        ("failoverips-v4-unknown-fields.json", here.clone()),
+        ("failoverips-v4-odd-server.json", None),
+        ("failoverips-v4-wrapped-data.json", here.clone()),
+        ("failoverips-v4-wrapped-items.json", here.clone()),
+        ("failoverips-v4-twice.json", None),
+        ("failoverips-v6.json", here),
+        ("failoverips-v6-null.json", Some(Routed::Nowhere)),
+    ] {
+        assert_eq!(meaning(file), expected, "{file}");
+    }
+    let entry = &entries("failoverips-v4.json")[0];
+    assert_eq!((entry.ip, entry.id), (v4(), 333_001));
+    assert_eq!(entry.site.as_ref().unwrap().to_string(), "Nuremberg (site 1)");
+    let entry = &entries("failoverips-v6.json")[0];
+    assert_eq!((entry.ip, entry.id), (v6(), 333_002));
+}
+
+#[test]
+fn nothing_odd_reads_as_here_or_nowhere() {
+    for server in [
+        r#""server": {"name": "v2202600000000003", "id": 999}"#,
+        r#""server": {"name": "v2202600000000004", "id": 111003}"#,
+        r#""server": {"name": "", "id": 111003}"#,
+        r#""server": {"name": ["v2202600000000003"]}"#,
+        r#""server": {"name": "v2202600000000003", "id": "111003"}"#,
+        r#""server": {"id": 999}"#,
+        r#""server": {}"#,
+        r#""server": "v2202600000000003""#,
+        r#""server": false"#,
+        r#""server": 111003"#,
+        r#""server": []"#,
+    ] {
+        let body = format!(r#"[{{"id": 1, "ip": "203.0.113.63", {server}}}]"#);
+        let entries = parse_failover_ips(Family::V4, body.as_bytes()).unwrap();
+        let listing = sort(&entries, Some(&own()), &[v4()].into());
+        assert!(listing.routes.is_empty(), "{server}");
+    }
+    for entry in [
+        r#"{"id": 1, "ip": "203.0.113.63", "cidrSuffix": 24}"#,
+        r#"{"id": 1, "ip": "203.0.113.63", "cidrSuffix": "32"}"#,
+        r#"{"id": -1, "ip": "203.0.113.63"}"#,
+        r#"{"id": 1.5, "ip": "203.0.113.63"}"#,
+        r#"{"ip": "203.0.113.63"}"#,
+        r#"{"id": 1, "ip": 3405803839}"#,
+        r#"{"id": 1}"#,
+        "null",
+        "[]",
+        "7",
+    ] {
+        let body = format!("[{entry}]");
+        assert_eq!(parse_failover_ips(Family::V4, body.as_bytes()), Ok(Vec::new()), "{entry}");
+    }
+    let body = br#"[{"id": 1, "networkPrefix": "2001:db8:a:20::", "networkPrefixLength": 56}]"#;
+    assert_eq!(parse_failover_ips(Family::V6, body), Ok(Vec::new()));
+    // The number alone is enough where it is the own one.
+    let body = br#"[{"id": 1, "ip": "203.0.113.63", "server": {"id": 111003}}]"#;
+    let entries = parse_failover_ips(Family::V4, body).unwrap();
+    let listing = sort(&entries, Some(&own()), &[v4()].into());
+    assert_eq!(listing.routes[&v4()], Routed::To(own().name));
+}
+
+#[test]
+fn what_is_no_list_is_an_error() {
+    for body in ["", "{}", "null", "7", r#""[]""#, r#"{"data": {}}"#, "[", "[1,]", "<html>"] {
+        assert!(parse_failover_ips(Family::V4, body.as_bytes()).is_err(), "{body}");
+    }
+    assert!(parse_failover_ips(Family::V4, b"[\"\xff\"]").is_err());
+    let deep = "[".repeat(100_000);
+    assert!(parse_failover_ips(Family::V4, deep.as_bytes()).is_err());
+}
+
+#[test]
+fn tasks_in_every_state() {
+    let failed = |words: &str| Some(TaskState::Failed(words.into()));
+    for (file, expected) in [
+        ("task-pending.json", Some(TaskState::Running)),
+        ("task-running.json", Some(TaskState::Running)),
+        ("task-finished.json", Some(TaskState::Done)),
+        ("task-error.json", failed("ERROR: error.internalserver: Internal error.")),
+        ("task-waiting-for-cancel.json", failed("WAITING_FOR_CANCEL")),
+        ("task-canceled.json", failed("CANCELED")),
+        ("task-rollback.json", failed("ROLLBACK")),
+        ("task-new-state.json", None),
+    ] {
+        let task = parse_task(golden(&format!("rest/{file}")).as_bytes()).unwrap();
+        assert_eq!(task.id.0, "00000000-0000-4000-8000-000000000045", "{file}");
+        assert_eq!(task.state, expected, "{file}");
+    }
+    assert!(parse_task(br#"{"uuid": "../../users", "state": "FINISHED"}"#).is_err());
+    assert!(parse_task(br#"{"state": "FINISHED"}"#).is_err());
+}
+
+#[test]
+fn past_calls_are_the_route_tasks_of_the_window() {
+    let now = date::rfc3339("2026-08-27T11:05:00Z").unwrap();
+    let since = ProviderTime(now.0 - 3_600_000);
+    let tasks = parse_tasks(golden("rest/tasks.json").as_bytes(), since, now).unwrap();
+    assert!(!tasks.more);
+    let call = |n: u64, at: &str| PastCall {
+        task: TaskId(format!("00000000-0000-4000-8000-{n:012}")),
+        at: date::rfc3339(at).unwrap(),
+    };
+    assert_eq!(
+        tasks.calls,
+        [
+            // It does not say when it started: now.
+            call(47, "2026-08-27T11:05:00Z"),
+            call(45, "2026-08-27T11:03:33.793Z"),
+            call(44, "2026-08-27T11:03:23.678Z"),
+        ]
+    );
+    let page = format!("[{}]", vec![r#"{"name": "Other", "startedAt": null}"#; PAGE].join(","));
+    assert!(parse_tasks(page.as_bytes(), since, now).unwrap().more);
+    assert!(parse_tasks(br#"[{"name": "RouteFailoverIpTask"}]"#, since, now).is_err());
+    assert!(parse_tasks(b"[{}]", since, now).is_err());
+}
+
+#[test]
+fn servers_and_their_macs() {
+    let (listed, more) = parse_servers(golden("rest/servers.json").as_bytes()).unwrap();
+    let ids: Vec<u64> = listed.iter().map(|server| server.id).collect();
+    assert_eq!((ids, more), (vec![111_003, 111_004], false));
+
+    let detail = parse_server(golden("rest/server.json").as_bytes()).unwrap();
+    assert_eq!((detail.id, &detail.name), (111_003, &own().name));
+    assert_eq!(detail.site.unwrap().id, 1);
+    // The vLAN interface comes first in the file and is not among them.
+    assert_eq!(detail.macs.unwrap(), ["02:00:00:ea:83:66".parse().unwrap()]);
+    let detail = parse_server(golden("rest/server-no-live-info.json").as_bytes()).unwrap();
+    assert_eq!(detail.macs, None);
+
+    let macs = parse_interfaces(golden("rest/interfaces.json").as_bytes()).unwrap();
+    let macs: Vec<String> = macs.iter().map(ToString::to_string).collect();
+    assert_eq!(macs, ["02:00:00:97:47:9f", "02:00:00:97:47:a0"]);
+}
+
+#[test]
+fn a_mismatch_names_both_sides() {
+    let host = HostFacts {
+        nics: vec![("eth0".parse().unwrap(), "02:00:00:00:00:01".parse().unwrap(), vec![])],
+        ..HostFacts::default()
+    };
+    let theirs = ["02:00:00:ea:83:66".parse().unwrap()];
+    let why = match_mac(&host, &own().name, &theirs).unwrap_err();
+    for part in ["v2202600000000003", "02:00:00:ea:83:66", "02:00:00:00:00:01 (eth0)", "[node]"] {
+        assert!(why.contains(part), "{why}");
+    }
+}
+
+#[test]
+fn refusals_are_only_words() {
+    for (file, words) in [
+        ("error-400-content-type.json", "error.content.type.invalid: Content type is invalid."),
+        ("error-401.json", "Authorization header missing."),
+        ("error-404.json", "error.notfound: Resource not found"),
+        ("error-404-message-only.json", "Entity Ticket with id 42 not found."),
+        ("page.html", ""),
+    ] {
+        assert_eq!(parse_error(golden(&format!("rest/{file}")).as_bytes()), words, "{file}");
+    }
+}

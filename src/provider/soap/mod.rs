@@ -1,0 +1,429 @@
+//! The adapter to netcup's older webservice, whose end was announced for 2026-05-01.
+//!
+//! ```text
+//!   routes:  own server ─▶ where it was last ─▶ the others ─▶ all again    until found; "nowhere" is missed twice
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use self::format::{Credentials, Reply};
+use super::call::{lost, not_sent};
+use super::home::{match_mac, unmatched};
+use super::http::{self, Answer, Client, Request};
+use super::wire::Gate;
+use super::xml::Element;
+use super::{Dated, Guard, HostFacts, OpenError, Options, Provider, Routing};
+use crate::clock;
+use crate::core::facts::{
+    Home, Listing, PastCall, ProviderFailure, ProviderTime, RouteOutcome, Routed, TaskId, TaskState,
+};
+use crate::types::{Account, FailoverIp, Server, ServerName, Span, Tick};
+
+pub(super) mod format;
+#[cfg(test)]
+mod tests;
+
+const URL: &str = "https://www.servercontrolpanel.de/WSEndUser";
+/// How long an IP stays where it was just routed to.
+const COOLDOWN: Span = Span::secs(300);
+/// Most servers that are looked at.
+const SERVERS: usize = 60;
+/// How many of them are asked at a time.
+const AT_ONCE: usize = 8;
+
+/// netcup's SOAP webservice.
+pub(super) struct Soap {
+    client: Client,
+    url: String,
+    credentials: Credentials,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    own: Option<ServerName>,
+    /// Where an IP was found last: asked next after the own server.
+    last: BTreeMap<FailoverIp, ServerName>,
+}
+
+impl Soap {
+    pub(super) fn open(options: &Options) -> Result<Self, OpenError> {
+        let url = http::base("url", options.url.as_deref().unwrap_or(URL))?;
+        let login_name = options.login_name.clone();
+        let password = options.password.clone();
+        let client = Client::open(options)?;
+        let credentials = Credentials {
+            login_name: login_name.ok_or(OpenError::Missing("login_name"))?,
+            password: password.ok_or(OpenError::Missing("password_file"))?,
+        };
+        client.hide(&credentials.password);
+        Ok(Self { client, url, credentials, known: Mutex::default() })
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // A cache: nothing in it is half written when a thread dies.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks, and opens the envelope.
+    fn ask(
+        &self,
+        operation: &str,
+        request: Request,
+        deadline: Tick,
+        date: &mut Option<ProviderTime>,
+    ) -> Result<Element, ProviderFailure> {
+        let left = clock::now().until(deadline).min(self.client.timeouts.total);
+        let retry = |why| ProviderFailure::Retry { why, after: None };
+        let answer = self.client.send(request, left, None).map_err(retry)?;
+        *date = answer.date.or(*date);
+        match self.open_envelope(operation, &answer) {
+            Judged::Response(response) => Ok(response),
+            Judged::Refused(failure) => Err(failure),
+            Judged::Odd(why) => Err(retry(why)),
+        }
+    }
+
+    fn open_envelope(&self, operation: &str, answer: &Answer) -> Judged {
+        let what = format!("SOAP {operation}");
+        let gone = matches!(answer.status, 200 | 404 | 405 | 410);
+        if answer.is_html() && gone {
+            return Judged::Refused(ProviderFailure::Config(format!(
+                "{what}: {} answers with a web page: the SOAP service is gone, switch to api = \"rest\" in [provider]",
+                self.url
+            )));
+        }
+        let parsed = answer.whole().and_then(|body| format::parse(operation, body));
+        match parsed {
+            Ok(Reply::Fault(text)) => {
+                Judged::Refused(sorted(&what, &text, &self.client.words(&text)))
+            }
+            Ok(Reply::Response(response)) if answer.status == 200 => Judged::Response(response),
+            Err(odd) if answer.status == 200 => Judged::Odd(format!("{what}: {odd}")),
+            Ok(Reply::Response(_)) | Err(_) => match answer.status {
+                401 => Judged::Refused(ProviderFailure::Auth(format!(
+                    "{what}: {}; check login_name and password_file in [provider]",
+                    answer.status_words()
+                ))),
+                // As in REST: the sender's own "not now"; anything else may come from the way there.
+                500..=599 if answer.status != 503 => {
+                    Judged::Odd(format!("{what}: {}", answer.status_words()))
+                }
+                _ => Judged::Refused(http::failure(&what, answer, "")),
+            },
+        }
+    }
+
+    fn servers(
+        &self,
+        deadline: Tick,
+        date: &mut Option<ProviderTime>,
+    ) -> Result<(Vec<ServerName>, bool), ProviderFailure> {
+        let request = format::get_vservers(&self.url, &self.credentials);
+        let response = self.ask("getVServers", request, deadline, date)?;
+        Ok(format::parse_servers(&response))
+    }
+
+    fn detail(
+        &self,
+        server: &ServerName,
+        deadline: Tick,
+    ) -> Result<format::Detail, ProviderFailure> {
+        let request = format::get_vserver_information(&self.url, &self.credentials, server);
+        let response = self.ask("getVServerInformation", request, deadline, &mut None)?;
+        format::parse_information(&response).map_err(|odd| ProviderFailure::Retry {
+            why: format!("SOAP getVServerInformation of {server}: {odd}"),
+            after: None,
+        })
+    }
+}
+
+enum Judged {
+    Response(Element),
+    Refused(ProviderFailure),
+    /// Nothing that says what became of the request.
+    Odd(String),
+}
+
+/// What a fault means. SOAP has nothing but its text to go by.
+fn sorted(what: &str, text: &str, shown: &str) -> ProviderFailure {
+    let why = format!("{what}: {shown}");
+    let text = text.to_ascii_lowercase();
+    let says = |part: &str| text.contains(part);
+    if says("invalid credentials") {
+        ProviderFailure::Auth(format!(
+            "{why}; check login_name and password_file in [provider] (the webservice password, not the SCP's) and that the webservice is switched on in the SCP"
+        ))
+    } else if says("only permitted once every") {
+        ProviderFailure::Budget { why, after: Some(COOLDOWN) }
+    } else if says("could not find failover ip") {
+        ProviderFailure::Config(format!(
+            "{why}; check [[failover_ip]] and login_name in [provider]"
+        ))
+    } else if says("server not found") {
+        ProviderFailure::Config(format!("{why}; check `server` in [node]"))
+    } else if says("validation error") || says("action not allowed") {
+        ProviderFailure::Config(why)
+    } else {
+        ProviderFailure::Retry { why, after: None }
+    }
+}
+
+/// What some servers' answers say about some IPs.
+#[derive(Debug)]
+struct Round {
+    found: BTreeMap<FailoverIp, ServerName>,
+    /// Mentioned in a form that is not understood.
+    doubtful: BTreeSet<FailoverIp>,
+    /// Every server was asked and every entry was understood.
+    whole: bool,
+}
+
+impl Round {
+    fn new() -> Self {
+        Self { found: BTreeMap::new(), doubtful: BTreeSet::new(), whole: true }
+    }
+
+    fn take(
+        &mut self,
+        ips: &BTreeSet<FailoverIp>,
+        server: &ServerName,
+        entries: &[format::Routed],
+    ) {
+        for entry in entries {
+            match entry {
+                format::Routed::Exact(ip) if ips.contains(ip) => {
+                    self.found.entry(*ip).or_insert_with(|| server.clone());
+                }
+                format::Routed::Exact(_) => {}
+                format::Routed::Other(address) => {
+                    self.doubtful.extend(ips.iter().filter(|ip| ip.covers(*address)));
+                }
+                format::Routed::Odd => self.whole = false,
+            }
+        }
+    }
+
+    fn done(&self, ips: &BTreeSet<FailoverIp>) -> bool {
+        ips.iter().all(|ip| self.found.contains_key(ip))
+    }
+
+    /// The IPs that are at none of the servers, as far as these answers go.
+    fn missing(&self, ips: &BTreeSet<FailoverIp>) -> BTreeSet<FailoverIp> {
+        let clear = |ip: &&FailoverIp| {
+            self.whole && !self.found.contains_key(ip) && !self.doubtful.contains(ip)
+        };
+        ips.iter().filter(clear).copied().collect()
+    }
+}
+
+/// One server's answer, or why there is none, and its date.
+type Answered = (Result<Vec<format::Routed>, ProviderFailure>, Option<ProviderTime>);
+
+impl Soap {
+    fn ips_of(&self, server: &ServerName, deadline: Tick) -> Answered {
+        let mut date = None;
+        let request = format::get_vserver_ips(&self.url, &self.credentials, server);
+        let response = self.ask("getVServerIPs", request, deadline, &mut date);
+        (response.map(|response| format::parse_ips(&response)), date)
+    }
+
+    /// Asks these servers, several at a time: an answer takes a second or more, and an observation
+    /// is worth something for five.
+    fn ask_all(
+        &self,
+        servers: &[ServerName],
+        ips: &BTreeSet<FailoverIp>,
+        deadline: Tick,
+        round: &mut Round,
+        date: &mut Option<ProviderTime>,
+    ) -> Result<(), ProviderFailure> {
+        for some in servers.chunks(AT_ONCE) {
+            let answers: Vec<Option<Answered>> = std::thread::scope(|scope| {
+                let asked: Vec<_> = some
+                    .iter()
+                    .map(|server| scope.spawn(move || self.ips_of(server, deadline)))
+                    .collect();
+                asked.into_iter().map(|thread| thread.join().ok()).collect()
+            });
+            for (server, answer) in some.iter().zip(answers) {
+                let (entries, dated) = answer.unwrap_or((Ok(vec![format::Routed::Odd]), None));
+                *date = dated.max(*date);
+                match entries {
+                    Ok(entries) => round.take(ips, server, &entries),
+                    Err(failure @ ProviderFailure::Auth(_)) => return Err(failure),
+                    Err(failure) => {
+                        tracing::debug!("{}", failure.why());
+                        round.whole = false;
+                        // It may be gone for good.
+                        self.known().last.retain(|_, last| last != server);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks the own server, then where the IPs were last, then the others, until all are found.
+    ///
+    /// An IP that moves while the servers are asked can be missed at both ends. netcup moves it at
+    /// most once in five minutes, so who is missed in two rounds is nowhere.
+    fn find(
+        &self,
+        ips: &BTreeSet<FailoverIp>,
+        date: &mut Option<ProviderTime>,
+    ) -> Result<Listing, ProviderFailure> {
+        let deadline = clock::now() + self.client.timeouts.total.times(2);
+        let (own, hints) = {
+            let known = self.known();
+            let hints: BTreeSet<_> =
+                ips.iter().filter_map(|ip| known.last.get(ip).cloned()).collect();
+            (known.own.clone(), hints)
+        };
+        let mut round = Round::new();
+        let mut asked = BTreeSet::new();
+        if let Some(own) = own {
+            // Everything hangs on this answer: without it there is none.
+            let (entries, dated) = self.ips_of(&own, deadline);
+            *date = dated;
+            round.take(ips, &own, &entries?);
+            asked.insert(own);
+        }
+        if !round.done(ips) {
+            let hints: Vec<_> = hints.difference(&asked).cloned().collect();
+            self.ask_all(&hints, ips, deadline, &mut round, date)?;
+            asked.extend(hints);
+        }
+        let mut nowhere = BTreeSet::new();
+        if !round.done(ips) {
+            let (names, whole) = self.servers(deadline, date)?;
+            round.whole &= whole && names.len() <= SERVERS;
+            let names: Vec<_> = names.into_iter().take(SERVERS).collect();
+            let rest: Vec<_> =
+                names.iter().filter(|name| !asked.contains(*name)).cloned().collect();
+            self.ask_all(&rest, ips, deadline, &mut round, date)?;
+            let missing = round.missing(ips);
+            if !missing.is_empty() {
+                asked.extend(names);
+                let all: Vec<_> = asked.into_iter().collect();
+                let mut second = Round::new();
+                self.ask_all(&all, &missing, deadline, &mut second, date)?;
+                nowhere = second.missing(&missing);
+                round.found.append(&mut second.found);
+            }
+        }
+        let mut known = self.known();
+        for (ip, server) in &round.found {
+            known.last.insert(*ip, server.clone());
+        }
+        let found = round.found.into_iter().map(|(ip, server)| (ip, Routed::To(server)));
+        let nowhere = nowhere.into_iter().map(|ip| (ip, Routed::Nowhere));
+        Ok(Listing { routes: found.chain(nowhere).collect() })
+    }
+}
+
+impl Provider for Soap {
+    fn home(&self, host: &HostFacts) -> Result<Home, ProviderFailure> {
+        let deadline = clock::now() + self.client.timeouts.total.times(6);
+        let candidates = match &host.server {
+            Some(name) => vec![name.clone()],
+            None => self.servers(deadline, &mut None)?.0,
+        };
+        let count = candidates.len().min(SERVERS);
+        for name in candidates.into_iter().take(SERVERS) {
+            let detail = self.detail(&name, deadline)?;
+            if detail.name != name {
+                return Err(ProviderFailure::Retry {
+                    why: format!(
+                        "SOAP getVServerInformation: asked for {name}, answered {}",
+                        detail.name
+                    ),
+                    after: None,
+                });
+            }
+            match match_mac(host, &name, &detail.macs) {
+                Ok(mac) => {
+                    self.known().own = Some(name.clone());
+                    let server = Server { name, number: None, mac: Some(mac) };
+                    return Ok(Home { server, mac });
+                }
+                Err(why) if host.server.is_some() => return Err(ProviderFailure::Config(why)),
+                Err(_) => {}
+            }
+        }
+        Err(unmatched(host, count))
+    }
+
+    fn routes(&self, ips: &BTreeSet<FailoverIp>) -> Dated<Result<Listing, ProviderFailure>> {
+        let mut date = None;
+        let value = self.find(ips, &mut date);
+        Dated { value, date }
+    }
+
+    fn route(&self, ip: FailoverIp, to: &Server, guard: Guard) -> Routing {
+        let deadline = clock::now() + guard.timeout;
+        let mac = match to.mac {
+            Some(mac) => mac,
+            // The primary interface's, by netcup's word.
+            None => match self.detail(&to.name, deadline) {
+                Ok(detail) => match detail.macs.first() {
+                    Some(mac) => *mac,
+                    None => {
+                        return not_sent(ProviderFailure::Config(format!(
+                            "server {} has no interface with a MAC by netcup's word",
+                            to.name
+                        )));
+                    }
+                },
+                Err(failure) => return not_sent(failure),
+            },
+        };
+        let request = format::change_ip_routing(&self.url, &self.credentials, ip, &to.name, mac);
+        let gate = Arc::new(Gate::new(guard.not_after));
+        let left = clock::now().until(deadline);
+        let answer = match self.client.send(request, left, Some(&gate)) {
+            Err(why) => return lost(&gate, why),
+            Ok(answer) => answer,
+        };
+        let outcome = match self.open_envelope("changeIPRouting", &answer) {
+            Judged::Refused(failure) => RouteOutcome::Refused(failure),
+            Judged::Odd(why) => RouteOutcome::Unknown(why),
+            Judged::Response(response) => match format::parse_change(&response) {
+                Ok(true) => RouteOutcome::Done,
+                Ok(false) => RouteOutcome::Refused(ProviderFailure::Retry {
+                    why: "SOAP changeIPRouting: answered false".into(),
+                    after: None,
+                }),
+                Err(odd) => RouteOutcome::Unknown(format!("SOAP changeIPRouting: {odd}")),
+            },
+        };
+        if outcome == RouteOutcome::Done {
+            self.known().last.insert(ip, to.name.clone());
+        }
+        Routing { started: gate.passed(), outcome, date: answer.date }
+    }
+
+    fn task(&self, task: &TaskId) -> Result<TaskState, ProviderFailure> {
+        Err(ProviderFailure::Config(format!(
+            "SOAP has no tasks, and so none named {}: it was made under api = \"rest\"",
+            task.0
+        )))
+    }
+
+    fn past_calls(&self) -> Result<Option<Vec<PastCall>>, ProviderFailure> {
+        Ok(None)
+    }
+
+    fn account(&self) -> Option<Account> {
+        Some(self.credentials.login_name.clone())
+    }
+
+    fn keep_alive(&self) -> Result<(), ProviderFailure> {
+        Ok(())
+    }
+
+    fn token_age(&self) -> Option<Span> {
+        None
+    }
+}

@@ -1,0 +1,296 @@
+//! The adapter to the Kubernetes API against API servers: a built-in one with faults, and the real one.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    missing_docs,
+    reason = "a test program stops at the first surprise, and measures with the clocks it is given"
+)]
+
+#[path = "cluster/real.rs"]
+mod real;
+#[path = "cluster/scratch.rs"]
+mod scratch;
+#[path = "cluster/suite.rs"]
+mod suite;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use foip::cluster::{Cluster, Options};
+use foip::core::facts::{ApiFailure, Key};
+use foip::types::Span;
+use http::{Method, Request};
+use serde_json::{Value, json};
+
+use scratch::Scratch;
+use suite::{doc, group};
+
+const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
+const TIMEOUT: Span = Span::secs(2);
+
+/// An API with a kubeconfig, and the means to act on it as somebody else than foip.
+pub struct World {
+    pub name: &'static str,
+    /// Does it judge what is written as the real one does?
+    pub validates: bool,
+    pub kubeconfig: PathBuf,
+    pub cache: Option<PathBuf>,
+    stranger: kube::Client,
+    count: Box<dyn Fn() -> usize>,
+}
+
+/// A kubeconfig as k3s writes it.
+pub fn kubeconfig_text(server: &str, ca: &str, certificate: &str, key: &str) -> String {
+    let [ca, certificate, key] = [ca, certificate, key].map(|pem| STANDARD.encode(pem));
+    format!(
+        "apiVersion: v1\nclusters:\n- cluster:\n    certificate-authority-data: {ca}\n    server: {server}\n  name: default\n\
+         contexts:\n- context:\n    cluster: default\n    user: default\n  name: default\ncurrent-context: default\n\
+         kind: Config\npreferences: {{}}\nusers:\n- name: default\n  user:\n    client-certificate-data: {certificate}\n    client-key-data: {key}\n"
+    )
+}
+
+/// Truncates and writes, in place, as k3s does.
+fn rewrite(path: &Path, text: &str) {
+    std::fs::write(path, text).unwrap();
+}
+
+fn run<T>(test: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test)
+}
+
+impl World {
+    fn new(name: &'static str, kubeconfig: &Path, count: Box<dyn Fn() -> usize>) -> Self {
+        let text = std::fs::read_to_string(kubeconfig).unwrap();
+        let whole = kube::config::Kubeconfig::from_yaml(&text).unwrap();
+        let mut config = kube::Config::try_from(whole).unwrap();
+        config.proxy_url = None;
+        Self {
+            name,
+            validates: false,
+            kubeconfig: kubeconfig.to_owned(),
+            cache: None,
+            stranger: kube::Client::try_from(config).unwrap(),
+            count,
+        }
+    }
+
+    pub fn options(&self) -> Options {
+        Options {
+            kubeconfig: self.kubeconfig.clone(),
+            namespace: "kube-system".into(),
+            timeout: TIMEOUT,
+            cache: self.cache.clone(),
+            managed: Default::default(),
+            account: Some("100000".parse().unwrap()),
+            node: "node-a".parse().unwrap(),
+        }
+    }
+
+    pub fn cluster(&self) -> Cluster {
+        Cluster::new(self.options())
+    }
+
+    /// How many requests were received, where that is counted.
+    pub fn requests(&self) -> usize {
+        (self.count)()
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, kube::Error> {
+        let body = body.map(|body| serde_json::to_vec(body).unwrap()).unwrap_or_default();
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("content-type", "application/json")
+            .body(body)
+            .unwrap();
+        self.stranger.request(request).await
+    }
+
+    fn path(&self, key: &Key) -> String {
+        let name = match key {
+            Key::Group(group) => format!("foip-{group}"),
+            Key::Ledger => "foip-ledger-100000".into(),
+            Key::Node(node) => format!("foip-node-{node}"),
+        };
+        format!("{LEASES}/{name}")
+    }
+
+    pub async fn lease(&self, key: &Key) -> Value {
+        self.ask(Method::GET, &self.path(key), None).await.unwrap()
+    }
+
+    pub async fn edit(&self, key: &Key, edit: impl FnOnce(&mut Value)) {
+        let mut lease = self.lease(key).await;
+        edit(&mut lease);
+        self.ask(Method::PUT, &self.path(key), Some(&lease)).await.unwrap();
+    }
+
+    pub async fn create_lease(&self, name: &str, spec: Value) {
+        let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": {"name": name}, "spec": spec});
+        self.ask(Method::POST, LEASES, Some(&lease)).await.unwrap();
+    }
+
+    pub async fn delete(&self, key: &Key) {
+        self.ask(Method::DELETE, &self.path(key), None).await.unwrap();
+    }
+
+    pub async fn delete_lease(&self, name: &str) {
+        let path = format!("{LEASES}/{name}");
+        self.ask(Method::DELETE, &path, None).await.unwrap();
+    }
+
+    pub async fn create_node(&self, mut node: Value) {
+        node["apiVersion"] = json!("v1");
+        node["kind"] = json!("Node");
+        let name = node["metadata"]["name"].as_str().unwrap().to_owned();
+        let status = node["status"].clone();
+        let mut made = self.ask(Method::POST, "/api/v1/nodes", Some(&node)).await.unwrap();
+        made["status"] = status;
+        // The status of a new object is not always taken over from the first write.
+        let path = format!("/api/v1/nodes/{name}/status");
+        self.ask(Method::PUT, &path, Some(&made)).await.unwrap();
+    }
+
+    pub async fn delete_node(&self, name: &str) {
+        let path = format!("/api/v1/nodes/{name}");
+        match self.ask(Method::DELETE, &path, None).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn the_real_api_server() {
+    let Some(assets) = real::assets() else {
+        println!("skipped: KUBEBUILDER_ASSETS does not say where kube-apiserver and etcd are");
+        return;
+    };
+    let mut real = real::Real::start(&assets);
+    let home = Scratch::new("home");
+    let kubeconfig = home.path().join("k3s.yaml");
+    rewrite(&kubeconfig, &real.kubeconfig());
+    run(async {
+        let mut world = World::new("real", &kubeconfig, Box::new(|| 0));
+        world.validates = true;
+        let cluster = world.cluster();
+        let up = Instant::now();
+        loop {
+            real.check();
+            let list = cluster.list().await;
+            if cluster.local_ready().await && list.is_ok() {
+                break;
+            }
+            assert!(up.elapsed() < Duration::from_secs(90), "{list:?}\n{}", real.last_words());
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        println!("ready after {:?}", up.elapsed());
+        suite::all(&world).await;
+        rotation(&world, &real).await;
+        outages(&world, &real, &home).await;
+    });
+}
+
+/// A client certificate that nobody knows, a half-written file, and the right one again.
+async fn rotation(world: &World, real: &real::Real) {
+    eprintln!("{}: rotation", world.name);
+    let cluster = world.cluster();
+    let key = group("rotation");
+    let version = cluster.write(&key, None, &doc("node-a", 1)).await.unwrap();
+    let good = real.kubeconfig();
+    rewrite(&world.kubeconfig, &good[..good.len() / 2]);
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    for _ in 0..3 {
+        assert!(cluster.read(&key).await.unwrap().is_some(), "the old access is kept");
+    }
+    rewrite(&world.kubeconfig, &real.kubeconfig_of_a_stranger());
+    let start = Instant::now();
+    while cluster.read(&key).await.is_ok() {
+        assert!(start.elapsed() < Duration::from_secs(5), "the new file is never used");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let refused = cluster.write(&key, Some(&version), &doc("node-a", 2)).await;
+    assert!(matches!(refused, Err(ApiFailure::Denied(_))), "{refused:?}");
+    rewrite(&world.kubeconfig, &good);
+    // The very next call reads the file on the 401, and is sent again.
+    let written = cluster.write(&key, Some(&version), &doc("node-a", 2)).await;
+    assert!(written.is_ok(), "{written:?}");
+    world.delete(&key).await;
+}
+
+/// The local server frozen, then the datastore.
+async fn outages(world: &World, real: &real::Real, home: &Scratch) {
+    eprintln!("{}: outages", world.name);
+    let cache = home.path().join("endpoints.json");
+    for (name, host) in [("node-a", real::HOSTS[0]), ("node-b", real::HOSTS[1])] {
+        world
+            .create_node(json!({
+                "metadata": {"name": name, "labels": {"node-role.kubernetes.io/control-plane": "true"}},
+                "status": {"addresses": [{"type": "InternalIP", "address": host.to_string()}]},
+            }))
+            .await;
+    }
+    let cluster = Cluster::new(Options { cache: Some(cache.clone()), ..world.options() });
+    let key = group("outages");
+    let version = cluster.write(&key, None, &doc("node-a", 1)).await.unwrap();
+    let keeping = tokio::spawn({
+        let cluster = cluster.clone();
+        async move { cluster.keep_endpoints().await }
+    });
+    let start = Instant::now();
+    while !std::fs::read_to_string(&cache).is_ok_and(|text| text.contains("127.0.0.2")) {
+        assert!(start.elapsed() < Duration::from_secs(10), "the other server is not learned");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+
+    real.freeze(0);
+    let late = cluster.read(&key).await;
+    assert!(
+        matches!(&late, Err(ApiFailure::Unknown(why)) if why.contains("127.0.0.1")),
+        "{late:?}"
+    );
+    let start = Instant::now();
+    assert_eq!(cluster.read(&key).await.unwrap().unwrap().version, version);
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    assert!(!cluster.local_ready().await);
+    let version = cluster.write(&key, Some(&version), &doc("node-a", 2)).await.unwrap();
+    real.thaw(0);
+    let start = Instant::now();
+    while !cluster.local_ready().await {
+        assert!(start.elapsed() < Duration::from_secs(20), "the local server is not seen again");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    real.freeze(1);
+    assert_eq!(cluster.read(&key).await.unwrap().unwrap().version, version);
+    real.thaw(1);
+
+    real.freeze_store();
+    let (read, list) = tokio::join!(cluster.read(&key), cluster.list());
+    assert!(matches!(read, Err(ApiFailure::Unknown(_))), "{read:?}");
+    assert!(matches!(list, Err(ApiFailure::Unknown(_))), "{list:?}");
+    let written = cluster.write(&key, Some(&version), &doc("node-a", 3)).await;
+    assert!(matches!(written, Err(ApiFailure::Unknown(_))), "{written:?}");
+    let absent = cluster.read(&group("absent")).await;
+    assert!(matches!(absent, Err(ApiFailure::Unknown(_))), "{absent:?}");
+    real.thaw_store();
+    let start = Instant::now();
+    while cluster.read(&key).await.is_err() {
+        assert!(start.elapsed() < Duration::from_secs(20), "reads do not work again");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    keeping.abort();
+    world.delete(&key).await;
+    world.delete_node("node-a").await;
+    world.delete_node("node-b").await;
+}

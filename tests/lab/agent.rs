@@ -1,0 +1,327 @@
+//! foip on one host: its folders, its configuration, its process, and what it tells its service manager.
+
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use foip::clock;
+use nix::sys::signal::Signal;
+
+use crate::plan::{ACCOUNT, FAILOVER_V6, FAILOVER_V6_HOST, HOSTS};
+use crate::process::{Launch, Process};
+use crate::signals::wait_until;
+use crate::trouble;
+use crate::trouble::{Outcome, Tried};
+use crate::world::World;
+
+/// What all hosts' configurations have in common.
+#[derive(Clone, Debug)]
+pub struct Common {
+    /// The program.
+    pub foip: PathBuf,
+    /// The failover IPs.
+    pub ips: Vec<String>,
+    /// The provider's `url`.
+    pub url: String,
+    /// The provider's `auth_url`.
+    pub auth_url: String,
+    /// The provider's authority, PEM.
+    pub ca_file: PathBuf,
+    /// What a scenario changes: tables of the configuration, merged over the rest.
+    pub changes: toml::Table,
+}
+
+/// foip on one host.
+pub struct Agent {
+    host: usize,
+    folder: PathBuf,
+    foip: PathBuf,
+    notify: UnixDatagram,
+    process: Option<Process>,
+    starts: u32,
+    started_at: u64,
+    /// When it said READY=1, in milliseconds; `None` until then.
+    pub ready_at: Option<u64>,
+    /// The last STATUS= it sent.
+    pub status: String,
+    /// When it did not run, or was stopped: closed stretches, and perhaps one that lasts.
+    pub absent: Vec<(u64, Option<u64>)>,
+}
+
+impl Agent {
+    /// Makes folders and files; starts nothing.
+    pub fn prepare(world: &World, host: usize, common: &Common, kubeconfig: &str) -> Outcome<Self> {
+        let folder = world.host_folder(host);
+        for name in ["state", "run", "trace"] {
+            fs::create_dir_all(folder.join(name))?;
+        }
+        fs::write(folder.join("kubeconfig"), kubeconfig)?;
+        fs::write(folder.join("foip.toml"), configuration(host, common, &folder)?)?;
+        let notify = UnixDatagram::bind(folder.join("notify"))?;
+        notify.set_nonblocking(true)?;
+        Ok(Self {
+            host,
+            folder,
+            foip: common.foip.clone(),
+            notify,
+            process: None,
+            starts: 0,
+            started_at: 0,
+            ready_at: None,
+            status: String::new(),
+            absent: vec![(clock::now().0, None)],
+        })
+    }
+
+    fn launch<'a>(&'a self, world: &World, namespace: &'a str, log: &str) -> Launch<'a> {
+        let path = |name: &str| self.folder.join(name).display().to_string();
+        let mut launch = Launch::new(namespace, &self.foip, self.folder.join(log))
+            .args(["--config".to_owned(), path("foip.toml")])
+            .env("STATE_DIRECTORY", path("state"))
+            .env("RUNTIME_DIRECTORY", path("run"));
+        launch.boot_id = Some(world.boot_id(self.host));
+        launch
+    }
+
+    /// `foip login`, once; the stand-in's person approves.
+    pub fn login(&self, world: &World) -> Outcome<()> {
+        let namespace = world.host(self.host);
+        let mut login = self.launch(world, &namespace, "login.log").args(["login"]).start()?;
+        let mut ended = None;
+        wait_until(Duration::from_secs(20), || {
+            ended = login.ended();
+            Ok(ended.is_some())
+        })?;
+        match ended {
+            Some(status) if status == "exit status: 0" => Ok(()),
+            other => Err(trouble!(
+                "foip login on {}: {}\n    {}",
+                HOSTS[self.host].name,
+                other.unwrap_or_else(|| "did not end within 20 s".into()),
+                login.last_words()
+            )),
+        }
+    }
+
+    /// Starts `foip run` with a trace of its own.
+    pub fn start(&mut self, world: &World) -> Outcome<()> {
+        if self.process.is_some() {
+            return Ok(());
+        }
+        self.listen();
+        self.starts += 1;
+        let trace = self.folder.join("trace").join(format!("{:04}.jsonl", self.starts));
+        let notify = self.folder.join("notify").display().to_string();
+        let namespace = world.host(self.host);
+        let launch = self
+            .launch(world, &namespace, "foip.log")
+            .args(["run".to_owned(), "--trace".to_owned(), trace.display().to_string()])
+            .env("NOTIFY_SOCKET", notify);
+        let started_at = clock::now().0;
+        let process = launch.start()?;
+        (self.process, self.started_at, self.ready_at) = (Some(process), started_at, None);
+        self.present();
+        Ok(())
+    }
+
+    /// Reads what it told its service manager since the last time.
+    pub fn listen(&mut self) {
+        let mut buffer = [0; 4096];
+        while let Ok(length) = self.notify.recv(&mut buffer) {
+            for line in String::from_utf8_lossy(&buffer[..length]).lines() {
+                if line == "READY=1" && self.ready_at.is_none() {
+                    self.ready_at = Some(clock::now().0);
+                }
+                if let Some(status) = line.strip_prefix("STATUS=") {
+                    status.clone_into(&mut self.status);
+                }
+            }
+        }
+    }
+
+    /// From the last start to READY, in milliseconds, once it has said so.
+    pub fn start_to_ready(&mut self) -> Option<u64> {
+        self.listen();
+        self.ready_at.map(|at| at.saturating_sub(self.started_at))
+    }
+
+    /// Has a process that was not stopped, and did not end by itself?
+    pub fn running(&mut self) -> bool {
+        self.process.as_mut().is_some_and(|process| process.alive() && !process.stopped())
+    }
+
+    /// The process, if there is one.
+    pub fn process(&mut self) -> Option<&mut Process> {
+        self.process.as_mut()
+    }
+
+    /// An error if it ended although nobody asked it to.
+    pub fn check(&mut self) -> Outcome<()> {
+        let Some(process) = self.process.as_mut() else {
+            return Ok(());
+        };
+        match process.ended() {
+            None => Ok(()),
+            Some(status) => Err(trouble!(
+                "foip on {} ended by itself ({status}):\n    {}",
+                HOSTS[self.host].name,
+                process.last_words()
+            )),
+        }
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill();
+            self.gone();
+        }
+    }
+
+    /// SIGTERM, and waits for its end: at most 3 s, as the bound is 2 s.
+    pub fn terminate(&mut self) -> Outcome<u64> {
+        let Some(mut process) = self.process.take() else {
+            return Ok(0);
+        };
+        let start = clock::now().0;
+        process.signal(Signal::SIGTERM)?;
+        let ended = wait_until(Duration::from_secs(8), || Ok(!process.alive()))?;
+        process.kill();
+        self.gone();
+        if ended {
+            Ok(clock::now().0 - start)
+        } else {
+            Err(trouble!("foip on {} did not end 8 s after SIGTERM", HOSTS[self.host].name))
+        }
+    }
+
+    /// SIGHUP.
+    pub fn reload(&mut self) -> Outcome<()> {
+        self.signal(Signal::SIGHUP)
+    }
+
+    /// SIGSTOP.
+    pub fn pause(&mut self) -> Outcome<()> {
+        self.signal(Signal::SIGSTOP)?;
+        self.gone();
+        Ok(())
+    }
+
+    /// SIGCONT.
+    pub fn resume(&mut self) -> Outcome<()> {
+        self.signal(Signal::SIGCONT)?;
+        self.present();
+        Ok(())
+    }
+
+    fn signal(&mut self, signal: Signal) -> Outcome<()> {
+        let name = HOSTS[self.host].name;
+        let process = self.process.as_mut().ok_or_else(|| trouble!("no foip runs on {name}"))?;
+        process.signal(signal)
+    }
+
+    fn gone(&mut self) {
+        if !matches!(self.absent.last(), Some((_, None))) {
+            self.absent.push((clock::now().0, None));
+        }
+    }
+
+    fn present(&mut self) {
+        if let Some((_, end @ None)) = self.absent.last_mut() {
+            *end = Some(clock::now().0);
+        }
+    }
+
+    /// The traces of all its runs, oldest first.
+    pub fn traces(&self) -> Vec<PathBuf> {
+        let listing = fs::read_dir(self.folder.join("trace"));
+        let mut files: Vec<PathBuf> =
+            listing.into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+        files.sort();
+        files
+    }
+
+    /// Where its log, configuration and state are.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+}
+
+/// The configuration file of a host.
+fn configuration(host: usize, common: &Common, folder: &Path) -> Outcome<String> {
+    let plan = &HOSTS[host];
+    let mut file = toml::Table::new();
+    let mut table = |name: &str, pairs: &[(&str, String)]| {
+        let pairs = pairs.iter().map(|(key, value)| ((*key).to_owned(), value.clone().into()));
+        file.insert(name.to_owned(), toml::Value::Table(pairs.collect()));
+    };
+    table(
+        "provider",
+        &[
+            ("api", "rest".into()),
+            ("url", common.url.clone()),
+            ("auth_url", common.auth_url.clone()),
+            ("ca_file", common.ca_file.display().to_string()),
+        ],
+    );
+    table("node", &[("name", plan.name.into())]);
+    table("kubernetes", &[("kubeconfig", folder.join("kubeconfig").display().to_string())]);
+    let ips = common.ips.iter().map(|ip| {
+        let mut entry = toml::Table::new();
+        entry.insert("address".into(), ip.clone().into());
+        if ip == FAILOVER_V6 {
+            entry.insert("hosts".into(), vec![FAILOVER_V6_HOST].into());
+        }
+        toml::Value::Table(entry)
+    });
+    file.insert("failover_ip".into(), toml::Value::Array(ips.collect()));
+    if common.changes.get("provider").is_some_and(|p| p.get("api") == Some(&"soap".into())) {
+        let password = folder.join("soap-password");
+        fs::write(&password, "webservice-password\n")?;
+        let provider = file["provider"].as_table_mut().expect("it was just made");
+        provider.insert("login_name".into(), ACCOUNT.into());
+        provider.insert("password_file".into(), password.display().to_string().into());
+        provider.remove("auth_url");
+    }
+    for (name, change) in &common.changes {
+        merge(&mut file, name, change);
+    }
+    toml::to_string(&file).tried(|| "cannot write a configuration".to_owned())
+}
+
+fn merge(into: &mut toml::Table, name: &str, change: &toml::Value) {
+    match (into.get_mut(name), change) {
+        (Some(toml::Value::Table(known)), toml::Value::Table(changes)) => {
+            for (key, value) in changes {
+                known.insert(key.clone(), value.clone());
+            }
+        }
+        _ => {
+            into.insert(name.to_owned(), change.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scenario_changes_parts_of_the_configuration() {
+        let common = Common {
+            foip: "foip".into(),
+            ips: vec!["203.0.113.63".into(), FAILOVER_V6.into()],
+            url: "https://192.0.2.130:8443/scp-core".into(),
+            auth_url: "https://192.0.2.130:8443/realms/scp".into(),
+            ca_file: "ca.pem".into(),
+            changes: toml::from_str("lease.duration = '5s'\nnode.priority = 7\n").unwrap(),
+        };
+        let text = configuration(1, &common, Path::new("/tmp/x")).unwrap();
+        let file: toml::Table = toml::from_str(&text).unwrap();
+        assert_eq!(file["node"]["name"].as_str(), Some("node-b"));
+        assert_eq!(file["node"]["priority"].as_integer(), Some(7));
+        assert_eq!(file["lease"]["duration"].as_str(), Some("5s"));
+        assert_eq!(file["failover_ip"][1]["hosts"][0].as_str(), Some(FAILOVER_V6_HOST));
+    }
+}

@@ -1,0 +1,336 @@
+//! Carries out a scenario's steps and judges what came of it.
+
+use std::time::Duration;
+
+use foip::clock;
+use serde::Serialize;
+
+use crate::api::Flavour;
+use crate::cluster::Cluster;
+use crate::pinger::Gap;
+use crate::plan::HOSTS;
+use crate::scenario::{Ends, Expect, Scenario, Step, Who};
+use crate::signals::{sleep, wait_until};
+use crate::trouble;
+use crate::trouble::Outcome;
+
+/// What came of a scenario.
+#[derive(Clone, Debug, Default, Serialize, serde::Deserialize)]
+pub struct Verdict {
+    /// The scenario's file name.
+    pub name: String,
+    /// Its title.
+    pub title: String,
+    /// Its bar.
+    pub bar: String,
+    /// On which API.
+    pub flavour: Option<Flavour>,
+    /// When the measurement began, and when it ended, in milliseconds.
+    pub span: (u64, u64),
+    /// Route calls that reached the provider, whatever it answered.
+    pub calls: u64,
+    /// From the beginning to the first accepted route call, in milliseconds.
+    pub to_call: Option<u64>,
+    /// From the beginning to packets going where they are in the end, if that changed.
+    pub to_routed: Option<u64>,
+    /// Lost packets, of all failover IPs.
+    pub lost: u64,
+    /// The longest time without an answer, in milliseconds.
+    pub outage: u64,
+    /// How long the address was gone at the longest, where somebody deleted it.
+    pub address_gone: Option<u64>,
+    /// How late the client's worst ping left: what the machine did to the measurement.
+    pub client_delay: u64,
+    /// Why it failed; empty when every bar was met.
+    pub problems: Vec<String>,
+}
+
+impl Verdict {
+    /// Was every bar met?
+    pub fn met(&self) -> bool {
+        self.problems.is_empty()
+    }
+}
+
+/// Runs one scenario on a cluster. An error is one of the lab; foip's are in the verdict.
+pub fn run(cluster: &mut Cluster, scenario: &Scenario) -> Outcome<Verdict> {
+    let starts = matches!(scenario.steps.first(), Some(Step::Start { .. }));
+    let before = if starts {
+        None
+    } else {
+        cluster.start_all()?;
+        Some(cluster.settle(Duration::from_secs(60))?)
+    };
+    let mut play = Play { cluster, before, mark: clock::now().0, deleted: None, gone: None };
+    let mut problems = Vec::new();
+    for step in &scenario.steps {
+        match play.carry_out(step) {
+            Ok(()) => {}
+            Err(error) => {
+                crate::signals::check()?;
+                problems.push(error.0);
+                break;
+            }
+        }
+    }
+    let (from, to) = (play.mark, clock::now().0);
+    let gone = play.gone;
+    // The last pings need 500 ms to be known as lost.
+    sleep(Duration::from_millis(700))?;
+    let mut verdict = measure(cluster, scenario, (from, to));
+    verdict.address_gone = gone;
+    verdict.problems = problems;
+    judge(cluster, &scenario.expect, before, &mut verdict);
+    Ok(verdict)
+}
+
+struct Play<'a> {
+    cluster: &'a mut Cluster,
+    before: Option<usize>,
+    mark: u64,
+    deleted: Option<u64>,
+    gone: Option<u64>,
+}
+
+impl Play<'_> {
+    /// The hosts that are meant.
+    fn who(&self, who: Who) -> Outcome<Vec<usize>> {
+        let before = || self.before.ok_or_else(|| trouble!("nobody held at the beginning"));
+        let others = |at: usize| -> Outcome<Vec<usize>> {
+            let holder = before()?;
+            Ok(vec![(0..HOSTS.len()).filter(|host| *host != holder).nth(at).unwrap_or(0)])
+        };
+        match who {
+            Who::Holder => Ok(vec![before()?]),
+            Who::Second => others(0),
+            Who::Third => others(1),
+            Who::NewHolder => {
+                let holder = self.cluster.place().holder;
+                Ok(vec![holder.ok_or_else(|| trouble!("nobody holds now"))?])
+            }
+            Who::Each | Who::All => Ok((0..HOSTS.len()).collect()),
+            Who::NodeA => Ok(vec![0]),
+            Who::NodeB => Ok(vec![1]),
+            Who::NodeC => Ok(vec![2]),
+        }
+    }
+
+    /// One after the other for `each`, with time to settle in between.
+    fn on(
+        &mut self,
+        who: Who,
+        mut act: impl FnMut(&mut Cluster, usize) -> Outcome<()>,
+    ) -> Outcome<()> {
+        for host in self.who(who)? {
+            act(self.cluster, host)?;
+            if who == Who::Each {
+                sleep(Duration::from_millis(1500))?;
+                self.cluster.settle(Duration::from_secs(20))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, step: &Step) -> Outcome<()> {
+        match step {
+            Step::Mark => {
+                self.mark = clock::now().0;
+                Ok(())
+            }
+            Step::Wait { time } => self.wait(*time),
+            Step::Settle { within } => self.cluster.settle(*within).map(drop),
+            Step::Clean { within } => self.cluster.clean(*within),
+            Step::Start { host } => self.on(*host, |c, h| c.agents[h].start(&c.world)),
+            Step::Kill { host } => self.on(*host, |c, h| {
+                c.agents[h].kill();
+                Ok(())
+            }),
+            Step::Crash { host, after } => self.on(*host, |c, h| {
+                c.agents[h].kill();
+                sleep(*after)?;
+                c.agents[h].start(&c.world)
+            }),
+            Step::Restart { host } => self.on(*host, |c, h| {
+                let took = c.agents[h].terminate()?;
+                c.agents[h].start(&c.world)?;
+                match took {
+                    // 2 s, and what the lab's own looking every 20 ms adds.
+                    0..=2100 => Ok(()),
+                    late => Err(trouble!("foip took {late} ms to end after SIGTERM, not 2 s")),
+                }
+            }),
+            Step::Reload { host } => self.on(*host, |c, h| c.agents[h].reload()),
+            Step::Pause { host } => self.on(*host, |c, h| c.agents[h].pause()),
+            Step::Resume { host } => self.on(*host, |c, h| c.agents[h].resume()),
+            Step::PowerOff { host } => self.on(*host, Cluster::power_off),
+            Step::PowerOn { host } => self.on(*host, Cluster::power_on),
+            Step::Cut { host, from } => self.on(*host, |c, h| {
+                c.reachable(h, *from != crate::world::Cut::Network);
+                c.world.cut(h, *from)
+            }),
+            Step::Uncut { host } => self.on(*host, |c, h| {
+                c.reachable(h, true);
+                c.world.uncut(h)
+            }),
+            Step::Unplug { host } => self.on(*host, |c, h| {
+                c.reachable(h, false);
+                c.world.carrier(h, false)
+            }),
+            Step::Plug { host } => self.on(*host, |c, h| {
+                c.reachable(h, true);
+                c.world.carrier(h, true)
+            }),
+            Step::FreezeApi { host } => {
+                let hosts = self.who(*host)?;
+                self.cluster.api.freeze(&hosts, true)
+            }
+            Step::ThawApi { host } => {
+                let hosts = self.who(*host)?;
+                self.cluster.api.freeze(&hosts, false)
+            }
+            Step::KillApi { host } => {
+                let hosts = self.who(*host)?;
+                self.cluster.api.kill(&hosts)
+            }
+            Step::StartApi { host } => {
+                let hosts = self.who(*host)?;
+                self.cluster.api.revive(&self.cluster.world, &hosts)
+            }
+            Step::KillEtcd { host } => {
+                let hosts = self.who(*host)?;
+                self.cluster.api.kill_etcd(&hosts)
+            }
+            Step::StartEtcd { host } => {
+                let hosts = self.who(*host)?;
+                self.cluster.api.revive_etcd(&self.cluster.world, &hosts)
+            }
+            Step::Cordon { host } => {
+                self.on(*host, |c, h| c.api.kubectl.cordon(HOSTS[h].name, true))
+            }
+            Step::Uncordon { host } => {
+                self.on(*host, |c, h| c.api.kubectl.cordon(HOSTS[h].name, false))
+            }
+            Step::Condition { host, condition, status } => {
+                self.on(*host, |c, h| c.api.kubectl.condition(HOSTS[h].name, condition, status))
+            }
+            Step::DeleteLease => self.cluster.api.kubectl.delete_lease(),
+            Step::PatchLease { patch } => self.cluster.api.kubectl.patch_lease(patch),
+            Step::DeleteAddress { host } => self.delete_address(*host),
+            Step::RouteByHand { host } => {
+                let to = self.who(*host)?[0];
+                let ip = self.cluster.ips[0].clone();
+                self.cluster.provider.route_by_hand(&ip, to)
+            }
+            Step::Provider { command } => self.cluster.provider.command(command).map(drop),
+            Step::Api { command } => self.cluster.api.command(command).map(drop),
+        }
+    }
+
+    fn wait(&mut self, time: Duration) -> Outcome<()> {
+        let end = clock::now().0 + u64::try_from(time.as_millis()).unwrap_or(0);
+        while clock::now().0 < end {
+            let left = Duration::from_millis(end.saturating_sub(clock::now().0));
+            sleep(left.min(Duration::from_millis(250)))?;
+            for agent in &mut self.cluster.agents {
+                agent.listen();
+                agent.check()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes the address, and waits up to 10 s for its return.
+    fn delete_address(&mut self, who: Who) -> Outcome<()> {
+        let (host, ip) = (self.who(who)?[0], self.cluster.ips[0].clone());
+        let already = self.cluster.address_changes(host, &ip).len();
+        self.cluster.world.delete_address(host, &ip)?;
+        self.deleted = Some(clock::now().0);
+        let mut stretch = None;
+        wait_until(Duration::from_secs(10), || {
+            let changes = self.cluster.address_changes(host, &ip);
+            if let [gone, back, ..] = &changes[already.min(changes.len())..] {
+                stretch = Some(back.at.saturating_sub(gone.at));
+            }
+            Ok(stretch.is_some())
+        })?;
+        self.gone = stretch;
+        stretch.map(drop).ok_or_else(|| trouble!("the address was not back after 10 s"))
+    }
+}
+
+fn measure(cluster: &Cluster, scenario: &Scenario, span: (u64, u64)) -> Verdict {
+    let (from, to) = span;
+    let calls = cluster.provider.calls(from, to);
+    let first = calls.iter().find(|call| call.accepted).map(|call| call.at - from);
+    let mut gaps: Vec<Gap> = Vec::new();
+    for pinger in &cluster.pingers {
+        gaps.extend(pinger.gaps(from.max(cluster.first_address()), to));
+    }
+    let switched = cluster
+        .ips
+        .iter()
+        .filter_map(|ip| {
+            cluster.provider.switches(ip).into_iter().rfind(|(at, _)| (from..=to).contains(at))
+        })
+        .map(|(at, _)| at - from)
+        .max();
+    Verdict {
+        name: scenario.name.clone(),
+        title: scenario.title.clone(),
+        bar: scenario.bar.clone(),
+        flavour: Some(cluster.api.flavour()),
+        span,
+        calls: calls.len() as u64,
+        to_call: first,
+        to_routed: switched,
+        lost: gaps.iter().map(|gap| gap.packets).sum(),
+        outage: gaps.iter().map(|gap| gap.to - gap.from).max().unwrap_or(0),
+        client_delay: cluster.pingers.iter().map(|p| p.worst_delay(from, to)).max().unwrap_or(0),
+        ..Verdict::default()
+    }
+}
+
+fn judge(cluster: &mut Cluster, expect: &Expect, before: Option<usize>, verdict: &mut Verdict) {
+    let mut problems = Vec::new();
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    if let Some([least, most]) = expect.route_calls
+        && !(least..=most).contains(&verdict.calls)
+    {
+        problems.push(format!("{} route calls, not {least} to {most}", verdict.calls));
+    }
+    let mut within = |what: &str, bar: Option<Duration>, took: Option<u64>| match (bar, took) {
+        (Some(bar), Some(took)) if took > ms(bar) => {
+            problems.push(format!("{what} took {took} ms, not {} ms", ms(bar)));
+        }
+        (Some(bar), None) => {
+            problems.push(format!("{what}: not at all, not within {} ms", ms(bar)))
+        }
+        _ => {}
+    };
+    within("the route call", expect.call_within, verdict.to_call);
+    within("the right route", expect.routed_within, verdict.to_routed);
+    within("the address's return", expect.address_back, verdict.address_gone);
+    within("the longest outage", expect.outage, Some(verdict.outage));
+    if let Some(most) = expect.lost
+        && verdict.lost > most
+    {
+        problems.push(format!("{} packets lost, not {most}", verdict.lost));
+    }
+    let after = cluster.place().holder;
+    let right = match expect.holder {
+        Some(Ends::Same) => after == before,
+        Some(Ends::Other) => after.is_some() && after != before,
+        None => true,
+    };
+    if !right {
+        let name = |host: Option<usize>| host.map_or("nobody", |host| HOSTS[host].name);
+        problems.push(format!("{} held before, {} after", name(before), name(after)));
+    }
+    if expect.no_call_by == Some(Who::Holder) {
+        let calls = cluster.provider.calls(verdict.span.0, verdict.span.1);
+        if calls.iter().any(|call| call.host.is_some() && call.host == before) {
+            problems.push("the one that was paused made a route call".to_owned());
+        }
+    }
+    verdict.problems.extend(problems);
+}
