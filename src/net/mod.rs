@@ -3,7 +3,7 @@
 //! foip speaks netlink itself, over nix: three kinds of rows (addresses, links, routes), a handful of requests.
 //!
 //! ```text
-//!  Nic ─────▶ table ─────▶ exchange ─────▶ kernel ─────▶ Monitor ─▶ Watch ─▶ Change
+//!  Nic ─────▶ table ─────▶ exchange ─────▶ kernel ─────▶ Monitor ─▶ Change
 //!   │  └─▶ choose   └─▶ row ─▶ message       ▲              │
 //!   │                    tag                 │              └─▶ row, tag
 //!   └─▶ announce ─▶ frame ───────────────────┘ (packet socket)
@@ -26,7 +26,6 @@ mod primary;
 mod row;
 mod table;
 mod tag;
-mod watch;
 
 pub use error::NetError;
 pub use message::Broken;
@@ -34,4 +33,3 @@ pub use monitor::{Change, Monitor};
 pub use nic::{Done, Link, Nic, NicFacts};
 pub use primary::{Primary, PrimaryChange};
 pub use tag::{PRIORITY, PROTOCOL, TagUse};
-pub use watch::Watch;

@@ -53,9 +53,8 @@ pub enum Change {
     Overrun,
 }
 
-/// The notification socket of one NIC. Poll it for reading and then `drain` it, or let a [`Watch`](super::Watch) do so.
-///
-/// Reading the socket never blocks; asking the kernel anew, after an overrun or news of the link, may.
+/// The notification socket of one NIC. Poll it for reading and then `drain` it, on a thread that may wait:
+/// reading the socket never blocks, but asking the kernel anew, after an overrun or news of the link, may.
 #[derive(Debug)]
 pub struct Monitor {
     fd: OwnedFd,

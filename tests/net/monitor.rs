@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use foip::net::{Change, Monitor, Watch};
+use foip::net::{Change, Monitor};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::fixture::{Inside, NEAR_MAC, Net, V4, V6, addr, ifaddrmsg, octets, pause, raw, wait};
@@ -283,30 +283,4 @@ fn a_port_that_leaves_another_bridge_is_no_news() {
     nic.put(V4, 45).unwrap();
     assert_eq!(net.rows(V4, "br0").len(), 1);
     assert_eq!(changes(&net, &mut monitor), [change(V4, 32, true, true)]);
-}
-
-#[test]
-fn a_watch_tells_from_its_thread_until_it_is_dropped() {
-    let Some(net) = Net::with_primary() else {
-        return;
-    };
-    let nic = net.nic();
-    let (sender, receiver) = std::sync::mpsc::channel();
-    let watch = net
-        .inside(|| Watch::start(&nic.nic, move |changes| sender.send(changes).unwrap()))
-        .unwrap();
-    let within = Duration::from_secs(5);
-    for _ in 0..2 {
-        nic.put(V4, 45).unwrap();
-        nic.put(V4, 45).unwrap();
-        assert_eq!(receiver.recv_timeout(within), Ok(vec![change(V4, 32, true, true)]));
-        net.near(&format!("addr del {V4}/32 dev eth0"));
-        assert_eq!(receiver.recv_timeout(within), Ok(vec![change(V4, 32, false, true)]));
-    }
-    // The link's news is judged with questions, which the thread asks in this namespace.
-    net.near("link del eth0");
-    let told = receiver.recv_timeout(within).unwrap();
-    assert!(!told.is_empty());
-    drop(watch);
-    wait(within, || receiver.try_recv() == Err(std::sync::mpsc::TryRecvError::Disconnected));
 }
