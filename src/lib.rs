@@ -1,10 +1,12 @@
 //! foip keeps a netcup failover IP on one healthy k3s server node.
 
+pub mod checks;
 pub mod cli;
 pub mod clock;
 pub mod cluster;
 pub mod config;
 pub mod core;
+pub mod driver;
 pub mod files;
 pub mod logging;
 pub mod net;

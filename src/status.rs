@@ -170,27 +170,15 @@ impl Status {
         let dash = || "-".to_owned();
         let yes = |flag: bool| if flag { "yes" } else { "no" }.to_owned();
 
-        let mut rows = vec![row([
-            "GROUP",
-            "HOLDER",
-            "EPOCH",
-            "SINCE",
-            "AUTHORITY",
-            "SUCCESSOR",
-        ])];
+        let mut rows = vec![row(["GROUP", "HOLDER", "EPOCH", "SINCE", "AUTHORITY", "SUCCESSOR"])];
         for group in &self.groups {
             rows.push(vec![
                 group.name.to_string(),
                 group.holder.as_ref().map_or_else(dash, NodeName::to_string),
                 group.epoch.to_string(),
                 group.since.clone().unwrap_or_else(dash),
-                group
-                    .authority_left_ms
-                    .map_or_else(dash, |left| Span(left).to_string()),
-                group
-                    .successor
-                    .as_ref()
-                    .map_or_else(dash, NodeName::to_string),
+                group.authority_left_ms.map_or_else(dash, |left| Span(left).to_string()),
+                group.successor.as_ref().map_or_else(dash, NodeName::to_string),
             ]);
         }
         table(&mut text, &rows);
@@ -216,13 +204,7 @@ impl Status {
         }
         table(&mut text, &rows);
 
-        let mut rows = vec![row([
-            "NODE",
-            "RECORD",
-            "ELIGIBLE",
-            "HEALTH",
-            "REACHES NETCUP",
-        ])];
+        let mut rows = vec![row(["NODE", "RECORD", "ELIGIBLE", "HEALTH", "REACHES NETCUP"])];
         for node in &self.nodes {
             rows.push(vec![
                 node.name.to_string(),
@@ -266,9 +248,7 @@ fn table(text: &mut String, rows: &[Vec<String>]) {
     text.push('\n');
     for row in rows {
         let cells = row.iter().zip(&widths);
-        let line: Vec<_> = cells
-            .map(|(cell, width)| format!("{cell:width$}"))
-            .collect();
+        let line: Vec<_> = cells.map(|(cell, width)| format!("{cell:width$}")).collect();
         let _ = writeln!(text, "{}", line.join("  ").trim_end());
     }
 }
@@ -403,11 +383,7 @@ pub fn read(runtime: &Path) -> Result<Seen, NoStatus> {
     } else {
         None
     };
-    Ok(Seen {
-        text,
-        status,
-        stale,
-    })
+    Ok(Seen { text, status, stale })
 }
 
 #[cfg(test)]

@@ -71,18 +71,10 @@ impl Trace {
     /// # Errors
     /// The file cannot be made, or the thread not be started.
     pub fn create(path: &Path, start: &Start, now: Tick) -> io::Result<Self> {
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(path)?;
+        let file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
         let trace = Self::begin(io::BufWriter::new(file), LARGEST, QUEUE)?;
-        trace.line(&Header {
-            foip: env!("CARGO_PKG_VERSION"),
-            start,
-            at: now,
-        });
+        trace.line(&Header { foip: env!("CARGO_PKG_VERSION"), start, at: now });
         Ok(trace)
     }
 
@@ -90,12 +82,10 @@ impl Trace {
         let (queue, messages) = sync_channel(queue);
         let dropped = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&dropped);
-        std::thread::Builder::new()
-            .name("foip-trace".into())
-            .spawn(move || {
-                // A full disk ends the trace; the service goes on.
-                let _ = drain(&messages, &counter, out, largest);
-            })?;
+        std::thread::Builder::new().name("foip-trace".into()).spawn(move || {
+            // A full disk ends the trace; the service goes on.
+            let _ = drain(&messages, &counter, out, largest);
+        })?;
         Ok(Self { queue, dropped })
     }
 
@@ -188,11 +178,7 @@ mod tests {
         let settings = crate::config::Settings::parse(Path::new("foip.toml"), text, &host).unwrap();
         Start {
             config: settings.core,
-            identity: Identity {
-                host: "h".into(),
-                boot: "b".into(),
-                nonce: "n".into(),
-            },
+            identity: Identity { host: "h".into(), boot: "b".into(), nonce: "n".into() },
             saved: Saved::default(),
             seed: 1,
         }
@@ -213,9 +199,7 @@ mod tests {
     fn lines(bytes: &[u8]) -> Vec<BTreeMap<String, serde_json::Value>> {
         let text = std::str::from_utf8(bytes).unwrap();
         let lines = text.lines();
-        lines
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect()
+        lines.map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     #[test]
@@ -227,28 +211,19 @@ mod tests {
         let trace = Trace::create(&path, &start, now).unwrap();
         let actions = [Action::List { ticket: Ticket(1) }, Action::Exit];
         trace.actions(now, &actions);
-        let event = Event::Check {
-            index: 0,
-            passing: true,
-        };
+        let event = Event::Check { index: 0, passing: true };
         trace.event(now + Span(5), &event);
         trace.actions(now + Span(5), &[]);
         assert!(trace.flush(Span::secs(5)));
         let lines = lines(&std::fs::read(&path).unwrap());
         assert_eq!(lines.len(), 4);
         let read = |line: usize, key: &str| lines[line][key].clone();
-        assert_eq!(
-            serde_json::from_value::<Start>(read(0, "start")).unwrap(),
-            start
-        );
+        assert_eq!(serde_json::from_value::<Start>(read(0, "start")).unwrap(), start);
         assert_eq!(read(0, "at"), now.0);
         assert_eq!(read(0, "foip"), env!("CARGO_PKG_VERSION"));
         let back: Vec<Action> = serde_json::from_value(read(1, "actions")).unwrap();
         assert_eq!(back, actions);
-        assert_eq!(
-            serde_json::from_value::<Event>(read(2, "event")).unwrap(),
-            event
-        );
+        assert_eq!(serde_json::from_value::<Event>(read(2, "event")).unwrap(), event);
         assert_eq!(read(2, "t"), now.0 + 5);
         assert_eq!(read(3, "actions"), serde_json::json!([]));
     }
@@ -266,13 +241,7 @@ mod tests {
         trace.event(Tick(1), &Event::Wake);
         assert!(!trace.flush(Span::millis(50)), "nobody writes any more");
         let lines = lines(&out.0.lock().unwrap());
-        assert_eq!(
-            lines
-                .iter()
-                .filter(|line| line.contains_key("full"))
-                .count(),
-            1
-        );
+        assert_eq!(lines.iter().filter(|line| line.contains_key("full")).count(), 1);
         assert!(out.0.lock().unwrap().len() < 1100);
     }
 
@@ -299,14 +268,8 @@ mod tests {
         drop(open);
         while !trace.flush(Span::millis(10)) {}
         let lines = lines(&out.0.lock().unwrap());
-        let events = lines
-            .iter()
-            .filter(|line| line.contains_key("event"))
-            .count() as u64;
-        let dropped: u64 = lines
-            .iter()
-            .filter_map(|line| line.get("dropped")?.as_u64())
-            .sum();
+        let events = lines.iter().filter(|line| line.contains_key("event")).count() as u64;
+        let dropped: u64 = lines.iter().filter_map(|line| line.get("dropped")?.as_u64()).sum();
         assert_eq!(events + dropped, 1000);
         assert!(dropped > 900, "{dropped}");
     }

@@ -7,9 +7,12 @@
 )]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use foip_standins::scp::{Person, Scp, Setup};
 
 struct Host {
     folder: PathBuf,
@@ -46,6 +49,24 @@ impl Drop for Host {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+/// A stand-in of netcup where the person at the browser does this, and a configuration for it.
+fn netcup(host: &Host, person: Person) -> (Scp, String) {
+    let mut setup = Setup::example();
+    setup.knobs.person = person;
+    setup.knobs.device_interval_s = 1;
+    let scp = Scp::start(setup).unwrap();
+    let ca = host.write("ca.pem", scp.ca_pem());
+    let url = scp.url();
+    let path = host.write(
+        "foip.toml",
+        &format!(
+            "[provider]\napi = \"rest\"\nurl = \"{url}/scp-core\"\nauth_url = \"{url}/realms/scp\"\nca_file = {ca:?}\n\
+             [[failover_ip]]\naddress = \"203.0.113.63\"\n[node]\nname = \"node-a\"\n"
+        ),
+    );
+    (scp, path)
 }
 
 fn code(output: &Output) -> i32 {
@@ -88,22 +109,13 @@ Exit codes: 0 done, 1 failed, 2 usage, 78 configuration.
     assert_eq!(out(&help), expected);
     let version = host.foip(&["--version"]);
     assert_eq!(code(&version), 0);
-    assert_eq!(
-        out(&version),
-        concat!("foip ", env!("CARGO_PKG_VERSION"), "\n")
-    );
+    assert_eq!(out(&version), concat!("foip ", env!("CARGO_PKG_VERSION"), "\n"));
 }
 
 #[test]
 fn wrong_usage_is_2() {
     let host = Host::new();
-    for arguments in [
-        &[][..],
-        &["fly"],
-        &["run", "--fly"],
-        &["replay"],
-        &["status", "now"],
-    ] {
+    for arguments in [&[][..], &["fly"], &["run", "--fly"], &["replay"], &["status", "now"]] {
         let output = host.foip(arguments);
         assert_eq!(code(&output), 2, "{arguments:?}");
         assert!(!err(&output).is_empty());
@@ -138,11 +150,7 @@ fn no_configuration_is_78_and_one_line_that_says_what_to_write() {
     let output = host.foip(&["run", "--config", path.to_str().unwrap()]);
     assert_eq!(code(&output), 78);
     assert_eq!(err(&output).lines().count(), 1);
-    assert!(
-        err(&output).contains("there is no such file; write one"),
-        "{}",
-        err(&output)
-    );
+    assert!(err(&output).contains("there is no such file; write one"), "{}", err(&output));
 }
 
 #[test]
@@ -171,11 +179,7 @@ fn status_shows_the_last_words_of_the_dead_and_fails() {
     show(&status);
     let alive = host.foip(&["status"]);
     assert_eq!(code(&alive), 0, "{}", err(&alive));
-    assert!(
-        out(&alive).contains(" on node-a: holds default\n"),
-        "{}",
-        out(&alive)
-    );
+    assert!(out(&alive).contains(" on node-a: holds default\n"), "{}", out(&alive));
     let json = host.foip(&["status", "--json"]);
     assert_eq!(code(&json), 0);
     let parsed: foip::status::Status = serde_json::from_str(&out(&json)).unwrap();
@@ -185,16 +189,8 @@ fn status_shows_the_last_words_of_the_dead_and_fails() {
     show(&status);
     let dead = host.foip(&["status"]);
     assert_eq!(code(&dead), 1);
-    assert!(
-        out(&dead).contains(" on node-a: holds default\n"),
-        "{}",
-        out(&dead)
-    );
-    assert!(
-        err(&dead).starts_with("foip: foip is dead: "),
-        "{}",
-        err(&dead)
-    );
+    assert!(out(&dead).contains(" on node-a: holds default\n"), "{}", out(&dead));
+    assert!(err(&dead).starts_with("foip: foip is dead: "), "{}", err(&dead));
 }
 
 #[test]
@@ -206,13 +202,66 @@ fn import_kubeconfig_copies_the_credential() {
     let status = Command::new(env!("CARGO_BIN_EXE_foip"))
         .arg("import-kubeconfig")
         .env("CREDENTIALS_DIRECTORY", &host.folder)
-        .env(
-            "RUNTIME_DIRECTORY",
-            format!("{0}/run:{0}/other", host.folder.display()),
-        )
+        .env("RUNTIME_DIRECTORY", format!("{0}/run:{0}/other", host.folder.display()))
         .status()
         .unwrap();
     assert_eq!(status.code(), Some(0));
     let copied = fs::read_to_string(host.folder.join("run/kubeconfig")).unwrap();
     assert_eq!(copied, "apiVersion: v1\n");
+}
+
+#[test]
+fn login_shows_page_and_code_and_keeps_the_token_until_logout() {
+    let host = Host::new();
+    fs::create_dir(host.folder.join("state")).unwrap();
+    let (scp, path) = netcup(&host, Person::Approve);
+    let login = host.foip(&["login", "--config", &path]);
+    assert_eq!(code(&login), 0, "{}{}", out(&login), err(&login));
+    let said = out(&login);
+    let token = host.folder.join("state/token");
+    assert!(said.contains("\n    https://"), "{said}");
+    assert!(
+        said.contains(&format!("Logged in as 100000. The token is in {}", token.display())),
+        "{said}"
+    );
+    assert_eq!(fs::metadata(&token).unwrap().permissions().mode() & 0o777, 0o600);
+    let kept: serde_json::Value = serde_json::from_slice(&fs::read(&token).unwrap()).unwrap();
+    assert_eq!(kept["account"], "100000");
+    let secret = kept["refresh_token"].as_str().unwrap();
+    assert!(!said.contains(secret) && !err(&login).contains(secret));
+    assert_eq!(foip::config::account_of_token(&token).unwrap().as_str(), "100000");
+
+    let logout = host.foip(&["logout", "--config", &path]);
+    assert_eq!(code(&logout), 0, "{}", err(&logout));
+    assert!(!token.exists());
+    assert!(out(&logout).starts_with("Logged out: "), "{}", out(&logout));
+    assert!(!out(&logout).contains(secret));
+    let again = host.foip(&["logout", "--config", &path]);
+    assert_eq!((code(&again), out(&again).starts_with("Nothing to do: ")), (0, true));
+    drop(scp);
+}
+
+#[test]
+fn a_denied_login_fails_and_says_so() {
+    let host = Host::new();
+    fs::create_dir(host.folder.join("state")).unwrap();
+    let (_scp, path) = netcup(&host, Person::Deny);
+    let login = host.foip(&["login", "--config", &path]);
+    assert_eq!(code(&login), 1);
+    let expected = "foip: the access was denied on netcup's page; run foip login again\n";
+    assert_eq!(err(&login), expected);
+    assert!(!host.folder.join("state/token").exists());
+}
+
+#[test]
+fn soap_has_no_login() {
+    let host = Host::new();
+    let text = "[provider]\napi = \"soap\"\nlogin_name = \"100000\"\n[[failover_ip]]\naddress = \"203.0.113.63\"\n\
+                [node]\nname = \"node-a\"\n";
+    let path = host.write("foip.toml", text);
+    for verb in ["login", "logout"] {
+        let output = host.foip(&[verb, "--config", &path]);
+        assert_eq!(code(&output), 1);
+        assert!(err(&output).contains("has no login"), "{}", err(&output));
+    }
 }

@@ -174,14 +174,14 @@ pub fn receive<'a>(fd: &OwnedFd, buffer: &'a mut [u8]) -> Result<Option<&'a [u8]
 
 /// An answer while it comes in.
 #[derive(Debug, Default)]
-struct Answer {
+pub(super) struct Answer {
     interrupted: bool,
     single: bool,
 }
 
 impl Answer {
     /// Takes in one datagram. `Some(errno)` is the end, well (0) or not.
-    fn take(&mut self, datagram: &[u8], row: Row<'_>) -> Result<Option<i32>, Broken> {
+    pub(super) fn take(&mut self, datagram: &[u8], row: Row<'_>) -> Result<Option<i32>, Broken> {
         for item in message::messages(datagram) {
             let item = item?;
             if item.seq != SEQ {

@@ -124,23 +124,11 @@ fn checksum(from: Ipv6Addr, to: Ipv6Addr, message: &[u8]) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::golden::bytes as golden;
     use etherparse::{NetSlice, SlicedPacket, TransportSlice};
     use proptest::prelude::*;
 
     const MAC: Mac = Mac([0x02, 0, 0, 0xea, 0x83, 0x66]);
-
-    /// A golden file: hexadecimal bytes, white space and lines beginning with '#' between them.
-    fn golden(text: &str) -> Vec<u8> {
-        let digits: String = text
-            .lines()
-            .filter(|line| !line.starts_with('#'))
-            .flat_map(str::split_whitespace)
-            .collect();
-        (0..digits.len())
-            .step_by(2)
-            .map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap())
-            .collect()
-    }
 
     #[test]
     fn arp_frames_are_the_golden_ones() {

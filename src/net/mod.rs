@@ -17,6 +17,8 @@ mod choose;
 mod error;
 mod exchange;
 pub mod frame;
+#[cfg(test)]
+mod golden;
 mod message;
 mod monitor;
 mod nic;

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use foip::clock;
-use serde_json::{Map, Value};
 
 use crate::agent::{Agent, Common};
 use crate::api::{Api, Flavour};
@@ -37,7 +36,12 @@ impl Programs {
         let folder = own
             .ancestors()
             .find(|folder| folder.join("scp-standin").is_file())
-            .ok_or_else(|| trouble!("scp-standin is not beside {}: build it first", own.display()))?;
+            .ok_or_else(|| {
+                trouble!(
+                    "scp-standin is not beside {}: build it first",
+                    own.display()
+                )
+            })?;
         let programs = Self {
             foip: foip.unwrap_or_else(|| folder.join("foip")),
             scp: folder.join("scp-standin"),
@@ -45,7 +49,10 @@ impl Programs {
         };
         for program in [&programs.foip, &programs.scp, &programs.kube] {
             if !program.is_file() {
-                return Err(trouble!("{} does not exist: build it first", program.display()));
+                return Err(trouble!(
+                    "{} does not exist: build it first",
+                    program.display()
+                ));
             }
         }
         Ok(programs)
@@ -94,11 +101,18 @@ impl Cluster {
         enter(&world)?;
         let provider = Provider::start(&world, &programs.scp, &ips, &scenario.provider)?;
         let api = Api::start(&world, flavour, &programs.kube)?;
-        let soap = scenario.config.get("provider").is_some_and(|p| p.get("api") == Some(&"soap".into()));
+        let soap = scenario
+            .config
+            .get("provider")
+            .is_some_and(|p| p.get("api") == Some(&"soap".into()));
         let common = Common {
             foip: programs.foip.clone(),
             ips: ips.clone(),
-            url: if soap { provider.soap_url() } else { provider.url() },
+            url: if soap {
+                provider.soap_url()
+            } else {
+                provider.url()
+            },
             auth_url: provider.auth_url(),
             ca_file: provider.ca_file.clone(),
             changes: scenario.config.clone(),
@@ -144,13 +158,22 @@ impl Cluster {
 
     /// Looks at the Lease, the router and the NICs.
     pub fn place(&self) -> Place {
-        let holder = self.api.kubectl.lease().ok().flatten().and_then(|lease| lease.holder);
+        let holder = self
+            .api
+            .kubectl
+            .lease()
+            .ok()
+            .flatten()
+            .and_then(|lease| lease.holder);
         let mut routes = self.world.routes().unwrap_or_default();
         routes.retain(|ip, _| self.ips.contains(ip));
         let addresses = self.ips.iter().map(|ip| {
             let there = |host: &usize| {
                 self.world.powered(*host)
-                    && self.world.has_address(*host, nic_address(ip)).unwrap_or(false)
+                    && self
+                        .world
+                        .has_address(*host, nic_address(ip))
+                        .unwrap_or(false)
             };
             (ip.clone(), (0..HOSTS.len()).filter(there).collect())
         });
@@ -167,7 +190,10 @@ impl Cluster {
         let holder = place.holder?;
         let all = self.ips.iter().all(|ip| {
             place.routes.get(ip) == Some(&holder)
-                && place.addresses.get(ip).is_some_and(|hosts| hosts.contains(&holder))
+                && place
+                    .addresses
+                    .get(ip)
+                    .is_some_and(|hosts| hosts.contains(&holder))
         });
         (all && self.world.powered(holder) && self.agents[holder].running()).then_some(holder)
     }
@@ -185,7 +211,10 @@ impl Cluster {
         })?;
         match holder {
             Some(holder) if done => Ok(holder),
-            _ => Err(trouble!("not settled within {within:?}: {}", self.describe())),
+            _ => Err(trouble!(
+                "not settled within {within:?}: {}",
+                self.describe()
+            )),
         }
     }
 
@@ -194,14 +223,19 @@ impl Cluster {
         let done = wait_until(within, || {
             let place = self.place();
             let only = |hosts: &Vec<usize>| {
-                hosts.iter().all(|host| Some(*host) == place.holder || self.unreachable[*host])
+                hosts
+                    .iter()
+                    .all(|host| Some(*host) == place.holder || self.unreachable[*host])
             };
-            Ok(self.settled().is_some() && place.addresses.values().all(only))
+            Ok(place.addresses.values().all(only) && self.settled().is_some())
         })?;
         if done {
             Ok(())
         } else {
-            Err(trouble!("leftover addresses after {within:?}: {}", self.describe()))
+            Err(trouble!(
+                "leftover addresses after {within:?}: {}",
+                self.describe()
+            ))
         }
     }
 
@@ -219,7 +253,11 @@ impl Cluster {
             agent.listen();
         }
         for (host, agent) in self.agents.iter_mut().enumerate() {
-            let state = if agent.running() { agent.status.as_str() } else { "foip does not run" };
+            let state = if agent.running() {
+                agent.status.as_str()
+            } else {
+                "foip does not run"
+            };
             text += &format!("\n    {}: {state}", name(host));
         }
         text
@@ -254,6 +292,16 @@ impl Cluster {
         self.unreachable[host] = !reachable;
     }
 
+    /// When the first address was put on any NIC: before that there is nothing to lose.
+    pub fn first_address(&self) -> u64 {
+        let hosts = (0..HOSTS.len()).flat_map(|host| self.address_changes(host, &self.ips[0]));
+        hosts
+            .filter(|change| change.there)
+            .map(|change| change.at)
+            .min()
+            .unwrap_or(u64::MAX)
+    }
+
     /// When a failover IP's address came to a host and went.
     pub fn address_changes(&self, host: usize, ip: &str) -> Vec<crate::monitor::Change> {
         self.monitors[host].changes(&nic_address(ip).to_string())
@@ -266,9 +314,4 @@ fn enter(world: &World) -> Outcome<()> {
     let file = std::fs::File::open(&path).tried(|| path.display().to_string())?;
     nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET)
         .tried(|| format!("cannot enter {}", path.display()))
-}
-
-/// Knobs of nothing, for a cluster without a scenario.
-pub fn ordinary() -> Map<String, Value> {
-    Map::new()
 }

@@ -2,6 +2,7 @@
 //! as input of the history checker.
 
 use std::fs;
+use std::path::Path;
 
 use foip::clock;
 use serde_json::Value;
@@ -10,7 +11,8 @@ use crate::cluster::Cluster;
 use crate::director::Verdict;
 use crate::pinger::Gap;
 use crate::plan::HOSTS;
-use crate::timeline::{Act, Lane, Picture, Stretch};
+use crate::timeline::{Act, Lane, Picture, Stretch, draw};
+use crate::trouble::{Outcome, Tried};
 
 /// Draws everything since `from`.
 pub fn picture(cluster: &Cluster, from: u64, verdicts: &[Verdict]) -> Picture {
@@ -33,7 +35,7 @@ pub fn picture(cluster: &Cluster, from: u64, verdicts: &[Verdict]) -> Picture {
     });
     let mut gaps: Vec<Gap> = Vec::new();
     for pinger in &cluster.pingers {
-        gaps.extend(pinger.gaps(first_answered(cluster, from), to));
+        gaps.extend(pinger.gaps(from.max(cluster.first_address()), to));
     }
     Picture {
         title: "foip keeps a failover IP on one of three hosts".to_owned(),
@@ -58,24 +60,19 @@ fn act(verdict: &Verdict) -> Act {
     }
 }
 
-/// Before foip has put the address on any NIC there is nothing to lose.
-fn first_answered(cluster: &Cluster, from: u64) -> u64 {
-    let first = (0..HOSTS.len())
-        .flat_map(|host| cluster.address_changes(host, &cluster.ips[0]))
-        .filter(|change| change.there)
-        .map(|change| change.at)
-        .min();
-    first.map_or(from, |first| first.max(from))
-}
-
 fn closed(open: &[(u64, Option<u64>)], now: u64) -> Vec<Stretch> {
-    open.iter().map(|(from, to)| (*from, to.unwrap_or(now))).collect()
+    open.iter()
+        .map(|(from, to)| (*from, to.unwrap_or(now)))
+        .collect()
 }
 
 /// When foip did not run although there was power.
 fn stopped(cluster: &Cluster, host: usize, now: u64) -> Vec<Stretch> {
     let off = closed(&cluster.off[host], now);
-    let within = |stretch: &Stretch| off.iter().any(|o| o.0 <= stretch.0 + 50 && stretch.1 <= o.1 + 500);
+    let within = |stretch: &Stretch| {
+        off.iter()
+            .any(|o| o.0 <= stretch.0 + 50 && stretch.1 <= o.1 + 500)
+    };
     let mut absent = closed(&cluster.agents[host].absent, now);
     absent.retain(|stretch| !within(stretch));
     absent
@@ -104,7 +101,10 @@ fn routed(cluster: &Cluster, host: usize, ip: &str, from: u64, now: u64) -> Vec<
     switches.extend(cluster.provider.switches(ip));
     let ends = switches.iter().skip(1).map(|(at, _)| *at).chain([now]);
     let pairs = switches.iter().zip(ends);
-    pairs.filter(|((_, to), _)| *to == Some(host)).map(|((at, _), end)| (*at, end)).collect()
+    pairs
+        .filter(|((_, to), _)| *to == Some(host))
+        .map(|((at, _), end)| (*at, end))
+        .collect()
 }
 
 /// When a host's foip claimed authority: from the notes in its traces.
@@ -112,7 +112,9 @@ fn authority(cluster: &Cluster, host: usize, now: u64) -> Vec<Stretch> {
     let mut stretches: Vec<Stretch> = Vec::new();
     for file in cluster.agents[host].traces() {
         let text = fs::read_to_string(file).unwrap_or_default();
-        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let lines = text
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
         claims(lines, &mut stretches);
     }
     for stretch in &mut stretches {
@@ -143,7 +145,9 @@ fn claims(lines: impl Iterator<Item = Value>, stretches: &mut Vec<Stretch>) {
 }
 
 fn time_of(line: &Value) -> Option<u64> {
-    ["at", "now", "t", "tick"].iter().find_map(|name| line[name].as_u64())
+    ["at", "now", "t", "tick"]
+        .iter()
+        .find_map(|name| line[name].as_u64())
 }
 
 /// Everything under a key, however deep.
@@ -151,11 +155,63 @@ fn find<'a>(value: &'a Value, key: &str) -> Vec<&'a Value> {
     match value {
         Value::Object(map) => map
             .iter()
-            .flat_map(|(name, inner)| if name == key { vec![inner] } else { find(inner, key) })
+            .flat_map(|(name, inner)| {
+                if name == key {
+                    vec![inner]
+                } else {
+                    find(inner, key)
+                }
+            })
             .collect(),
         Value::Array(list) => list.iter().flat_map(|inner| find(inner, key)).collect(),
         _ => Vec::new(),
     }
+}
+
+/// Writes the picture, and with `all` the traces and logs, into a folder.
+pub fn save(
+    cluster: &Cluster,
+    from: u64,
+    verdicts: &[Verdict],
+    folder: &Path,
+    all: bool,
+) -> Outcome<()> {
+    fs::create_dir_all(folder).tried(|| format!("cannot make {}", folder.display()))?;
+    fs::write(
+        folder.join("timeline.svg"),
+        draw(&picture(cluster, from, verdicts)),
+    )?;
+    fs::write(
+        folder.join("verdicts.json"),
+        serde_json::to_string_pretty(verdicts)?,
+    )?;
+    if !all {
+        return Ok(());
+    }
+    let copy = |file: &Path, name: &str| -> Outcome<()> {
+        if file.is_file() {
+            fs::copy(file, folder.join(name))?;
+        }
+        Ok(())
+    };
+    copy(cluster.provider.log_file(), "provider.jsonl")?;
+    for (host, agent) in cluster.agents.iter().enumerate() {
+        let name = HOSTS[host].name;
+        copy(&agent.folder().join("foip.log"), &format!("{name}.log"))?;
+        for trace in agent.traces() {
+            let number = trace
+                .file_stem()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            copy(&trace, &format!("{name}-{number}.trace.jsonl"))?;
+        }
+    }
+    for pinger in ["client-v4", "client-v6"] {
+        let name = format!("{pinger}.jsonl");
+        copy(&cluster.world.folder().join(&name), &name)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -165,9 +221,7 @@ mod tests {
 
     #[test]
     fn claims_follow_one_another() {
-        let note = |at: u64, until: Value| {
-            json!({"at": at, "actions": [{"note": {"authority": {"group": "default", "epoch": 1, "until": until}}}]})
-        };
+        let note = |at: u64, until: Value| json!({"at": at, "actions": [{"note": {"authority": {"group": "default", "epoch": 1, "until": until}}}]});
         let lines = [
             note(10, json!(20)),
             note(15, json!(25)),

@@ -5,10 +5,11 @@
 //! ```
 
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::resume_unwind;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::sockopt::ReceiveTimeout;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, sendto,
     setsockopt, socket,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
@@ -84,6 +85,22 @@ impl Net {
     /// `ip` in the far namespace.
     pub fn far(&self, arguments: &str) -> String {
         ip(&format!("-n {} {arguments}", self.far))
+    }
+
+    /// Many `ip` commands in the near namespace, a line each.
+    pub fn batch(&self, commands: &str) {
+        let mut child = Command::new("ip")
+            .args(["-n", &self.near, "-batch", "-"])
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(commands.as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success());
+    }
+
+    /// Sets `/proc/sys/net/…` of the near namespace.
+    pub fn sysctl(&self, path: &str, value: u32) {
+        self.inside(|| std::fs::write(format!("/proc/sys/net/{path}"), value.to_string())).unwrap();
     }
 
     /// Runs this in the near namespace, on a thread of its own.
@@ -255,8 +272,38 @@ pub fn raw(kind: u16, flags: u16, fixed: &[u8], attributes: &[(u16, &[u8])]) -> 
     let mut buffer = vec![0; 65_536];
     while let Ok(length) = recv(fd.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
         answer.extend_from_slice(&buffer[..length]);
+        // A change is answered once; a dump goes on.
+        if flags & 0x300 != 0x300 {
+            break;
+        }
     }
     answer
+}
+
+/// The types of the notifications about an address, and about routes that have to do with it, while this is done.
+pub fn notifications(namespace: &str, host: &str, act: impl FnOnce()) -> Vec<u16> {
+    let fd = inside(namespace, || {
+        let fd = socket(
+            AddressFamily::Netlink,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            SockProtocol::NetlinkRoute,
+        )
+        .unwrap();
+        bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0x550)).unwrap();
+        fd
+    });
+    setsockopt(&fd, ReceiveTimeout, &TimeVal::milliseconds(500)).unwrap();
+    act();
+    let mut kinds = Vec::new();
+    let mut buffer = vec![0; 65_536];
+    while let Ok(length) = recv(fd.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+        let value = octets(host);
+        if buffer[..length].windows(value.len()).any(|window| window == value) {
+            kinds.push(u16::from_ne_bytes([buffer[4], buffer[5]]));
+        }
+    }
+    kinds
 }
 
 /// The fixed part of an address message.

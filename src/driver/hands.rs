@@ -1,0 +1,197 @@
+//! Carrying out what the core asks for: each request on a task or thread of its own, each answer an event.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::nic::NicHandle;
+use super::{Message, RunError};
+use crate::cluster::{self, Cluster};
+use crate::config::{ProviderSettings, Settings};
+use crate::core::action::Action;
+use crate::core::event::Event;
+use crate::core::facts::{ApiFailure, RouteOutcome};
+use crate::logging::Level;
+use crate::provider::{self, Dated, Guard, OpenError, Provider, Routing, Timeouts};
+use crate::types::{FailoverIp, Span};
+
+/// The adapters.
+pub struct Hands {
+    /// The configuration in force.
+    pub settings: Settings,
+    /// The Kubernetes API.
+    pub cluster: Cluster,
+    /// netcup.
+    pub provider: Arc<dyn Provider>,
+    /// The network interface.
+    pub nic: NicHandle,
+    messages: UnboundedSender<Message>,
+    dry_run: bool,
+    pretended: BTreeMap<&'static str, String>,
+}
+
+impl Hands {
+    /// Opens the adapters. Asks nobody anything yet.
+    pub fn new(
+        settings: &Settings,
+        messages: UnboundedSender<Message>,
+        dry_run: bool,
+    ) -> Result<Self, RunError> {
+        let failed = |what| move |source| RunError::Process { what, source };
+        let cluster = Cluster::new(cluster::Options {
+            kubeconfig: settings.kubernetes.kubeconfig.clone(),
+            namespace: settings.kubernetes.namespace.clone(),
+            timeout: settings.core.lease.timeout,
+            cache: (!dry_run).then(|| settings.places.state.join("endpoints.json")),
+            managed: ips(settings),
+            account: settings.core.account.clone(),
+            node: settings.core.node.clone(),
+        });
+        let nic = NicHandle::start(settings.hosts().collect(), messages.clone())
+            .map_err(failed("start the thread of the network interface"))?;
+        Ok(Self {
+            provider: Arc::from(open_provider(&settings.provider)?),
+            settings: settings.clone(),
+            cluster,
+            nic,
+            messages,
+            dry_run,
+            pretended: BTreeMap::new(),
+        })
+    }
+
+    /// Takes over what changed; all or nothing.
+    pub fn reconfigure(&mut self, settings: Settings) -> Result<(), OpenError> {
+        if settings.provider != self.settings.provider {
+            self.provider = Arc::from(open_provider(&settings.provider)?);
+        }
+        self.cluster.reconfigure(ips(&settings), settings.core.account.clone());
+        self.nic.values(settings.hosts().collect());
+        self.settings = settings;
+        Ok(())
+    }
+
+    /// Does it.
+    pub fn carry_out(&mut self, action: Action) {
+        let cluster = self.cluster.clone();
+        match action {
+            Action::Read { ticket, key } => self.task(async move {
+                let result = cluster.read(&key).await;
+                Event::Read { ticket, key, result }
+            }),
+            Action::List { ticket } => {
+                self.task(async move { Event::Listed { ticket, result: cluster.list().await } })
+            }
+            Action::Write { ticket, key, version, doc } => self.task(async move {
+                let result = cluster.write(&key, version.as_ref(), &doc).await;
+                Event::Written { ticket, key, result }
+            }),
+            Action::ReadNode { ticket } => {
+                self.task(async move { Event::Node { ticket, result: cluster.node().await } })
+            }
+            Action::ReadRoutes { ticket } => {
+                let wanted = ips(&self.settings);
+                self.thread(move |provider| {
+                    let Dated { value, date } = provider.routes(&wanted);
+                    Event::Routes { ticket, result: value, date }
+                });
+            }
+            Action::Route { ticket, epoch: _, ip, to, not_after, timeout } => {
+                self.thread(move |provider| {
+                    let guard = Guard { not_after, timeout };
+                    let Routing { started, outcome, date } = provider.route(ip, &to, guard);
+                    Event::Route { ticket, started, outcome, date }
+                });
+            }
+            Action::ReadTask { ticket, task } => {
+                self.thread(move |provider| Event::Task { ticket, result: provider.task(&task) })
+            }
+            Action::ReadPastCalls { ticket } => self
+                .thread(move |provider| Event::PastCalls { ticket, result: provider.past_calls() }),
+            Action::PutAddress { host, lifetime } => self.nic.put(host, lifetime),
+            Action::RemoveAddress { host } => self.nic.remove(host),
+            Action::Announce { host } => self.nic.announce(host),
+            // Invariant: the driver keeps these to itself.
+            Action::Save(_) | Action::Note(_) | Action::Exit => {}
+        }
+    }
+
+    /// A dry run reads everything and says what it would change, once for each change of mind.
+    pub fn pretend(&mut self, action: Action) {
+        let denied = || ApiFailure::Denied("this is a dry run".to_owned());
+        let (what, would, event) = match action {
+            Action::Write { ticket, key, doc, version: _ } => {
+                let holder = doc.holder.unwrap_or_default();
+                let would = format!("write {key:?} with holder {holder:?}");
+                ("write", would, Some(Event::Written { ticket, key, result: Err(denied()) }))
+            }
+            Action::Route { ticket, ip, to, .. } => {
+                let outcome = RouteOutcome::NotSent("this is a dry run".to_owned());
+                let event = Event::Route { ticket, started: None, outcome, date: None };
+                ("route", format!("route {ip} to {}", to.name), Some(event))
+            }
+            Action::PutAddress { host, .. } => {
+                ("put", format!("put {host} on the interface"), None)
+            }
+            Action::RemoveAddress { host } => {
+                ("remove", format!("take {host} off the interface"), None)
+            }
+            Action::Announce { host } => ("announce", format!("announce {host}"), None),
+            action @ (Action::Read { .. }
+            | Action::List { .. }
+            | Action::ReadNode { .. }
+            | Action::ReadRoutes { .. }
+            | Action::ReadTask { .. }
+            | Action::ReadPastCalls { .. }
+            | Action::Save(_)
+            | Action::Note(_)
+            | Action::Exit) => return self.carry_out(action),
+        };
+        if self.pretended.get(what) != Some(&would) {
+            let _ =
+                self.messages.send(Message::Say(Level::Notice, format!("dry run: would {would}")));
+            self.pretended.insert(what, would);
+        }
+        if let Some(event) = event {
+            let _ = self.messages.send(Message::Event(event));
+        }
+    }
+
+    /// Is this a dry run?
+    pub fn dry_run(&self) -> bool {
+        self.dry_run
+    }
+
+    fn task(&self, work: impl Future<Output = Event> + 'static) {
+        let messages = self.messages.clone();
+        tokio::task::spawn_local(async move {
+            let _ = messages.send(Message::Event(work.await));
+        });
+    }
+
+    fn thread(&self, work: impl FnOnce(&dyn Provider) -> Event + Send + 'static) {
+        let (provider, messages) = (Arc::clone(&self.provider), self.messages.clone());
+        tokio::task::spawn_blocking(move || {
+            let _ = messages.send(Message::Event(work(&*provider)));
+        });
+    }
+}
+
+fn ips(settings: &Settings) -> BTreeSet<FailoverIp> {
+    settings.core.groups.values().flat_map(|group| group.ips.keys().copied()).collect()
+}
+
+/// Builds the client that the settings ask for. A missing password shows in its answers, not here.
+pub fn open_provider(settings: &ProviderSettings) -> Result<Box<dyn Provider>, OpenError> {
+    provider::open(provider::Options {
+        api: settings.api,
+        url: Some(settings.url.clone()),
+        auth_url: Some(settings.auth_url.clone()),
+        ca_file: settings.ca_file.clone(),
+        token_file: settings.token_file.clone(),
+        login_name: settings.login_name.clone(),
+        password: settings.password.read().ok(),
+        timeouts: Timeouts { connect: Span::secs(3), total: Span::secs(5) },
+    })
+}

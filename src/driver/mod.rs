@@ -1,0 +1,369 @@
+//! The driver: one task, one loop. It waits for an event or the core's deadline, takes one step, and has the
+//! actions carried out by others; whatever comes of them is an event again.
+//!
+//! ```text
+//!             ┌──────────── events ◀── hands (cluster, provider, NIC thread) ◀─┐
+//!             ▼                                                                │
+//!   wait ─▶ core.step ─▶ trace, log, status, watchdog ─▶ actions ──────────────┘
+//!             ▲
+//!             └──────────── deadline, signals, watches, checks
+//! ```
+//!
+//! | task or thread | owner | may be dropped at any await |
+//! | --- | --- | --- |
+//! | the loop | `run` | no: it ends by itself |
+//! | one per request to the API | `Hands` | yes: the core takes a lost answer for Unknown |
+//! | watch, probes, endpoints | `errands` | yes: they begin anew |
+//! | one thread per request to the provider | `Hands` | never joined; each has a deadline |
+//! | the NIC thread and its monitor | `nic` | end with their channel |
+//!
+//! Nothing on the loop blocks: log, state file, trace and status are written on threads of their own.
+
+mod errands;
+mod hands;
+mod home;
+mod nic;
+mod summary;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::clock;
+use crate::config::Settings;
+use crate::core::Core;
+use crate::core::action::Action;
+use crate::core::event::{Event, Start};
+use crate::logging::{Kind, Level, Log, NoteLog};
+use crate::state::{self, Opened, StateError, Store};
+use crate::status::StatusFile;
+use crate::systemd::Manager;
+use crate::trace::Trace;
+use crate::types::{Span, Tick};
+use hands::Hands;
+
+/// The loop turns at least this often: after a suspend the timer may be late.
+const LONGEST_SLEEP: Span = Span::secs(1);
+
+/// How often the status file is written when nothing changes.
+const STATUS_AGE: Span = Span::secs(2);
+
+/// How long the way out waits for what is still being written.
+const LAST_WORDS: Span = Span::millis(200);
+
+/// What `foip run` was asked for.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The configuration's file, read again on SIGHUP.
+    pub config: PathBuf,
+    /// Where the trace goes.
+    pub trace: Option<PathBuf>,
+    /// Decide everything and do nothing.
+    pub dry_run: bool,
+}
+
+/// Why foip cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The state directory.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The provider's settings.
+    #[error(transparent)]
+    Provider(#[from] crate::provider::OpenError),
+    /// Something of the process itself.
+    #[error("cannot {what}: {source}")]
+    Process {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+}
+
+/// What reaches the loop from tasks and threads.
+#[derive(Debug)]
+enum Message {
+    /// For the core.
+    Event(Event),
+    /// SIGHUP was answered: the new configuration, or why the old one stays.
+    Reloaded(Result<Box<Settings>, String>),
+    /// A line for people.
+    Say(Level, String),
+}
+
+/// Runs until SIGTERM.
+///
+/// # Errors
+/// What is needed to begin is not there. After the start nothing ends it but a signal.
+pub fn run(settings: Settings, options: Options) -> Result<(), RunError> {
+    let failed = |what| move |source| RunError::Process { what, source };
+    let log = Log::of_process().map_err(failed("start the log"))?;
+    log.collect_tracing();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(32)
+        .thread_keep_alive(Duration::from_secs(5))
+        .build()
+        .map_err(failed("start the runtime"))?;
+    let tasks = tokio::task::LocalSet::new();
+    let result = tasks.block_on(&runtime, drive(settings, options, log.clone()));
+    // Requests that hang must not keep the process: their threads end with it.
+    runtime.shutdown_background();
+    log.flush(LAST_WORDS);
+    result
+}
+
+/// Everything that the loop holds.
+struct Driver {
+    core: Core,
+    hands: Hands,
+    log: Log,
+    notes: NoteLog,
+    trace: Option<Trace>,
+    store: Store,
+    manager: Manager,
+    status: StatusFile,
+    summary: summary::Summary,
+    written: Option<Tick>,
+    ready: Ready,
+    leaving: bool,
+    dry_run: bool,
+}
+
+/// What has to be seen once before the service says that it is up.
+#[derive(Debug, Default)]
+struct Ready {
+    cluster: bool,
+    provider: bool,
+    told: bool,
+}
+
+async fn drive(settings: Settings, options: Options, log: Log) -> Result<(), RunError> {
+    let failed = |what| move |source| RunError::Process { what, source };
+    let mut terminated = signal(SignalKind::terminate()).map_err(failed("listen for SIGTERM"))?;
+    let mut interrupted = signal(SignalKind::interrupt()).map_err(failed("listen for SIGINT"))?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(failed("listen for SIGHUP"))?;
+    let places = settings.places.clone();
+    let Opened { store, identity, saved, warning } = match options.dry_run {
+        true => Store::look(&places.state)?,
+        false => Store::open(&places.state)?,
+    };
+    for warning in warning.into_iter().chain(settings.warnings.clone()) {
+        log.say(Level::Warning, Kind::Other, warning);
+    }
+    let node = settings.core.node.clone();
+    let text = format!("foip {} starts on node {node}", env!("CARGO_PKG_VERSION"));
+    log.say(Level::Notice, Kind::Started, text);
+    let (messages, mut inbox) = unbounded_channel();
+    let start =
+        Start { config: settings.core.clone(), identity, saved, seed: state::seed().unwrap_or(1) };
+    let known_mac = start.saved.home.as_ref().map(|home| home.mac);
+    let mut hands = Hands::new(&settings, messages.clone(), options.dry_run)?;
+    let _checks = errands::start(&settings, &hands, &messages);
+    home::start(&settings, &hands, &messages, known_mac);
+
+    let now = clock::now();
+    let trace = options.trace.as_deref().map(|path| Trace::create(path, &start, now)).transpose();
+    let trace = trace.map_err(failed("create the trace"))?;
+    let (core, actions) = Core::start(start, now);
+    hands.settings = settings;
+    let mut driver = Driver {
+        core,
+        hands,
+        notes: NoteLog::new(log.clone(), node),
+        log,
+        trace,
+        store,
+        manager: Manager::of_process(),
+        status: StatusFile::start(&places.runtime).map_err(failed("write the status"))?,
+        summary: summary::Summary::default(),
+        written: None,
+        ready: Ready::default(),
+        leaving: false,
+        dry_run: options.dry_run,
+    };
+    driver.carry_out(now, actions);
+    while !driver.leaving {
+        let sleep = driver.sleep();
+        tokio::select! {
+            biased;
+            _ = terminated.recv() => driver.stop(),
+            _ = interrupted.recv() => driver.stop(),
+            _ = hangup.recv() => reload(&options, &messages),
+            message = inbox.recv() => {
+                if let Some(message) = message {
+                    driver.hear(message);
+                }
+                // What has come meanwhile is older than any deadline that it moves.
+                while let Ok(message) = inbox.try_recv() {
+                    driver.hear(message);
+                    driver.manager.alive();
+                }
+            }
+            () = tokio::time::sleep(sleep.as_std()) => {}
+        }
+        if driver.core.deadline() <= clock::now() {
+            driver.step(Event::Wake);
+        }
+        driver.tell();
+    }
+    driver.part(&mut inbox);
+    Ok(())
+}
+
+/// Reads the configuration again on a thread: a hanging disk must not stop renewals.
+fn reload(options: &Options, messages: &UnboundedSender<Message>) {
+    let (path, messages) = (options.config.clone(), messages.clone());
+    tokio::task::spawn_blocking(move || {
+        let host = crate::config::Host::of_process();
+        let settings =
+            Settings::load(&path, &host).map(Box::new).map_err(|error| error.to_string());
+        let _ = messages.send(Message::Reloaded(settings));
+    });
+}
+
+impl Driver {
+    fn sleep(&self) -> Span {
+        let now = clock::now();
+        let feeding = self.manager.next_feeding().unwrap_or(Tick::NEVER);
+        let status = self.written.map_or(now, |at| at + STATUS_AGE);
+        let next = self.core.deadline().min(feeding).min(status);
+        Span(now.until(next).0.min(LONGEST_SLEEP.0))
+    }
+
+    fn stop(&mut self) {
+        self.manager.stopping();
+        self.log.say(
+            Level::Notice,
+            Kind::Stopping,
+            "stopping; the address stays for the next process",
+        );
+        self.step(Event::Stop);
+    }
+
+    fn hear(&mut self, message: Message) {
+        match message {
+            Message::Event(event) => self.step(event),
+            Message::Reloaded(Ok(settings)) => self.reconfigure(*settings),
+            Message::Reloaded(Err(why)) => {
+                let text = format!("the configuration stays as it was: {why}");
+                self.log.say(Level::Error, Kind::Reloaded, text);
+            }
+            Message::Say(level, text) => self.log.say(level, Kind::Other, text),
+        }
+    }
+
+    /// Takes over a new configuration: what the core knows goes through the core.
+    fn reconfigure(&mut self, settings: Settings) {
+        if settings.core.node != self.hands.settings.core.node {
+            let text = "the configuration stays as it was: [node] name needs a restart";
+            self.log.say(Level::Error, Kind::Reloaded, text);
+            return;
+        }
+        let core = settings.core.clone();
+        if let Err(error) = self.hands.reconfigure(settings) {
+            let text = format!("the configuration stays as it was: {error}");
+            self.log.say(Level::Error, Kind::Reloaded, text);
+            return;
+        }
+        self.step(Event::Reload(Box::new(core)));
+        self.log.say(Level::Notice, Kind::Reloaded, "the new configuration is in force");
+    }
+
+    fn step(&mut self, event: Event) {
+        let now = clock::now();
+        self.ready.see(&event);
+        if let Some(trace) = &self.trace {
+            trace.event(now, &event);
+        }
+        let actions = self.core.step(now, event);
+        self.carry_out(now, actions);
+    }
+
+    fn carry_out(&mut self, now: Tick, actions: Vec<Action>) {
+        if let Some(trace) = &self.trace {
+            trace.actions(now, &actions);
+        }
+        for action in actions {
+            match action {
+                Action::Note(note) => {
+                    self.summary.note(&note);
+                    self.notes.note(&note);
+                }
+                Action::Save(saved) => self.store.save(&saved),
+                Action::Exit => self.leaving = true,
+                action @ (Action::Read { .. }
+                | Action::List { .. }
+                | Action::Write { .. }
+                | Action::ReadNode { .. }
+                | Action::ReadRoutes { .. }
+                | Action::Route { .. }
+                | Action::ReadTask { .. }
+                | Action::ReadPastCalls { .. }
+                | Action::PutAddress { .. }
+                | Action::RemoveAddress { .. }
+                | Action::Announce { .. }) => match self.dry_run {
+                    true => self.hands.pretend(action),
+                    false => self.hands.carry_out(action),
+                },
+            }
+        }
+    }
+
+    /// Tells the service manager and whoever reads the status file.
+    fn tell(&mut self) {
+        self.manager.alive();
+        if !self.ready.told && self.ready.complete() {
+            self.ready.told = true;
+            self.manager.ready();
+        }
+        let now = clock::now();
+        if self.written.is_none_or(|at| now.since(at) >= STATUS_AGE) {
+            self.written = Some(now);
+            let status = self.summary.status(&self.core, now, self.store.failure());
+            self.manager.status(&status.sentence);
+            self.status.show(&status);
+        }
+    }
+
+    /// The last things before exit.
+    fn part(&mut self, inbox: &mut UnboundedReceiver<Message>) {
+        inbox.close();
+        self.store.settle(LAST_WORDS);
+        if let Some(trace) = &self.trace {
+            trace.flush(LAST_WORDS);
+        }
+    }
+}
+
+impl Ready {
+    fn see(&mut self, event: &Event) {
+        match event {
+            Event::Listed { .. } => self.cluster = true,
+            Event::Routes { .. } | Event::Home(_) => self.provider = true,
+            Event::Wake
+            | Event::Read { .. }
+            | Event::Watched { .. }
+            | Event::Written { .. }
+            | Event::Node { .. }
+            | Event::NodeWatched(_)
+            | Event::LocalApi(_)
+            | Event::Route { .. }
+            | Event::Task { .. }
+            | Event::PastCalls { .. }
+            | Event::Addresses(_)
+            | Event::AddressPut { .. }
+            | Event::Link { .. }
+            | Event::Check { .. }
+            | Event::Stop
+            | Event::Reload(_) => {}
+        }
+    }
+
+    fn complete(&self) -> bool {
+        self.cluster && self.provider
+    }
+}

@@ -1,0 +1,17 @@
+//! The provider adapter against netcup's stand-in, over real TLS: what each fault becomes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test program stops at the first surprise"
+)]
+
+#[path = "provider/bench.rs"]
+mod bench;
+#[path = "provider/login.rs"]
+mod login;
+#[path = "provider/rest.rs"]
+mod rest;
+#[path = "provider/wire.rs"]
+mod wire;
