@@ -8,9 +8,12 @@ pub mod config;
 pub mod core;
 pub mod driver;
 pub mod files;
+pub mod history;
 pub mod logging;
 pub mod net;
 pub mod provider;
+#[cfg(test)]
+pub(crate) mod sim;
 pub mod state;
 pub mod status;
 pub mod systemd;

@@ -212,12 +212,7 @@ fn read_all(bytes: &[u8]) {
     let _ = oidc::parse_userinfo(bytes);
     let _ = token_file::parse(bytes);
     let _ = xml::parse(bytes);
-    for operation in [
-        "changeIPRouting",
-        "getVServers",
-        "getVServerIPs",
-        "getVServerInformation",
-    ] {
+    for operation in ["changeIPRouting", "getVServers", "getVServerIPs", "getVServerInformation"] {
         if let Ok(Reply::Response(response)) = soap::parse(operation, bytes) {
             let _ = soap::parse_change(&response);
             soap::parse_servers(&response);
@@ -228,19 +223,11 @@ fn read_all(bytes: &[u8]) {
 }
 
 fn own() -> Server {
-    Server {
-        name: "v2202600000000003".parse().unwrap(),
-        number: Some(111_003),
-        mac: None,
-    }
+    Server { name: "v2202600000000003".parse().unwrap(), number: Some(111_003), mac: None }
 }
 
 fn other() -> Server {
-    Server {
-        name: "v2202600000000007".parse().unwrap(),
-        number: Some(222_007),
-        mac: None,
-    }
+    Server { name: "v2202600000000007".parse().unwrap(), number: Some(222_007), mac: None }
 }
 
 fn v4() -> FailoverIp {
@@ -422,18 +409,10 @@ fn echoes(request: &str) -> Vec<String> {
         all.push(answer(status, "application/json", &task));
         all.push(answer(status, "application/json", &quoted));
         all.push(answer(status, "text/xml", &fault));
-        all.push(answer(
-            status,
-            "text/html",
-            &format!("<html>{escaped}</html>"),
-        ));
+        all.push(answer(status, "text/html", &format!("<html>{escaped}</html>")));
     }
-    all.push(format!(
-        "HTTP/1.1 200 {flat}\r\nContent-Length: x{flat}\r\n\r\n"
-    ));
-    all.push(format!(
-        "HTTP/1.1 302 Found\r\nLocation: {flat}\r\nContent-Length: 0\r\n\r\n"
-    ));
+    all.push(format!("HTTP/1.1 200 {flat}\r\nContent-Length: x{flat}\r\n\r\n"));
+    all.push(format!("HTTP/1.1 302 Found\r\nLocation: {flat}\r\nContent-Length: 0\r\n\r\n"));
     all.push(format!(
         "HTTP/1.1 429 {flat}\r\nRetry-After: {flat}\r\nDate: {flat}\r\n{flat}: {flat}\r\n\r\n"
     ));
@@ -451,9 +430,8 @@ fn secrets(api: Api) -> &'static [&'static str] {
 }
 
 fn clean(api: Api, texts: &[String]) {
-    for (text, secret) in texts
-        .iter()
-        .flat_map(|text| secrets(api).iter().map(move |secret| (text, secret)))
+    for (text, secret) in
+        texts.iter().flat_map(|text| secrets(api).iter().map(move |secret| (text, secret)))
     {
         assert!(!text.contains(secret), "{text}");
     }
@@ -461,10 +439,7 @@ fn clean(api: Api, texts: &[String]) {
 
 /// Every text that comes out of a provider.
 fn texts(provider: &dyn Provider) -> Vec<String> {
-    let guard = Guard {
-        not_after: clock::now() + Span::secs(5),
-        timeout: Span::secs(5),
-    };
+    let guard = Guard { not_after: clock::now() + Span::secs(5), timeout: Span::secs(5) };
     let routing = provider.route(v4(), &own(), guard);
     let routes = provider.routes(&[v4()].into());
     let outcome = match routing.outcome {
@@ -473,9 +448,8 @@ fn texts(provider: &dyn Provider) -> Vec<String> {
         RouteOutcome::Accepted(task) => task.0,
         RouteOutcome::Done => String::new(),
     };
-    let task = provider.task(&crate::core::facts::TaskId(
-        "00000000-0000-4000-8000-000000000045".into(),
-    ));
+    let task =
+        provider.task(&crate::core::facts::TaskId("00000000-0000-4000-8000-000000000045".into()));
     vec![
         outcome,
         format!("{:?}", routes.value),

@@ -78,11 +78,7 @@ pub(super) struct Answer {
 impl std::fmt::Debug for Answer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // The body may hold tokens.
-        write!(
-            f,
-            "Answer {{ status: {}, kind: {:?}, .. }}",
-            self.status, self.kind
-        )
+        write!(f, "Answer {{ status: {}, kind: {:?}, .. }}", self.status, self.kind)
     }
 }
 

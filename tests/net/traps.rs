@@ -417,10 +417,7 @@ fn two_processes_at_the_same_address_do_not_take_each_other_for_strangers() {
     for host in [V4, V6] {
         nic.put(host, 45).unwrap();
     }
-    assert_eq!(
-        nic.seen(&[V4, V6]),
-        [format!("{V4} ours"), format!("{V6} ours")]
-    );
+    assert_eq!(nic.seen(&[V4, V6]), [format!("{V4} ours"), format!("{V6} ours")]);
 }
 
 #[test]

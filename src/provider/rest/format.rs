@@ -105,18 +105,12 @@ pub(in super::super) fn server(
     live: bool,
     token: &SecretString,
 ) -> Request {
-    Request::get(
-        format!("{base}/api/v1/servers/{server}?loadServerLiveInfo={live}"),
-        token,
-    )
+    Request::get(format!("{base}/api/v1/servers/{server}?loadServerLiveInfo={live}"), token)
 }
 
 /// `GET …/servers/{id}/interfaces`.
 pub(in super::super) fn interfaces(base: &str, server: u64, token: &SecretString) -> Request {
-    Request::get(
-        format!("{base}/api/v1/servers/{server}/interfaces?loadRdns=false"),
-        token,
-    )
+    Request::get(format!("{base}/api/v1/servers/{server}/interfaces?loadRdns=false"), token)
 }
 
 /// A place where netcup has servers: routing does not leave it.

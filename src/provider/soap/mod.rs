@@ -182,11 +182,7 @@ struct Round {
 
 impl Round {
     fn new() -> Self {
-        Self {
-            found: BTreeMap::new(),
-            doubtful: BTreeSet::new(),
-            whole: true,
-        }
+        Self { found: BTreeMap::new(), doubtful: BTreeSet::new(), whole: true }
     }
 
     fn take(
@@ -223,10 +219,7 @@ impl Round {
 }
 
 /// One server's answer, or why there is none, and its date.
-type Answered = (
-    Result<Vec<format::Routed>, ProviderFailure>,
-    Option<ProviderTime>,
-);
+type Answered = (Result<Vec<format::Routed>, ProviderFailure>, Option<ProviderTime>);
 
 impl Soap {
     fn ips_of(&self, server: &ServerName, deadline: Tick) -> Answered {
@@ -284,10 +277,8 @@ impl Soap {
         let deadline = clock::now() + self.client.timeouts.total.times(2);
         let (own, hints) = {
             let known = self.known();
-            let hints: BTreeSet<_> = ips
-                .iter()
-                .filter_map(|ip| known.last.get(ip).cloned())
-                .collect();
+            let hints: BTreeSet<_> =
+                ips.iter().filter_map(|ip| known.last.get(ip).cloned()).collect();
             (known.own.clone(), hints)
         };
         let mut round = Round::new();
@@ -309,11 +300,8 @@ impl Soap {
             let (names, whole) = self.servers(deadline, date)?;
             round.whole &= whole && names.len() <= SERVERS;
             let names: Vec<_> = names.into_iter().take(SERVERS).collect();
-            let rest: Vec<_> = names
-                .iter()
-                .filter(|name| !asked.contains(*name))
-                .cloned()
-                .collect();
+            let rest: Vec<_> =
+                names.iter().filter(|name| !asked.contains(*name)).cloned().collect();
             self.ask_all(&rest, ips, deadline, &mut round, date)?;
             let missing = round.missing(ips);
             if !missing.is_empty() {
@@ -329,14 +317,9 @@ impl Soap {
         for (ip, server) in &round.found {
             known.last.insert(*ip, server.clone());
         }
-        let found = round
-            .found
-            .into_iter()
-            .map(|(ip, server)| (ip, Routed::To(server)));
+        let found = round.found.into_iter().map(|(ip, server)| (ip, Routed::To(server)));
         let nowhere = nowhere.into_iter().map(|ip| (ip, Routed::Nowhere));
-        Ok(Listing {
-            routes: found.chain(nowhere).collect(),
-        })
+        Ok(Listing { routes: found.chain(nowhere).collect() })
     }
 }
 

@@ -247,17 +247,8 @@ fn watches_meet_faults_of_their_own() {
     let on = || Match::method("watch", "/leases");
     kube.fault(Rule::new(on(), Fault::status(410)).times(1));
     let mut client = connect(&kube, 0);
-    let gone = ask(
-        &mut client,
-        "GET",
-        &format!("{LEASES}?watch=true"),
-        &Value::Null,
-    )
-    .unwrap();
-    assert_eq!(
-        (gone.status, &gone.json()["reason"]),
-        (410, &json!("Expired"))
-    );
+    let gone = ask(&mut client, "GET", &format!("{LEASES}?watch=true"), &Value::Null).unwrap();
+    assert_eq!((gone.status, &gone.json()["reason"]), (410, &json!("Expired")));
     kube.fault(Rule::new(on(), Fault::Half).times(1));
     assert!(watch(&kube, 0, &version, "").chunk().is_err());
     kube.fault(Rule::new(on(), Fault::Delay { ms: 100 }).times(1));

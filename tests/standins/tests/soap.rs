@@ -31,19 +31,14 @@ fn call_as(
     operation: &str,
     fields: &[(&str, &str)],
 ) -> std::io::Result<Answer> {
-    let fields: String = fields
-        .iter()
-        .map(|(name, value)| format!("<{name}>{value}</{name}>"))
-        .collect();
+    let fields: String =
+        fields.iter().map(|(name, value)| format!("<{name}>{value}</{name}>")).collect();
     let body = format!(
         r#"<?xml version="1.0"?><e:Envelope xmlns:e="http://schemas.xmlsoap.org/soap/envelope/" xmlns:w="http://enduser.service.web.vcp.netcup.de/">
 <e:Body><w:{operation}><loginName>100000</loginName><password>{password}</password>{fields}</w:{operation}></e:Body></e:Envelope>"#
     );
     let mut client = Client::connect(&scp.url(), scp.ca_pem(), None).unwrap();
-    let headers = [
-        ("Content-Type", "text/xml; charset=utf-8"),
-        ("SOAPAction", "\"\""),
-    ];
+    let headers = [("Content-Type", "text/xml; charset=utf-8"), ("SOAPAction", "\"\"")];
     client.ask("POST", "/WSEndUser", &headers, body.as_bytes())
 }
 
@@ -79,32 +74,17 @@ fn an_ip_is_routed_and_rests_for_five_minutes() {
     let early = route(&scp, "203.0.113.63", "32", SECOND.0, SECOND.1);
     assert_eq!(early.status, 500);
     assert!(early.text().contains("<faultcode>S:Server</faultcode>"));
-    assert!(
-        early
-            .text()
-            .contains("Routing a failover IP is only permitted once every 5 minutes.")
-    );
-    assert_eq!(
-        route(&scp, "2001:db8:a:20::", "64", FIRST.0, FIRST.1).status,
-        200,
-        "another IP"
-    );
+    assert!(early.text().contains("Routing a failover IP is only permitted once every 5 minutes."));
+    assert_eq!(route(&scp, "2001:db8:a:20::", "64", FIRST.0, FIRST.1).status, 200, "another IP");
     scp.command(Command::Advance { seconds: 300 }).unwrap();
-    assert_eq!(
-        route(&scp, "203.0.113.63", "32", SECOND.0, SECOND.1).status,
-        200
-    );
-    let statuses: Vec<u16> = scp
-        .log()
-        .into_iter()
-        .filter_map(|entry| {
-            if let What::Route { status, .. } = entry.what {
-                Some(status)
-            } else {
-                None
-            }
-        })
-        .collect();
+    assert_eq!(route(&scp, "203.0.113.63", "32", SECOND.0, SECOND.1).status, 200);
+    let statuses: Vec<u16> =
+        scp.log()
+            .into_iter()
+            .filter_map(|entry| {
+                if let What::Route { status, .. } = entry.what { Some(status) } else { None }
+            })
+            .collect();
     assert_eq!(statuses, [200, 500, 200, 200]);
     assert!(
         !serde_json::to_string(&scp.log()).unwrap().contains("&w"),
@@ -116,15 +96,8 @@ fn an_ip_is_routed_and_rests_for_five_minutes() {
 fn a_zero_mac_takes_the_route_away() {
     let scp = start();
     let none = "00:00:00:00:00:00";
-    assert!(
-        route(&scp, "203.0.113.63", "32", FIRST.0, none)
-            .text()
-            .contains("action not allowed")
-    );
-    assert_eq!(
-        route(&scp, "203.0.113.63", "32", "v2202600000000003", none).status,
-        200
-    );
+    assert!(route(&scp, "203.0.113.63", "32", FIRST.0, none).text().contains("action not allowed"));
+    assert_eq!(route(&scp, "203.0.113.63", "32", "v2202600000000003", none).status, 200);
     let begun = Instant::now();
     while scp.listed("203.0.113.63").flatten().is_some() {
         assert!(begun.elapsed() < Duration::from_secs(5));
@@ -137,10 +110,7 @@ fn a_zero_mac_takes_the_route_away() {
 fn faults_have_the_recorded_texts() {
     let scp = start();
     let faults = [
-        (
-            call_as(&scp, "wrong", "getVServers", &[]).unwrap(),
-            "Invalid credentials.",
-        ),
+        (call_as(&scp, "wrong", "getVServers", &[]).unwrap(), "Invalid credentials."),
         (
             route(&scp, "203.0.113.99", "32", FIRST.0, FIRST.1),
             "Could not find failover IP: 203.0.113.99 for User: 100000",
@@ -149,27 +119,14 @@ fn faults_have_the_recorded_texts() {
             route(&scp, "203.0.113.63", "32", "doesnotexist", FIRST.1),
             "Server not found for name 'doesnotexist'",
         ),
-        (
-            route(&scp, "203.0.113.63", "24", FIRST.0, FIRST.1),
-            "validation error",
-        ),
-        (
-            route(&scp, "203.0.113.63", "32", FIRST.0, SECOND.1),
-            "validation error",
-        ),
-        (
-            call(&scp, "getVServerIPs", &[("vservername", FIRST.0)]),
-            "validation error",
-        ),
+        (route(&scp, "203.0.113.63", "24", FIRST.0, FIRST.1), "validation error"),
+        (route(&scp, "203.0.113.63", "32", FIRST.0, SECOND.1), "validation error"),
+        (call(&scp, "getVServerIPs", &[("vservername", FIRST.0)]), "validation error"),
         (call(&scp, "getNothing", &[]), "Cannot find dispatch method"),
     ];
     for (answer, text) in faults {
         assert_eq!(answer.status, 500, "{text}");
-        assert!(
-            answer.text().contains(&format!("<faultstring>{text}")),
-            "{}",
-            answer.text()
-        );
+        assert!(answer.text().contains(&format!("<faultstring>{text}")), "{}", answer.text());
     }
     scp.set(|knobs| knobs.soap_fault_status = 200);
     assert_eq!(call(&scp, "getNothing", &[]).status, 200);
@@ -178,13 +135,7 @@ fn faults_have_the_recorded_texts() {
 #[test]
 fn servers_are_described() {
     let scp = start();
-    assert_eq!(
-        call(&scp, "getVServers", &[])
-            .text()
-            .matches("<return>v22026")
-            .count(),
-        3
-    );
+    assert_eq!(call(&scp, "getVServers", &[]).text().matches("<return>v22026").count(), 3);
     assert!(
         call(&scp, "getVServerState", &[("vserverName", FIRST.0)])
             .text()
@@ -192,12 +143,7 @@ fn servers_are_described() {
     );
     let nickname = call(&scp, "getVServerNickname", &[("vservername", FIRST.0)]).text();
     assert!(nickname.contains("<return>node-a<"));
-    let third = call(
-        &scp,
-        "getVServerInformation",
-        &[("vservername", "v2202600000000003")],
-    )
-    .text();
+    let third = call(&scp, "getVServerInformation", &[("vservername", "v2202600000000003")]).text();
     assert!(
         third.contains(
             "<ips>198.51.100.83</ips><ips>203.0.113.63</ips><ips>2001:db8:c1:3::/64</ips>"
@@ -205,11 +151,7 @@ fn servers_are_described() {
     );
     assert!(third.contains("<ipv4IP>203.0.113.63</ipv4IP>"));
     assert_eq!(third.matches("<serverInterfaces>").count(), 2);
-    assert!(
-        call(&scp, "getPanelSettings", &[])
-            .text()
-            .contains("<webserviceEnabled>true<")
-    );
+    assert!(call(&scp, "getPanelSettings", &[]).text().contains("<webserviceEnabled>true<"));
     scp.set(|knobs| knobs.soap_bare_prefix = true);
     assert!(ips(&scp, "v2202600000000003").contains("<return>2001:db8:a:20::</return>"));
 }
@@ -217,10 +159,7 @@ fn servers_are_described() {
 #[test]
 fn it_can_be_gone_lie_and_cut() {
     let scp = start();
-    let lie = Fault::Lie {
-        ip: "203.0.113.63".into(),
-        server: Some(FIRST.0.into()),
-    };
+    let lie = Fault::Lie { ip: "203.0.113.63".into(), server: Some(FIRST.0.into()) };
     let rule = scp.fault(Rule::new(Match::any(), lie));
     assert!(ips(&scp, FIRST.0).contains("203.0.113.63"));
     scp.command(Command::Clear { rule: Some(rule) }).unwrap();
@@ -236,8 +175,5 @@ fn it_can_be_gone_lie_and_cut() {
     assert!(ips(&scp, FIRST.0).contains("203.0.113.63"));
     scp.set(|knobs| knobs.soap_gone = true);
     let gone = call(&scp, "getVServers", &[]);
-    assert_eq!(
-        (gone.status, gone.header("content-type")),
-        (200, Some("text/html"))
-    );
+    assert_eq!((gone.status, gone.header("content-type")), (200, Some("text/html")));
 }

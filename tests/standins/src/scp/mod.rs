@@ -63,17 +63,13 @@ pub struct Scp {
 fn obey(panel: &Panel, server: &Server, command: Command) -> Result<Value, String> {
     let listeners = 0..server.listens().len();
     if matches!(command, Command::Refuse | Command::Accept | Command::Cut) {
-        panel.log.add(What::Command {
-            text: serde_json::to_string(&command).unwrap_or_default(),
-        });
+        panel.log.add(What::Command { text: serde_json::to_string(&command).unwrap_or_default() });
     }
     if command == Command::Refuse {
         listeners.for_each(|number| server.refuse(number));
     } else if command == Command::Accept {
         for number in listeners {
-            server
-                .accept_again(number)
-                .map_err(|error| error.to_string())?;
+            server.accept_again(number).map_err(|error| error.to_string())?;
         }
     } else if command == Command::Cut {
         server.cut(None);
@@ -266,23 +262,10 @@ impl Panel {
         } else if soap::is_here(&request.path) {
             soap::serve(request, &mut account, &self.faults)
         } else if request.path.starts_with("/realms/") {
-            let Account {
-                tokens,
-                user,
-                clock,
-                knobs,
-                ..
-            } = &mut *account;
-            tokens
-                .serve(request, self.base(), user, clock, knobs)
-                .into()
+            let Account { tokens, user, clock, knobs, .. } = &mut *account;
+            tokens.serve(request, self.base(), user, clock, knobs).into()
         } else {
-            Reply::new(
-                200,
-                "text/html",
-                "<!doctype html><html><body>SCP</body></html>",
-            )
-            .into()
+            Reply::new(200, "text/html", "<!doctype html><html><body>SCP</body></html>").into()
         };
         account.settle();
         drop(account);
@@ -307,10 +290,7 @@ impl Service for Panel {
     fn admit(&self, _: usize, client: SocketAddr) -> Admission {
         let account = lock(&self.account);
         let knobs = &account.knobs;
-        let meant = knobs
-            .handshakes_of
-            .as_ref()
-            .is_none_or(|of| of.contains(&client.ip()));
+        let meant = knobs.handshakes_of.as_ref().is_none_or(|of| of.contains(&client.ip()));
         match (knobs.cut_handshakes, knobs.hang_handshakes) {
             (true, _) if meant => Admission::CutInHandshake,
             (_, true) if meant => Admission::Hold,

@@ -191,11 +191,7 @@ fn tasks(request: &Request, account: &Account, now: u64) -> Reply {
     }
     let unknown = String::new();
     let server = request.param("serverId").map(|id| {
-        let known = account
-            .routes
-            .servers
-            .iter()
-            .find(|server| server.id.to_string() == id);
+        let known = account.routes.servers.iter().find(|server| server.id.to_string() == id);
         known.map_or(&unknown, |server| &server.name)
     });
     let text = request.param("q").map(str::to_lowercase);
@@ -249,16 +245,10 @@ fn names(filter: &str, ip: &str) -> bool {
 fn failover_ips(request: &Request, account: &Account, v6: bool, faults: &Faults) -> Reply {
     let routes = &account.routes;
     let mut found = Vec::new();
-    for routed in routes
-        .ips
-        .iter()
-        .filter(|routed| routed.ip.ip.contains(':') == v6)
-    {
+    for routed in routes.ips.iter().filter(|routed| routed.ip.ip.contains(':') == v6) {
         let server = shown(routed, request, faults);
         let server = server.and_then(|name| routes.server(&name));
-        let wanted = request
-            .param("ip")
-            .is_none_or(|ip| names(ip, &routed.ip.ip))
+        let wanted = request.param("ip").is_none_or(|ip| names(ip, &routed.ip.ip))
             && request
                 .param("serverId")
                 .is_none_or(|id| server.is_some_and(|server| server.id.to_string() == id));

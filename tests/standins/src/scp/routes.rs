@@ -63,19 +63,13 @@ impl Task {
 
     /// netcup's name for it.
     pub(crate) fn name(&self) -> &'static str {
-        if self.clear {
-            "ClearFailoverIpTask"
-        } else {
-            "RouteFailoverIpTask"
-        }
+        if self.clear { "ClearFailoverIpTask" } else { "RouteFailoverIpTask" }
     }
 
     /// Whether a search for a text in lower case finds it.
     pub(crate) fn is_about(&self, text: &str) -> bool {
         let target = self.target.as_deref().unwrap_or_default();
-        [self.name(), &self.uuid, target]
-            .iter()
-            .any(|field| field.to_lowercase().contains(text))
+        [self.name(), &self.uuid, target].iter().any(|field| field.to_lowercase().contains(text))
     }
 
     fn takes_effect(&self) -> bool {

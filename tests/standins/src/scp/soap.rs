@@ -84,28 +84,16 @@ pub(crate) fn serve(request: &Request, account: &mut Account, faults: &Faults) -
     }
     let status = account.knobs.soap_fault_status;
     let done = operation(&request.body).and_then(|operation| {
-        let result = Call {
-            request,
-            faults,
-            fields: &operation,
-        }
-        .perform(account)?;
+        let result = Call { request, faults, fields: &operation }.perform(account)?;
         Ok((operation.name, result))
     });
     match done {
         Ok((name, result)) => {
-            let pause_ms = if name == "changeIPRouting" {
-                account.knobs.soap_ms
-            } else {
-                0
-            };
+            let pause_ms = if name == "changeIPRouting" { account.knobs.soap_ms } else { 0 };
             let inside = format!(
                 "<ns2:{name}Response xmlns:ns2=\"{SERVICE}\">{result}</ns2:{name}Response>"
             );
-            Answer {
-                reply: page(200, &inside),
-                pause_ms,
-            }
+            Answer { reply: page(200, &inside), pause_ms }
         }
         Err(failure) => fault(status, &failure).into(),
     }
@@ -116,22 +104,14 @@ fn operation(body: &[u8]) -> Result<Element, Failure> {
     let client = |text: String| Failure("S:Client", text);
     let text = std::str::from_utf8(body).map_err(|_| client("it is not UTF-8".to_owned()))?;
     let mut root = parse(text).map_err(|why| {
-        client(format!(
-            "Couldn't create SOAP message due to exception: XML reader error: {why}"
-        ))
+        client(format!("Couldn't create SOAP message due to exception: XML reader error: {why}"))
     })?;
     if root.space != ENVELOPE || root.name != "Envelope" {
-        return Err(client(
-            "Couldn't create SOAP message: no SOAP 1.1 envelope".to_owned(),
-        ));
+        return Err(client("Couldn't create SOAP message: no SOAP 1.1 envelope".to_owned()));
     }
-    let place = root
-        .children
-        .iter()
-        .position(|child| child.space == ENVELOPE && child.name == "Body");
-    let mut body = place
-        .map(|at| root.children.swap_remove(at))
-        .unwrap_or_default();
+    let place =
+        root.children.iter().position(|child| child.space == ENVELOPE && child.name == "Body");
+    let mut body = place.map(|at| root.children.swap_remove(at)).unwrap_or_default();
     if body.children.is_empty() {
         return Err(client("there is no operation".to_owned()));
     }
@@ -140,9 +120,7 @@ fn operation(body: &[u8]) -> Result<Element, Failure> {
         Ok(operation)
     } else {
         let (space, name) = (&operation.space, &operation.name);
-        Err(client(format!(
-            "Cannot find dispatch method for {{{space}}}{name}"
-        )))
+        Err(client(format!("Cannot find dispatch method for {{{space}}}{name}")))
     }
 }
 
@@ -192,11 +170,7 @@ impl Call<'_> {
         match operation {
             "changeIPRouting" => self.route(account),
             "getVServers" => {
-                let mine = account
-                    .routes
-                    .servers
-                    .iter()
-                    .filter(|server| !server.foreign);
+                let mine = account.routes.servers.iter().filter(|server| !server.foreign);
                 Ok(returns(mine.map(|server| &server.name)))
             }
             "getVServerIPs" => {
@@ -215,12 +189,12 @@ impl Call<'_> {
                 let server = self.server(account, "vservername")?;
                 Ok(self.information(account, server))
             }
-            "getPanelSettings" => Ok(
-                "<return><language>EN</language><passwordlessMode>false</passwordlessMode>\
+            "getPanelSettings" => {
+                Ok("<return><language>EN</language><passwordlessMode>false</passwordlessMode>\
                  <secureAccessMode>false</secureAccessMode><showNickname>true</showNickname>\
                  <webserviceEnabled>true</webserviceEnabled></return>"
-                    .to_owned(),
-            ),
+                    .to_owned())
+            }
             other => Err(Failure(
                 "S:Client",
                 format!("Cannot find dispatch method for {{{SERVICE}}}{other}"),
@@ -237,10 +211,7 @@ impl Call<'_> {
     }
 
     fn addresses(&self, account: &Account, server: &Server) -> Vec<String> {
-        let v4 = server
-            .ipv4
-            .iter()
-            .map(|ip| ip.split('/').next().unwrap_or_default());
+        let v4 = server.ipv4.iter().map(|ip| ip.split('/').next().unwrap_or_default());
         let routed = self.routed(account, server);
         let all = v4
             .chain(routed.iter().copied().filter(|ip| !ip.contains(':')))
@@ -248,21 +219,14 @@ impl Call<'_> {
             .chain(routed.iter().copied().filter(|ip| ip.contains(':')));
         all.map(|ip| {
             let bare = account.knobs.soap_bare_prefix && ip.contains(':');
-            if bare {
-                ip.split('/').next().unwrap_or_default().to_owned()
-            } else {
-                ip.to_owned()
-            }
+            if bare { ip.split('/').next().unwrap_or_default().to_owned() } else { ip.to_owned() }
         })
         .collect()
     }
 
     fn information(&self, account: &Account, server: &Server) -> String {
         let each = |name: &str, values: &[String]| -> String {
-            values
-                .iter()
-                .map(|value| format!("<{name}>{}</{name}>", escape(value)))
-                .collect()
+            values.iter().map(|value| format!("<{name}>{}</{name}>", escape(value))).collect()
         };
         let all = self.addresses(account, server);
         let (v6, v4): (Vec<String>, Vec<String>) =
@@ -273,20 +237,9 @@ impl Call<'_> {
                  <trafficThrottled>false</trafficThrottled></serverInterfaces>"
             )
         };
-        let primary = nic(
-            &server.mac,
-            &format!("{}{}", each("ipv4IP", &v4), each("ipv6IP", &v6)),
-        );
-        let vlan = server
-            .vlan_mac
-            .as_ref()
-            .map(|mac| nic(mac, ""))
-            .unwrap_or_default();
-        let status = if server.state == "RUNNING" {
-            "online"
-        } else {
-            "offline"
-        };
+        let primary = nic(&server.mac, &format!("{}{}", each("ipv4IP", &v4), each("ipv6IP", &v6)));
+        let vlan = server.vlan_mac.as_ref().map(|mac| nic(mac, "")).unwrap_or_default();
+        let status = if server.state == "RUNNING" { "online" } else { "offline" };
         format!(
             "<return><cpuCores>8</cpuCores><currentMonth><in>1</in><month>4</month><out>1</out><total>2</total>\
              <year>2026</year></currentMonth>{}<memory>16384</memory><rebootRecommended>false</rebootRecommended>\
@@ -305,33 +258,22 @@ impl Call<'_> {
         let judged = self.judge(account);
         let (ip, server) = match &judged {
             Ok((ip, server)) => (ip.clone(), server.clone()),
-            Err(_) => (
-                named,
-                self.field("destinationVserverName").map(str::to_owned),
-            ),
+            Err(_) => (named, self.field("destinationVserverName").map(str::to_owned)),
         };
         account.log.add(What::Route {
             client: self.request.client.ip(),
             ip: ip.clone(),
             server: server.clone(),
             accepted: judged.is_ok(),
-            status: if judged.is_ok() {
-                200
-            } else {
-                account.knobs.soap_fault_status
-            },
+            status: if judged.is_ok() { 200 } else { account.knobs.soap_fault_status },
             task: None,
         });
         judged?;
         let now = account.clock.now();
         account.routes.budget.routed(&ip, now);
         let knobs = account.knobs.clone();
-        account
-            .routes
-            .book(&ip, server, now + knobs.soap_ms, &knobs);
-        Ok(knobs
-            .soap_return
-            .map_or_else(String::new, |value| returns([value.to_string()])))
+        account.routes.book(&ip, server, now + knobs.soap_ms, &knobs);
+        Ok(knobs.soap_return.map_or_else(String::new, |value| returns([value.to_string()])))
     }
 
     /// The IP by its name in the list, and where it is to go.
@@ -340,22 +282,14 @@ impl Call<'_> {
         let found = account.routes.ips.iter().find(|routed| {
             match split_prefix::<Ipv6Addr>(&routed.ip.ip, 128) {
                 Some((prefix, _)) => text.parse() == Ok(prefix),
-                None => text
-                    .parse::<Ipv4Addr>()
-                    .is_ok_and(|ip| routed.ip.ip == ip.to_string()),
+                None => text.parse::<Ipv4Addr>().is_ok_and(|ip| routed.ip.ip == ip.to_string()),
             }
         });
         let Some(routed) = found else {
             let user = &account.user.username;
-            return server_fault(format!(
-                "Could not find failover IP: {text} for User: {user}"
-            ));
+            return server_fault(format!("Could not find failover IP: {text} for User: {user}"));
         };
-        let length = routed
-            .ip
-            .ip
-            .split_once('/')
-            .map_or("32", |(_, length)| length);
+        let length = routed.ip.ip.split_once('/').map_or("32", |(_, length)| length);
         if mask != length {
             return server_fault("validation error");
         }

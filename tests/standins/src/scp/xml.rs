@@ -17,18 +17,13 @@ pub(crate) struct Element {
 impl Element {
     /// A child by namespace and name.
     pub(crate) fn child(&self, space: &str, name: &str) -> Option<&Self> {
-        self.children
-            .iter()
-            .find(|child| child.space == space && child.name == name)
+        self.children.iter().find(|child| child.space == space && child.name == name)
     }
 }
 
 /// Text between two tags or in an attribute.
 pub(crate) fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 fn unescape(text: &str) -> Result<String, &'static str> {
@@ -49,9 +44,7 @@ fn unescape(text: &str) -> Result<String, &'static str> {
             "gt" => '>',
             "quot" => '"',
             "apos" => '\'',
-            _ => number
-                .and_then(char::from_u32)
-                .ok_or("an entity is not known")?,
+            _ => number.and_then(char::from_u32).ok_or("an entity is not known")?,
         });
         rest = &rest[at + end + 1..];
     }
@@ -114,16 +107,12 @@ impl<'a> Reader<'a> {
             return Err("there is text where an element should be");
         }
         let tag = self.tag()?;
-        let (tag, empty) = tag
-            .strip_suffix('/')
-            .map_or((tag, false), |tag| (tag, true));
+        let (tag, empty) = tag.strip_suffix('/').map_or((tag, false), |tag| (tag, true));
         let at = tag.find(char::is_whitespace).unwrap_or(tag.len());
         let (name, mut attributes) = (&tag[..at], tag[at..].trim_start());
         let mut scope = outer.clone();
         while !attributes.is_empty() {
-            let (key, rest) = attributes
-                .split_once('=')
-                .ok_or("an attribute has no value")?;
+            let (key, rest) = attributes.split_once('=').ok_or("an attribute has no value")?;
             let rest = rest.trim_start();
             let quote = rest.chars().next().filter(|q| ['"', '\''].contains(q));
             let quote = quote.ok_or("an attribute is not quoted")?;
@@ -145,11 +134,7 @@ impl<'a> Reader<'a> {
             None if prefix.is_empty() => String::new(),
             None => return Err("a prefix is not declared"),
         };
-        let mut element = Element {
-            space,
-            name: local.to_owned(),
-            ..Element::default()
-        };
+        let mut element = Element { space, name: local.to_owned(), ..Element::default() };
         if empty {
             return Ok(element);
         }
@@ -178,17 +163,11 @@ impl<'a> Reader<'a> {
 
 /// Reads a document to its end.
 pub(crate) fn parse(text: &str) -> Result<Element, &'static str> {
-    let mut reader = Reader {
-        rest: text.strip_prefix('\u{feff}').unwrap_or(text),
-    };
+    let mut reader = Reader { rest: text.strip_prefix('\u{feff}').unwrap_or(text) };
     reader.skip()?;
     let root = reader.element(&Scope::new(), 0)?;
     reader.skip()?;
-    if reader.rest.is_empty() {
-        Ok(root)
-    } else {
-        Err("there is something after the end")
-    }
+    if reader.rest.is_empty() { Ok(root) } else { Err("there is something after the end") }
 }
 
 #[cfg(test)]
