@@ -47,6 +47,8 @@ pub struct Agent {
     pub status: String,
     /// When it did not run, or was stopped: closed stretches, and perhaps one that lasts.
     pub absent: Vec<(u64, Option<u64>)>,
+    /// When its processes ended.
+    deaths: Vec<u64>,
 }
 
 impl Agent {
@@ -57,10 +59,7 @@ impl Agent {
             fs::create_dir_all(folder.join(name))?;
         }
         fs::write(folder.join("kubeconfig"), kubeconfig)?;
-        fs::write(
-            folder.join("foip.toml"),
-            configuration(host, common, &folder)?,
-        )?;
+        fs::write(folder.join("foip.toml"), configuration(host, common, &folder)?)?;
         let notify = UnixDatagram::bind(folder.join("notify"))?;
         notify.set_nonblocking(true)?;
         Ok(Self {
@@ -74,6 +73,7 @@ impl Agent {
             ready_at: None,
             status: String::new(),
             absent: vec![(clock::now().0, None)],
+            deaths: Vec::new(),
         })
     }
 
@@ -90,10 +90,7 @@ impl Agent {
     /// `foip login`, once; the stand-in's person approves.
     pub fn login(&self, world: &World) -> Outcome<()> {
         let namespace = world.host(self.host);
-        let mut login = self
-            .launch(world, &namespace, "login.log")
-            .args(["login"])
-            .start()?;
+        let mut login = self.launch(world, &namespace, "login.log").args(["login"]).start()?;
         let mut ended = None;
         wait_until(Duration::from_secs(20), || {
             ended = login.ended();
@@ -117,19 +114,12 @@ impl Agent {
         }
         self.listen();
         self.starts += 1;
-        let trace = self
-            .folder
-            .join("trace")
-            .join(format!("{:04}.jsonl", self.starts));
+        let trace = self.folder.join("trace").join(format!("{:04}.jsonl", self.starts));
         let notify = self.folder.join("notify").display().to_string();
         let namespace = world.host(self.host);
         let launch = self
             .launch(world, &namespace, "foip.log")
-            .args([
-                "run".to_owned(),
-                "--trace".to_owned(),
-                trace.display().to_string(),
-            ])
+            .args(["run".to_owned(), "--trace".to_owned(), trace.display().to_string()])
             .env("NOTIFY_SOCKET", notify);
         let started_at = clock::now().0;
         let process = launch.start()?;
@@ -161,9 +151,7 @@ impl Agent {
 
     /// Has a process that was not stopped, and did not end by itself?
     pub fn running(&mut self) -> bool {
-        self.process
-            .as_mut()
-            .is_some_and(|process| process.alive() && !process.stopped())
+        self.process.as_mut().is_some_and(|process| process.alive() && !process.stopped())
     }
 
     /// The process, if there is one.
@@ -190,6 +178,7 @@ impl Agent {
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.kill();
+            self.deaths.push(clock::now().0);
             self.gone();
         }
     }
@@ -203,14 +192,12 @@ impl Agent {
         process.signal(Signal::SIGTERM)?;
         let ended = wait_until(Duration::from_secs(8), || Ok(!process.alive()))?;
         process.kill();
+        self.deaths.push(clock::now().0);
         self.gone();
         if ended {
             Ok(clock::now().0 - start)
         } else {
-            Err(trouble!(
-                "foip on {} did not end 8 s after SIGTERM",
-                HOSTS[self.host].name
-            ))
+            Err(trouble!("foip on {} did not end 8 s after SIGTERM", HOSTS[self.host].name))
         }
     }
 
@@ -235,10 +222,7 @@ impl Agent {
 
     fn signal(&mut self, signal: Signal) -> Outcome<()> {
         let name = HOSTS[self.host].name;
-        let process = self
-            .process
-            .as_mut()
-            .ok_or_else(|| trouble!("no foip runs on {name}"))?;
+        let process = self.process.as_mut().ok_or_else(|| trouble!("no foip runs on {name}"))?;
         process.signal(signal)
     }
 
@@ -257,14 +241,15 @@ impl Agent {
     /// The traces of all its runs, oldest first.
     pub fn traces(&self) -> Vec<PathBuf> {
         let listing = fs::read_dir(self.folder.join("trace"));
-        let mut files: Vec<PathBuf> = listing
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|entry| entry.path())
-            .collect();
+        let mut files: Vec<PathBuf> =
+            listing.into_iter().flatten().flatten().map(|entry| entry.path()).collect();
         files.sort();
         files
+    }
+
+    /// When its processes ended, in milliseconds.
+    pub fn deaths(&self) -> &[u64] {
+        &self.deaths
     }
 
     /// Where its log, configuration and state are.
@@ -278,9 +263,7 @@ fn configuration(host: usize, common: &Common, folder: &Path) -> Outcome<String>
     let plan = &HOSTS[host];
     let mut file = toml::Table::new();
     let mut table = |name: &str, pairs: &[(&str, String)]| {
-        let pairs = pairs
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), value.clone().into()));
+        let pairs = pairs.iter().map(|(key, value)| ((*key).to_owned(), value.clone().into()));
         file.insert(name.to_owned(), toml::Value::Table(pairs.collect()));
     };
     table(
@@ -293,13 +276,7 @@ fn configuration(host: usize, common: &Common, folder: &Path) -> Outcome<String>
         ],
     );
     table("node", &[("name", plan.name.into())]);
-    table(
-        "kubernetes",
-        &[(
-            "kubeconfig",
-            folder.join("kubeconfig").display().to_string(),
-        )],
-    );
+    table("kubernetes", &[("kubeconfig", folder.join("kubeconfig").display().to_string())]);
     let ips = common.ips.iter().map(|ip| {
         let mut entry = toml::Table::new();
         entry.insert("address".into(), ip.clone().into());
@@ -309,19 +286,12 @@ fn configuration(host: usize, common: &Common, folder: &Path) -> Outcome<String>
         toml::Value::Table(entry)
     });
     file.insert("failover_ip".into(), toml::Value::Array(ips.collect()));
-    if common
-        .changes
-        .get("provider")
-        .is_some_and(|p| p.get("api") == Some(&"soap".into()))
-    {
+    if common.changes.get("provider").is_some_and(|p| p.get("api") == Some(&"soap".into())) {
         let password = folder.join("soap-password");
         fs::write(&password, "webservice-password\n")?;
         let provider = file["provider"].as_table_mut().expect("it was just made");
         provider.insert("login_name".into(), ACCOUNT.into());
-        provider.insert(
-            "password_file".into(),
-            password.display().to_string().into(),
-        );
+        provider.insert("password_file".into(), password.display().to_string().into());
         provider.remove("auth_url");
     }
     for (name, change) in &common.changes {
@@ -362,9 +332,6 @@ mod tests {
         assert_eq!(file["node"]["name"].as_str(), Some("node-b"));
         assert_eq!(file["node"]["priority"].as_integer(), Some(7));
         assert_eq!(file["lease"]["duration"].as_str(), Some("5s"));
-        assert_eq!(
-            file["failover_ip"][1]["hosts"][0].as_str(),
-            Some(FAILOVER_V6_HOST)
-        );
+        assert_eq!(file["failover_ip"][1]["hosts"][0].as_str(), Some(FAILOVER_V6_HOST));
     }
 }

@@ -37,11 +37,7 @@ impl std::fmt::Display for Flavour {
 }
 
 enum Kind {
-    BuiltIn {
-        process: Process,
-        socket: PathBuf,
-        log: PathBuf,
-    },
+    BuiltIn { process: Process, socket: PathBuf, log: PathBuf },
     Real(RealApi),
 }
 
@@ -73,13 +69,7 @@ impl Api {
             kubectl.create_node(host)?;
         }
         let kubeconfig = credentials.kubeconfig(&format!("https://127.0.0.1:{API_PORT}"));
-        Ok(Self {
-            kind,
-            kubectl,
-            kubeconfig,
-            down: Vec::new(),
-            dead: [false; 3],
-        })
+        Ok(Self { kind, kubectl, kubeconfig, down: Vec::new(), dead: [false; 3] })
     }
 
     /// Which one it is.
@@ -95,7 +85,9 @@ impl Api {
     pub fn freeze(&mut self, hosts: &[usize], frozen: bool) -> Outcome<()> {
         let signal = if frozen { Signal::SIGSTOP } else { Signal::SIGCONT };
         match &mut self.kind {
-            Kind::BuiltIn { process, .. } if hosts.len() == HOSTS.len() => process.signal(signal)?,
+            Kind::BuiltIn { process, .. } if hosts.len() == HOSTS.len() => {
+                process.signal(signal)?
+            }
             Kind::BuiltIn { .. } => {
                 self.listeners(if frozen { "freeze" } else { "thaw" }, hosts)?;
             }
@@ -195,17 +187,16 @@ impl Api {
             return None;
         };
         let text = fs::read_to_string(log).ok()?;
-        let entries = text
-            .lines()
-            .filter_map(|l| serde_json::from_str::<foip_standins::log::Entry>(l).ok());
+        let entries =
+            text.lines().filter_map(|l| serde_json::from_str::<foip_standins::log::Entry>(l).ok());
         let own = HOSTS[host].v4;
         Some(
             entries
                 .filter(|entry| (from..=to).contains(&entry.at))
                 .filter(|entry| match &entry.what {
-                    foip_standins::log::What::Request {
-                        client, listener, ..
-                    } => *client == own || (client.is_loopback() && *listener == host),
+                    foip_standins::log::What::Request { client, listener, .. } => {
+                        *client == own || (client.is_loopback() && *listener == host)
+                    }
                     _ => false,
                 })
                 .count(),
@@ -278,7 +269,10 @@ fn built_in(world: &World, program: &Path) -> Outcome<(Kind, Credentials)> {
     let mut text = String::new();
     let up = wait_until(Duration::from_secs(10), || {
         if let Some(status) = process.ended() {
-            return Err(trouble!("the built-in API ended ({status}):\n    {}", process.last_words()));
+            return Err(trouble!(
+                "the built-in API ended ({status}):\n    {}",
+                process.last_words()
+            ));
         }
         text = fs::read_to_string(&kubeconfig).unwrap_or_default();
         Ok(socket.exists() && text.ends_with('\n'))

@@ -44,23 +44,14 @@ pub fn figures(cluster: &mut Cluster, say: &mut dyn FnMut(&str, f64)) -> Outcome
     }
     sleep(Duration::from_secs(10))?;
     let from = clock::now().0;
-    let before = cluster.agents[holder]
-        .process()
-        .ok_or_else(|| trouble!("no foip"))?
-        .usage()?;
+    let before = cluster.agents[holder].process().ok_or_else(|| trouble!("no foip"))?.usage()?;
     sleep(IDLE)?;
     let to = clock::now().0;
-    let after = cluster.agents[holder]
-        .process()
-        .ok_or_else(|| trouble!("no foip"))?
-        .usage()?;
+    let after = cluster.agents[holder].process().ok_or_else(|| trouble!("no foip"))?.usage()?;
     let (time, minutes) = ((to - from) as f64, (to - from) as f64 / 60_000.0);
     say("idle holder RSS, MB", after.rss_kb as f64 / 1000.0);
     say("idle holder peak RSS, MB", after.peak_kb as f64 / 1000.0);
-    say(
-        "idle holder CPU, % of a core",
-        (after.cpu_ms - before.cpu_ms) as f64 / time * 100.0,
-    );
+    say("idle holder CPU, % of a core", (after.cpu_ms - before.cpu_ms) as f64 / time * 100.0);
     if let Some(count) = cluster.api.requests(from, to, holder) {
         say("idle holder API requests/s", count as f64 / time * 1000.0);
     }
@@ -68,9 +59,7 @@ pub fn figures(cluster: &mut Cluster, say: &mut dyn FnMut(&str, f64)) -> Outcome
         "idle holder provider requests/min",
         cluster.provider.requests(from, to, holder) as f64 / minutes,
     );
-    let all: usize = (0..3)
-        .map(|host| cluster.provider.requests(from, to, host))
-        .sum();
+    let all: usize = (0..3).map(|host| cluster.provider.requests(from, to, host)).sum();
     say("all nodes' provider requests/min", all as f64 / minutes);
     Ok(())
 }
@@ -126,29 +115,17 @@ pub fn bench(foip: &Path, folder: &Path, all: &[Scenario], wish: &Wish) -> Outco
     let table = markdown(&bars, &verdicts, &measured, foip);
     println!("\n{table}");
     fs::write(wish.out.join("bars.md"), &table)?;
-    let figures: Vec<_> = measured
-        .iter()
-        .map(|(name, value)| json!({"name": name, "value": value}))
-        .collect();
+    let figures: Vec<_> =
+        measured.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
     let all = json!({"api": wish.flavour, "runs": wish.runs, "verdicts": verdicts, "figures": figures,
                      "problems": problems, "binary": fs::metadata(foip)?.len()});
-    fs::write(
-        wish.out.join("bars.json"),
-        serde_json::to_string_pretty(&all)?,
-    )?;
-    println!(
-        "The figures of each run: {}",
-        wish.out.join("bars.json").display()
-    );
+    fs::write(wish.out.join("bars.json"), serde_json::to_string_pretty(&all)?)?;
+    println!("The figures of each run: {}", wish.out.join("bars.json").display());
     for problem in &problems {
         println!("  {problem}");
     }
     let missed = verdicts.iter().filter(|verdict| !verdict.met()).count() + over(&measured, foip);
-    if missed + problems.len() > 0 {
-        Err(trouble!("{missed} bars were missed"))
-    } else {
-        Ok(())
-    }
+    if missed + problems.len() > 0 { Err(trouble!("{missed} bars were missed")) } else { Ok(()) }
 }
 
 /// The bars of figures: the largest value that meets them.
@@ -163,18 +140,10 @@ const BINARY: u64 = 6_000_000;
 
 fn over(measured: &[(&str, f64)], foip: &Path) -> usize {
     let worst = |name: &str| {
-        measured
-            .iter()
-            .filter(|(n, _)| *n == name)
-            .map(|(_, v)| *v)
-            .fold(0.0, f64::max)
+        measured.iter().filter(|(n, _)| *n == name).map(|(_, v)| *v).fold(0.0, f64::max)
     };
     let big = fs::metadata(foip).map_or(true, |file| file.len() > BINARY);
-    FIGURES
-        .iter()
-        .filter(|(name, most, _)| worst(name) > *most)
-        .count()
-        + usize::from(big)
+    FIGURES.iter().filter(|(name, most, _)| worst(name) > *most).count() + usize::from(big)
 }
 
 fn markdown(
@@ -188,10 +157,7 @@ fn markdown(
          | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
     for scenario in bars {
-        let own: Vec<&&Verdict> = verdicts
-            .iter()
-            .filter(|v| v.name == scenario.name)
-            .collect();
+        let own: Vec<&&Verdict> = verdicts.iter().filter(|v| v.name == scenario.name).collect();
         let both = |values: Vec<u64>, show: fn(u64) -> String| {
             median_and_max(&values).map_or("-".to_owned(), |(median, max)| {
                 format!("{}, max {}", show(median), show(max))
@@ -217,20 +183,13 @@ fn markdown(
     }
     text += "\n| figure | bar | runs | median | max |\n| --- | --- | --- | --- | --- |\n";
     for (name, _, bar) in FIGURES {
-        let mut values: Vec<f64> = measured
-            .iter()
-            .filter(|(n, _)| *n == name)
-            .map(|(_, v)| *v)
-            .collect();
+        let mut values: Vec<f64> =
+            measured.iter().filter(|(n, _)| *n == name).map(|(_, v)| *v).collect();
         values.sort_by(f64::total_cmp);
         let (median, max) = (values.get(values.len() / 2), values.last());
         let show = |value: Option<&f64>| value.map_or("-".to_owned(), |v| format!("{v:.2}"));
-        text += &format!(
-            "| {name} | {bar} | {} | {} | {} |\n",
-            values.len(),
-            show(median),
-            show(max)
-        );
+        text +=
+            &format!("| {name} | {bar} | {} | {} | {} |\n", values.len(), show(median), show(max));
     }
     let size = fs::metadata(foip).map_or(0, |file| file.len());
     text += &format!("| binary, bytes | ≤ {BINARY} | 1 | {size} | {size} |\n");

@@ -71,11 +71,8 @@ fn unbase64(text: &str) -> Option<Vec<u8>> {
 fn base64(bytes: &[u8]) -> String {
     let mut text = String::new();
     for chunk in bytes.chunks(3) {
-        let group = chunk
-            .iter()
-            .chain(&[0, 0])
-            .take(3)
-            .fold(0_usize, |sum, b| sum << 8 | usize::from(*b));
+        let group =
+            chunk.iter().chain(&[0, 0]).take(3).fold(0_usize, |sum, b| sum << 8 | usize::from(*b));
         for place in 0..4 {
             if place <= chunk.len() {
                 text.push(char::from(LETTERS[group >> (18 - 6 * place) & 63]));
@@ -105,14 +102,8 @@ pub struct Kubectl {
 impl Kubectl {
     /// A client of the three hosts' API servers.
     pub fn new(credentials: &Credentials) -> Outcome<Self> {
-        let urls = HOSTS
-            .iter()
-            .map(|host| format!("https://{}:{API_PORT}", host.v4))
-            .collect();
-        Ok(Self {
-            agent: agent(&credentials.ca, Some(credentials))?,
-            urls,
-        })
+        let urls = HOSTS.iter().map(|host| format!("https://{}:{API_PORT}", host.v4)).collect();
+        Ok(Self { agent: agent(&credentials.ca, Some(credentials))?, urls })
     }
 
     /// Does this host's API server say that it is ready?
@@ -125,11 +116,8 @@ impl Kubectl {
     fn request(&self, method: &str, path: &str, body: Option<&Value>) -> Outcome<(u16, Value)> {
         let mut last = String::from("no server");
         for url in &self.urls {
-            let media = if method == "PATCH" {
-                "application/merge-patch+json"
-            } else {
-                "application/json"
-            };
+            let media =
+                if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
             let request = ureq::http::Request::builder()
                 .method(method)
                 .uri(format!("{url}{path}"))
@@ -154,11 +142,7 @@ impl Kubectl {
 
     fn must(&self, method: &str, path: &str, body: Option<&Value>) -> Outcome<Value> {
         let (status, answer) = self.request(method, path, body)?;
-        if status >= 300 {
-            Err(trouble!("{method} {path}: {status} {answer}"))
-        } else {
-            Ok(answer)
-        }
+        if status >= 300 { Err(trouble!("{method} {path}: {status} {answer}")) } else { Ok(answer) }
     }
 
     /// Registers a host as k3s' kubelet would.
@@ -186,10 +170,7 @@ impl Kubectl {
         if status < 300 || status == 409 {
             Ok(())
         } else {
-            Err(trouble!(
-                "cannot create the Node {}: {status} {answer}",
-                host.name
-            ))
+            Err(trouble!("cannot create the Node {}: {status} {answer}", host.name))
         }
     }
 
@@ -197,8 +178,7 @@ impl Kubectl {
     pub fn cordon(&self, node: &str, cordoned: bool) -> Outcome<()> {
         let patch =
             json!({"spec": {"unschedulable": if cordoned { json!(true) } else { Value::Null }}});
-        self.must("PATCH", &format!("/api/v1/nodes/{node}"), Some(&patch))
-            .map(drop)
+        self.must("PATCH", &format!("/api/v1/nodes/{node}"), Some(&patch)).map(drop)
     }
 
     /// Sets one condition of a Node, all others as at first.
@@ -211,8 +191,7 @@ impl Kubectl {
         conditions.push(json!({"type": condition, "status": status, "reason": "Lab",
             "lastHeartbeatTime": "2026-11-22T00:00:00Z", "lastTransitionTime": "2026-11-22T00:00:00Z"}));
         let patch = json!({"status": {"conditions": conditions}});
-        self.must("PATCH", &format!("{path}/status"), Some(&patch))
-            .map(drop)
+        self.must("PATCH", &format!("{path}/status"), Some(&patch)).map(drop)
     }
 
     /// The group's Lease; `None` when there is none.
@@ -278,13 +257,9 @@ pub fn agent(ca: &str, credentials: Option<&Credentials>) -> Outcome<Agent> {
 mod tests {
     #[test]
     fn base64_pads() {
-        for (plain, coded) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foob", "Zm9vYg=="),
-        ] {
+        for (plain, coded) in
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")]
+        {
             assert_eq!(super::base64(plain.as_bytes()), coded);
             assert_eq!(super::unbase64(coded).as_deref(), Some(plain.as_bytes()));
         }

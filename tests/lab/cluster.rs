@@ -33,15 +33,10 @@ impl Programs {
     /// Those built beside this one: `target/PROFILE/examples/lab` has them one folder up.
     pub fn beside(foip: Option<PathBuf>) -> Outcome<Self> {
         let own = std::env::current_exe()?;
-        let folder = own
-            .ancestors()
-            .find(|folder| folder.join("scp-standin").is_file())
-            .ok_or_else(|| {
-                trouble!(
-                    "scp-standin is not beside {}: build it first",
-                    own.display()
-                )
-            })?;
+        let folder =
+            own.ancestors().find(|folder| folder.join("scp-standin").is_file()).ok_or_else(
+                || trouble!("scp-standin is not beside {}: build it first", own.display()),
+            )?;
         let programs = Self {
             foip: foip.unwrap_or_else(|| folder.join("foip")),
             scp: folder.join("scp-standin"),
@@ -49,10 +44,7 @@ impl Programs {
         };
         for program in [&programs.foip, &programs.scp, &programs.kube] {
             if !program.is_file() {
-                return Err(trouble!(
-                    "{} does not exist: build it first",
-                    program.display()
-                ));
+                return Err(trouble!("{} does not exist: build it first", program.display()));
             }
         }
         Ok(programs)
@@ -101,18 +93,12 @@ impl Cluster {
         enter(&world)?;
         let provider = Provider::start(&world, &programs.scp, &ips, &scenario.provider)?;
         let api = Api::start(&world, flavour, &programs.kube)?;
-        let soap = scenario
-            .config
-            .get("provider")
-            .is_some_and(|p| p.get("api") == Some(&"soap".into()));
+        let soap =
+            scenario.config.get("provider").is_some_and(|p| p.get("api") == Some(&"soap".into()));
         let common = Common {
             foip: programs.foip.clone(),
             ips: ips.clone(),
-            url: if soap {
-                provider.soap_url()
-            } else {
-                provider.url()
-            },
+            url: if soap { provider.soap_url() } else { provider.url() },
             auth_url: provider.auth_url(),
             ca_file: provider.ca_file.clone(),
             changes: scenario.config.clone(),
@@ -158,22 +144,13 @@ impl Cluster {
 
     /// Looks at the Lease, the router and the NICs.
     pub fn place(&self) -> Place {
-        let holder = self
-            .api
-            .kubectl
-            .lease()
-            .ok()
-            .flatten()
-            .and_then(|lease| lease.holder);
+        let holder = self.api.kubectl.lease().ok().flatten().and_then(|lease| lease.holder);
         let mut routes = self.world.routes().unwrap_or_default();
         routes.retain(|ip, _| self.ips.contains(ip));
         let addresses = self.ips.iter().map(|ip| {
             let there = |host: &usize| {
                 self.world.powered(*host)
-                    && self
-                        .world
-                        .has_address(*host, nic_address(ip))
-                        .unwrap_or(false)
+                    && self.world.has_address(*host, nic_address(ip)).unwrap_or(false)
             };
             (ip.clone(), (0..HOSTS.len()).filter(there).collect())
         });
@@ -190,10 +167,7 @@ impl Cluster {
         let holder = place.holder?;
         let all = self.ips.iter().all(|ip| {
             place.routes.get(ip) == Some(&holder)
-                && place
-                    .addresses
-                    .get(ip)
-                    .is_some_and(|hosts| hosts.contains(&holder))
+                && place.addresses.get(ip).is_some_and(|hosts| hosts.contains(&holder))
         });
         (all && self.world.powered(holder) && self.agents[holder].running()).then_some(holder)
     }
@@ -211,10 +185,7 @@ impl Cluster {
         })?;
         match holder {
             Some(holder) if done => Ok(holder),
-            _ => Err(trouble!(
-                "not settled within {within:?}: {}",
-                self.describe()
-            )),
+            _ => Err(trouble!("not settled within {within:?}: {}", self.describe())),
         }
     }
 
@@ -223,19 +194,14 @@ impl Cluster {
         let done = wait_until(within, || {
             let place = self.place();
             let only = |hosts: &Vec<usize>| {
-                hosts
-                    .iter()
-                    .all(|host| Some(*host) == place.holder || self.unreachable[*host])
+                hosts.iter().all(|host| Some(*host) == place.holder || self.unreachable[*host])
             };
             Ok(place.addresses.values().all(only) && self.settled().is_some())
         })?;
         if done {
             Ok(())
         } else {
-            Err(trouble!(
-                "leftover addresses after {within:?}: {}",
-                self.describe()
-            ))
+            Err(trouble!("leftover addresses after {within:?}: {}", self.describe()))
         }
     }
 
@@ -253,11 +219,7 @@ impl Cluster {
             agent.listen();
         }
         for (host, agent) in self.agents.iter_mut().enumerate() {
-            let state = if agent.running() {
-                agent.status.as_str()
-            } else {
-                "foip does not run"
-            };
+            let state = if agent.running() { agent.status.as_str() } else { "foip does not run" };
             text += &format!("\n    {}: {state}", name(host));
         }
         text
@@ -295,11 +257,7 @@ impl Cluster {
     /// When the first address was put on any NIC: before that there is nothing to lose.
     pub fn first_address(&self) -> u64 {
         let hosts = (0..HOSTS.len()).flat_map(|host| self.address_changes(host, &self.ips[0]));
-        hosts
-            .filter(|change| change.there)
-            .map(|change| change.at)
-            .min()
-            .unwrap_or(u64::MAX)
+        hosts.filter(|change| change.there).map(|change| change.at).min().unwrap_or(u64::MAX)
     }
 
     /// When a failover IP's address came to a host and went.

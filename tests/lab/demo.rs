@@ -18,9 +18,7 @@ pub fn demo(programs: &Programs, flavour: Flavour, all: &[Scenario], out: &Path)
     let start = Instant::now();
     let mut story: Vec<&Scenario> = all.iter().filter(|s| s.demo.is_some()).collect();
     story.sort_by_key(|scenario| scenario.demo);
-    let first = story
-        .first()
-        .ok_or_else(|| trouble!("no scenario is part of the demo"))?;
+    let first = story.first().ok_or_else(|| trouble!("no scenario is part of the demo"))?;
     println!(
         "Three hosts, a router, a client and the provider, each in a network namespace of its own ({flavour}).\n\
          The client pings the failover IP {FAILOVER_V4} every 10 ms, through the router,\n\
@@ -70,8 +68,6 @@ pub fn demo(programs: &Programs, flavour: Flavour, all: &[Scenario], out: &Path)
 }
 
 fn end(cluster: &mut Cluster, verdict: &director::Verdict) -> String {
-    let holder = cluster
-        .settled()
-        .map_or("nobody holds it", |host| crate::plan::HOSTS[host].name);
+    let holder = cluster.settled().map_or("nobody holds it", |host| crate::plan::HOSTS[host].name);
     format!("{}; it is at {holder} now", table::summary(verdict))
 }

@@ -61,13 +61,7 @@ pub fn run(cluster: &mut Cluster, scenario: &Scenario) -> Outcome<Verdict> {
         cluster.start_all()?;
         Some(cluster.settle(Duration::from_secs(60))?)
     };
-    let mut play = Play {
-        cluster,
-        before,
-        mark: clock::now().0,
-        deleted: None,
-        gone: None,
-    };
+    let mut play = Play { cluster, before, mark: clock::now().0, deleted: None, gone: None };
     let mut problems = Vec::new();
     for step in &scenario.steps {
         match play.carry_out(step) {
@@ -101,18 +95,10 @@ struct Play<'a> {
 impl Play<'_> {
     /// The hosts that are meant.
     fn who(&self, who: Who) -> Outcome<Vec<usize>> {
-        let before = || {
-            self.before
-                .ok_or_else(|| trouble!("nobody held at the beginning"))
-        };
+        let before = || self.before.ok_or_else(|| trouble!("nobody held at the beginning"));
         let others = |at: usize| -> Outcome<Vec<usize>> {
             let holder = before()?;
-            Ok(vec![
-                (0..HOSTS.len())
-                    .filter(|host| *host != holder)
-                    .nth(at)
-                    .unwrap_or(0),
-            ])
+            Ok(vec![(0..HOSTS.len()).filter(|host| *host != holder).nth(at).unwrap_or(0)])
         };
         match who {
             Who::Holder => Ok(vec![before()?]),
@@ -170,9 +156,7 @@ impl Play<'_> {
                 match took {
                     // 2 s, and what the lab's own looking every 20 ms adds.
                     0..=2100 => Ok(()),
-                    late => Err(trouble!(
-                        "foip took {late} ms to end after SIGTERM, not 2 s"
-                    )),
+                    late => Err(trouble!("foip took {late} ms to end after SIGTERM, not 2 s")),
                 }
             }),
             Step::Reload { host } => self.on(*host, |c, h| c.agents[h].reload()),
@@ -226,13 +210,9 @@ impl Play<'_> {
             Step::Uncordon { host } => {
                 self.on(*host, |c, h| c.api.kubectl.cordon(HOSTS[h].name, false))
             }
-            Step::Condition {
-                host,
-                condition,
-                status,
-            } => self.on(*host, |c, h| {
-                c.api.kubectl.condition(HOSTS[h].name, condition, status)
-            }),
+            Step::Condition { host, condition, status } => {
+                self.on(*host, |c, h| c.api.kubectl.condition(HOSTS[h].name, condition, status))
+            }
             Step::DeleteLease => self.cluster.api.kubectl.delete_lease(),
             Step::PatchLease { patch } => self.cluster.api.kubectl.patch_lease(patch),
             Step::DeleteAddress { host } => self.delete_address(*host),
@@ -274,19 +254,14 @@ impl Play<'_> {
             Ok(stretch.is_some())
         })?;
         self.gone = stretch;
-        stretch
-            .map(drop)
-            .ok_or_else(|| trouble!("the address was not back after 10 s"))
+        stretch.map(drop).ok_or_else(|| trouble!("the address was not back after 10 s"))
     }
 }
 
 fn measure(cluster: &Cluster, scenario: &Scenario, span: (u64, u64)) -> Verdict {
     let (from, to) = span;
     let calls = cluster.provider.calls(from, to);
-    let first = calls
-        .iter()
-        .find(|call| call.accepted)
-        .map(|call| call.at - from);
+    let first = calls.iter().find(|call| call.accepted).map(|call| call.at - from);
     let mut gaps: Vec<Gap> = Vec::new();
     for pinger in &cluster.pingers {
         gaps.extend(pinger.gaps(from.max(cluster.first_address()), to));
@@ -295,11 +270,7 @@ fn measure(cluster: &Cluster, scenario: &Scenario, span: (u64, u64)) -> Verdict 
         .ips
         .iter()
         .filter_map(|ip| {
-            cluster
-                .provider
-                .switches(ip)
-                .into_iter()
-                .rfind(|(at, _)| (from..=to).contains(at))
+            cluster.provider.switches(ip).into_iter().rfind(|(at, _)| (from..=to).contains(at))
         })
         .map(|(at, _)| at - from)
         .max();
@@ -314,12 +285,7 @@ fn measure(cluster: &Cluster, scenario: &Scenario, span: (u64, u64)) -> Verdict 
         to_routed: switched,
         lost: gaps.iter().map(|gap| gap.packets).sum(),
         outage: gaps.iter().map(|gap| gap.to - gap.from).max().unwrap_or(0),
-        client_delay: cluster
-            .pingers
-            .iter()
-            .map(|p| p.worst_delay(from, to))
-            .max()
-            .unwrap_or(0),
+        client_delay: cluster.pingers.iter().map(|p| p.worst_delay(from, to)).max().unwrap_or(0),
         ..Verdict::default()
     }
 }
@@ -330,10 +296,7 @@ fn judge(cluster: &mut Cluster, expect: &Expect, before: Option<usize>, verdict:
     if let Some([least, most]) = expect.route_calls
         && !(least..=most).contains(&verdict.calls)
     {
-        problems.push(format!(
-            "{} route calls, not {least} to {most}",
-            verdict.calls
-        ));
+        problems.push(format!("{} route calls, not {least} to {most}", verdict.calls));
     }
     let mut within = |what: &str, bar: Option<Duration>, took: Option<u64>| match (bar, took) {
         (Some(bar), Some(took)) if took > ms(bar) => {
@@ -346,11 +309,7 @@ fn judge(cluster: &mut Cluster, expect: &Expect, before: Option<usize>, verdict:
     };
     within("the route call", expect.call_within, verdict.to_call);
     within("the right route", expect.routed_within, verdict.to_routed);
-    within(
-        "the address's return",
-        expect.address_back,
-        verdict.address_gone,
-    );
+    within("the address's return", expect.address_back, verdict.address_gone);
     within("the longest outage", expect.outage, Some(verdict.outage));
     if let Some(most) = expect.lost
         && verdict.lost > most
@@ -365,18 +324,11 @@ fn judge(cluster: &mut Cluster, expect: &Expect, before: Option<usize>, verdict:
     };
     if !right {
         let name = |host: Option<usize>| host.map_or("nobody", |host| HOSTS[host].name);
-        problems.push(format!(
-            "{} held before, {} after",
-            name(before),
-            name(after)
-        ));
+        problems.push(format!("{} held before, {} after", name(before), name(after)));
     }
     if expect.no_call_by == Some(Who::Holder) {
         let calls = cluster.provider.calls(verdict.span.0, verdict.span.1);
-        if calls
-            .iter()
-            .any(|call| call.host.is_some() && call.host == before)
-        {
+        if calls.iter().any(|call| call.host.is_some() && call.host == before) {
             problems.push("the one that was paused made a route call".to_owned());
         }
     }

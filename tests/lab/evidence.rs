@@ -61,18 +61,14 @@ fn act(verdict: &Verdict) -> Act {
 }
 
 fn closed(open: &[(u64, Option<u64>)], now: u64) -> Vec<Stretch> {
-    open.iter()
-        .map(|(from, to)| (*from, to.unwrap_or(now)))
-        .collect()
+    open.iter().map(|(from, to)| (*from, to.unwrap_or(now))).collect()
 }
 
 /// When foip did not run although there was power.
 fn stopped(cluster: &Cluster, host: usize, now: u64) -> Vec<Stretch> {
     let off = closed(&cluster.off[host], now);
-    let within = |stretch: &Stretch| {
-        off.iter()
-            .any(|o| o.0 <= stretch.0 + 50 && stretch.1 <= o.1 + 500)
-    };
+    let within =
+        |stretch: &Stretch| off.iter().any(|o| o.0 <= stretch.0 + 50 && stretch.1 <= o.1 + 500);
     let mut absent = closed(&cluster.agents[host].absent, now);
     absent.retain(|stretch| !within(stretch));
     absent
@@ -101,10 +97,7 @@ fn routed(cluster: &Cluster, host: usize, ip: &str, from: u64, now: u64) -> Vec<
     switches.extend(cluster.provider.switches(ip));
     let ends = switches.iter().skip(1).map(|(at, _)| *at).chain([now]);
     let pairs = switches.iter().zip(ends);
-    pairs
-        .filter(|((_, to), _)| *to == Some(host))
-        .map(|((at, _), end)| (*at, end))
-        .collect()
+    pairs.filter(|((_, to), _)| *to == Some(host)).map(|((at, _), end)| (*at, end)).collect()
 }
 
 /// When a host's foip claimed authority: from the notes in its traces.
@@ -112,9 +105,7 @@ fn authority(cluster: &Cluster, host: usize, now: u64) -> Vec<Stretch> {
     let mut stretches: Vec<Stretch> = Vec::new();
     for file in cluster.agents[host].traces() {
         let text = fs::read_to_string(file).unwrap_or_default();
-        let lines = text
-            .lines()
-            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         claims(lines, &mut stretches);
     }
     for stretch in &mut stretches {
@@ -127,8 +118,8 @@ fn authority(cluster: &Cluster, host: usize, now: u64) -> Vec<Stretch> {
 fn claims(lines: impl Iterator<Item = Value>, stretches: &mut Vec<Stretch>) {
     let first = stretches.len();
     for line in lines {
-        let Some(at) = time_of(&line) else { continue };
-        for claim in find(&line, "authority") {
+        let Some(at) = line["t"].as_u64().or(line["at"].as_u64()) else { continue };
+        for claim in find(&line["actions"], "authority") {
             match claim["until"].as_u64() {
                 Some(until) => match stretches[first..].last_mut() {
                     Some(last) if at <= last.1 => last.1 = until,
@@ -144,24 +135,12 @@ fn claims(lines: impl Iterator<Item = Value>, stretches: &mut Vec<Stretch>) {
     }
 }
 
-fn time_of(line: &Value) -> Option<u64> {
-    ["at", "now", "t", "tick"]
-        .iter()
-        .find_map(|name| line[name].as_u64())
-}
-
 /// Everything under a key, however deep.
 fn find<'a>(value: &'a Value, key: &str) -> Vec<&'a Value> {
     match value {
         Value::Object(map) => map
             .iter()
-            .flat_map(|(name, inner)| {
-                if name == key {
-                    vec![inner]
-                } else {
-                    find(inner, key)
-                }
-            })
+            .flat_map(|(name, inner)| if name == key { vec![inner] } else { find(inner, key) })
             .collect(),
         Value::Array(list) => list.iter().flat_map(|inner| find(inner, key)).collect(),
         _ => Vec::new(),
@@ -177,14 +156,8 @@ pub fn save(
     all: bool,
 ) -> Outcome<()> {
     fs::create_dir_all(folder).tried(|| format!("cannot make {}", folder.display()))?;
-    fs::write(
-        folder.join("timeline.svg"),
-        draw(&picture(cluster, from, verdicts)),
-    )?;
-    fs::write(
-        folder.join("verdicts.json"),
-        serde_json::to_string_pretty(verdicts)?,
-    )?;
+    fs::write(folder.join("timeline.svg"), draw(&picture(cluster, from, verdicts)))?;
+    fs::write(folder.join("verdicts.json"), serde_json::to_string_pretty(verdicts)?)?;
     if !all {
         return Ok(());
     }
@@ -199,11 +172,7 @@ pub fn save(
         let name = HOSTS[host].name;
         copy(&agent.folder().join("foip.log"), &format!("{name}.log"))?;
         for trace in agent.traces() {
-            let number = trace
-                .file_stem()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
+            let number = trace.file_stem().unwrap_or_default().to_string_lossy().into_owned();
             copy(&trace, &format!("{name}-{number}.trace.jsonl"))?;
         }
     }
@@ -221,11 +190,11 @@ mod tests {
 
     #[test]
     fn claims_follow_one_another() {
-        let note = |at: u64, until: Value| json!({"at": at, "actions": [{"note": {"authority": {"group": "default", "epoch": 1, "until": until}}}]});
+        let note = |at: u64, until: Value| json!({"t": at, "actions": [{"note": {"authority": {"group": "default", "epoch": 1, "until": until}}}]});
         let lines = [
             note(10, json!(20)),
             note(15, json!(25)),
-            json!({"at": 16, "actions": []}),
+            json!({"t": 16, "actions": []}),
             note(30, json!(40)),
             note(33, Value::Null),
         ];

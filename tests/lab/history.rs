@@ -16,11 +16,7 @@ pub fn judge(cluster: &Cluster, _from: u64) -> Vec<String> {
                 .filter(|line| serde_json::from_str::<serde_json::Value>(line).is_err());
             // A process that was killed may leave half a line at the end.
             if bad.count() > 1 {
-                found.push(format!(
-                    "{}: {} is not JSON lines",
-                    HOSTS[host].name,
-                    file.display()
-                ));
+                found.push(format!("{}: {} is not JSON lines", HOSTS[host].name, file.display()));
             }
         }
     }

@@ -46,6 +46,7 @@ use trouble::Outcome;
 const USAGE: &str = "\
 usage: lab demo  [--real] [--out FOLDER]       the story, with a table and a timeline
        lab test  [SCENARIO...] [--need-real]   every scenario; on the real API too with KUBEBUILDER_ASSETS
+       lab all                                 the same, and fails without the real API
        lab bench [--runs N] [--built-in]       the bars, as medians and maxima
        lab list                                the scenarios
        lab clean                               removes what killed runs left
@@ -98,15 +99,9 @@ fn options() -> Outcome<Options> {
     };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
-        let mut value = || {
-            words
-                .next()
-                .ok_or_else(|| trouble!("{word} needs a value\n{USAGE}"))
-        };
-        let number = |text: String| {
-            text.parse()
-                .map_err(|_| trouble!("{text} is no number\n{USAGE}"))
-        };
+        let mut value = || words.next().ok_or_else(|| trouble!("{word} needs a value\n{USAGE}"));
+        let number =
+            |text: String| text.parse().map_err(|_| trouble!("{text} is no number\n{USAGE}"));
         match word.as_str() {
             "--foip" => options.foip = Some(value()?.into()),
             "--scenarios" => options.scenarios = value()?.into(),
@@ -130,18 +125,12 @@ fn command() -> Outcome<()> {
     let options = options()?;
     let words: Vec<&str> = options.rest.iter().map(String::as_str).collect();
     if let ["ping", target, log] = words[..] {
-        let target = target
-            .parse()
-            .map_err(|_| trouble!("{target} is no address"))?;
+        let target = target.parse().map_err(|_| trouble!("{target} is no address"))?;
         return pinger::main(target, log.as_ref());
     }
     signals::listen()?;
     let scenarios = || scenario::read_folder(&options.scenarios);
-    let flavour = if options.real {
-        Flavour::Real
-    } else {
-        Flavour::BuiltIn
-    };
+    let flavour = if options.real { Flavour::Real } else { Flavour::BuiltIn };
     let programs = || Programs::beside(options.foip.clone());
     match words[..] {
         ["demo"] => {
@@ -154,18 +143,16 @@ fn command() -> Outcome<()> {
                 .iter()
                 .map(|name| {
                     let found = all.iter().find(|scenario| scenario.name == *name);
-                    found
-                        .cloned()
-                        .ok_or_else(|| trouble!("there is no scenario {name}"))
+                    found.cloned().ok_or_else(|| trouble!("there is no scenario {name}"))
                 })
                 .collect();
             let keep = options.keep.as_deref();
             rounds::round(&programs()?, flavour, &chosen?, options.figures, keep)
         }
-        ["test", ..] => {
+        ["test" | "all", ..] => {
             let wish = suite::Wish {
                 names: words[1..].iter().map(|name| (*name).to_owned()).collect(),
-                need_real: options.need_real,
+                need_real: options.need_real || words[0] == "all",
                 at_once: options.at_once,
                 keep: options.out.clone(),
             };
@@ -176,11 +163,7 @@ fn command() -> Outcome<()> {
             let wish = bench::Wish {
                 runs: options.runs,
                 at_once: options.at_once,
-                flavour: if options.built_in {
-                    Flavour::BuiltIn
-                } else {
-                    Flavour::Real
-                },
+                flavour: if options.built_in { Flavour::BuiltIn } else { Flavour::Real },
                 out: options.out.clone(),
             };
             bench::bench(&programs()?.foip, &options.scenarios, &scenarios()?, &wish)

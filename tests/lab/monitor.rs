@@ -29,16 +29,7 @@ impl Monitor {
     /// Starts watching.
     pub fn start(namespace: &str) -> Outcome<Self> {
         let mut child = Command::new("setpriv")
-            .args([
-                "--pdeathsig",
-                "KILL",
-                "ip",
-                "-n",
-                namespace,
-                "-o",
-                "monitor",
-                "address",
-            ])
+            .args(["--pdeathsig", "KILL", "ip", "-n", namespace, "-o", "monitor", "address"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

@@ -85,20 +85,13 @@ pub fn main(target: IpAddr, log: &Path) -> Outcome<()> {
                 break;
             }
             if !answered {
-                let line = Line::Lost {
-                    lost: seq,
-                    at: at / 1000,
-                };
+                let line = Line::Lost { lost: seq, at: at / 1000 };
                 lines += &format!("{}\n", serde_json::to_string(&line)?);
             }
             pending.pop_front();
         }
         if now >= report {
-            let line = Line::Sent {
-                sent,
-                at: now / 1000,
-                late: late / 1000,
-            };
+            let line = Line::Sent { sent, at: now / 1000, late: late / 1000 };
             lines += &format!("{}\n", serde_json::to_string(&line)?);
             (report, late) = (report + 1_000_000, 0);
         }
@@ -154,10 +147,7 @@ fn send(socket: &OwnedFd, target: IpAddr, ident: u16, seq: u64) -> nix::Result<u
 fn checksum(packet: &[u8]) -> u16 {
     let mut sum = 0_u32;
     for pair in packet.chunks(2) {
-        sum += u32::from(u16::from_be_bytes([
-            pair[0],
-            pair.get(1).copied().unwrap_or(0),
-        ]));
+        sum += u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));
     }
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
@@ -170,9 +160,7 @@ fn receive(socket: &OwnedFd, target: IpAddr, ident: u16, pending: &mut VecDeque<
     while let Ok(length) = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
         if let Some(seq) = answer(&buffer[..length], target.is_ipv4(), ident)
             && let Some(first) = pending.front().map(|(seq, ..)| *seq)
-            && let Some(at) = seq
-                .checked_sub(first)
-                .and_then(|at| usize::try_from(at).ok())
+            && let Some(at) = seq.checked_sub(first).and_then(|at| usize::try_from(at).ok())
             && let Some(ping) = pending.get_mut(at)
         {
             ping.2 = true;
@@ -183,11 +171,7 @@ fn receive(socket: &OwnedFd, target: IpAddr, ident: u16, pending: &mut VecDeque<
 /// The number of the ping that this packet answers.
 fn answer(packet: &[u8], v4: bool, ident: u16) -> Option<u64> {
     // Raw IPv4 sockets deliver the IP header too, IPv6 ones do not.
-    let start = if v4 {
-        usize::from(packet.first()? & 0x0f) * 4
-    } else {
-        0
-    };
+    let start = if v4 { usize::from(packet.first()? & 0x0f) * 4 } else { 0 };
     let packet = packet.get(start..)?;
     let kind = if v4 { 0 } else { 129 };
     if packet.first() != Some(&kind) || packet.get(4..6) != Some(&ident.to_be_bytes()[..]) {
@@ -216,33 +200,21 @@ pub struct Gap {
 impl Pinger {
     /// Starts one.
     pub fn start(namespace: &str, folder: &Path, target: IpAddr) -> Outcome<Self> {
-        let name = if target.is_ipv4() {
-            "client-v4"
-        } else {
-            "client-v6"
-        };
+        let name = if target.is_ipv4() { "client-v4" } else { "client-v6" };
         let log = folder.join(format!("{name}.jsonl"));
         let own = std::env::current_exe()?;
         let mut launch = Launch::new(namespace, &own, folder.join(format!("{name}.log")));
         launch.nice = -15;
-        let launch = launch.args([
-            "ping".to_owned(),
-            target.to_string(),
-            log.display().to_string(),
-        ]);
+        let launch =
+            launch.args(["ping".to_owned(), target.to_string(), log.display().to_string()]);
         let process = launch.start()?;
-        Ok(Self {
-            log,
-            _process: process,
-        })
+        Ok(Self { log, _process: process })
     }
 
     /// Everything it wrote so far.
     pub fn lines(&self) -> Vec<Line> {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
-        text.lines()
-            .filter_map(|line| serde_json::from_str(line).ok())
-            .collect()
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
     /// The gaps in the answers to pings sent within a time. Complete 600 ms after its end.
@@ -275,11 +247,7 @@ fn gaps(lines: &[Line], from: u64, to: u64) -> Vec<Gap> {
                 gap.to = at + 10;
                 gap.packets += 1;
             }
-            _ => gaps.push(Gap {
-                from: at,
-                to: at + 10,
-                packets: 1,
-            }),
+            _ => gaps.push(Gap { from: at, to: at + 10, packets: 1 }),
         }
         last = Some(lost);
     }
@@ -296,28 +264,13 @@ mod tests {
         let lines = [
             lost(4, 40),
             lost(5, 50),
-            Line::Sent {
-                sent: 9,
-                at: 90,
-                late: 0,
-            },
+            Line::Sent { sent: 9, at: 90, late: 0 },
             lost(9, 90),
             lost(30, 300),
         ];
         assert_eq!(
             gaps(&lines, 0, 200),
-            [
-                Gap {
-                    from: 40,
-                    to: 60,
-                    packets: 2
-                },
-                Gap {
-                    from: 90,
-                    to: 100,
-                    packets: 1
-                }
-            ]
+            [Gap { from: 40, to: 60, packets: 2 }, Gap { from: 90, to: 100, packets: 1 }]
         );
     }
 
@@ -330,18 +283,11 @@ mod tests {
         assert_eq!(answer(&packet, true, 0x1235), None);
         assert_eq!(answer(&packet[..27], true, 0x1234), None);
         packet[20] = 8;
-        assert_eq!(
-            answer(&packet, true, 0x1234),
-            None,
-            "a request is no answer"
-        );
+        assert_eq!(answer(&packet, true, 0x1234), None, "a request is no answer");
     }
 
     #[test]
     fn the_checksum_is_that_of_the_rfc() {
-        assert_eq!(
-            checksum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]),
-            !0xddf2
-        );
+        assert_eq!(checksum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]), !0xddf2);
     }
 }

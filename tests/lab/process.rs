@@ -35,15 +35,7 @@ pub struct Launch<'a> {
 impl<'a> Launch<'a> {
     /// A program without arguments, environment and special wishes.
     pub fn new(namespace: &'a str, program: &'a Path, log: PathBuf) -> Self {
-        Self {
-            namespace,
-            program,
-            args: Vec::new(),
-            env: Vec::new(),
-            log,
-            boot_id: None,
-            nice: 0,
-        }
+        Self { namespace, program, args: Vec::new(), env: Vec::new(), log, boot_id: None, nice: 0 }
     }
 
     /// Adds arguments.
@@ -60,10 +52,7 @@ impl<'a> Launch<'a> {
 
     /// Starts it. All wrappers replace themselves, so the process number is the program's own.
     pub fn start(self) -> Outcome<Process> {
-        let log = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&self.log)?;
+        let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "nice", "-n", &self.nice.to_string()]);
         command.args(["ip", "netns", "exec", self.namespace]);
@@ -76,10 +65,7 @@ impl<'a> Launch<'a> {
             .arg(self.program)
             .args(&self.args)
             .env_clear()
-            .env(
-                "PATH",
-                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            )
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .envs(self.env)
             .process_group(0)
             .stdin(Stdio::null())
@@ -87,11 +73,7 @@ impl<'a> Launch<'a> {
             .stderr(log)
             .spawn()
             .tried(|| format!("cannot start {}", self.program.display()))?;
-        Ok(Process {
-            child,
-            log: self.log,
-            stopped: false,
-        })
+        Ok(Process { child, log: self.log, stopped: false })
     }
 }
 
@@ -126,11 +108,7 @@ impl Process {
 
     /// The exit status, once it has ended.
     pub fn ended(&mut self) -> Option<String> {
-        self.child
-            .try_wait()
-            .ok()
-            .flatten()
-            .map(|status| status.to_string())
+        self.child.try_wait().ok().flatten().map(|status| status.to_string())
     }
 
     /// Sends a signal.
@@ -182,12 +160,7 @@ impl Process {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
         let after = stat.rsplit(") ").next().unwrap_or_default();
         let fields: Vec<&str> = after.split_whitespace().collect();
-        let ticks = |at: usize| {
-            fields
-                .get(at)
-                .and_then(|t| t.parse::<u64>().ok())
-                .unwrap_or(0)
-        };
+        let ticks = |at: usize| fields.get(at).and_then(|t| t.parse::<u64>().ok()).unwrap_or(0);
         Ok(Usage {
             rss_kb: field("VmRSS:"),
             peak_kb: field("VmHWM:"),

@@ -59,10 +59,7 @@ impl Provider {
             folder.join("ca.pem"),
             folder.join("setup.json"),
         );
-        fs::write(
-            &setup_file,
-            serde_json::to_string_pretty(&setup(ips, knobs)?)?,
-        )?;
+        fs::write(&setup_file, serde_json::to_string_pretty(&setup(ips, knobs)?)?)?;
         let switch = world.write_switch()?;
         let namespace = world.namespace("provider");
         let mut process = Launch::new(&namespace, program, folder.join("output"))
@@ -84,27 +81,18 @@ impl Provider {
         let up = wait_until(Duration::from_secs(10), || {
             if let Some(status) = process.ended() {
                 let words = process.last_words();
-                return Err(trouble!(
-                    "the provider's stand-in ended ({status}):\n    {words}"
-                ));
+                return Err(trouble!("the provider's stand-in ended ({status}):\n    {words}"));
             }
             Ok(socket.exists() && ca_file.exists())
         })?;
         if !up {
-            return Err(trouble!(
-                "the provider's stand-in did not start within 10 s"
-            ));
+            return Err(trouble!("the provider's stand-in did not start within 10 s"));
         }
         // The stand-in tells of changes only.
         for ip in ips {
             run(&switch.display().to_string(), &[ip, HOSTS[0].server])?;
         }
-        Ok(Self {
-            _process: process,
-            socket,
-            log,
-            ca_file,
-        })
+        Ok(Self { _process: process, socket, log, ca_file })
     }
 
     /// The configuration's `url`.
@@ -130,16 +118,13 @@ impl Provider {
     /// Routes an IP as a person in the panel would.
     pub fn route_by_hand(&self, ip: &str, host: usize) -> Outcome<()> {
         let server = HOSTS[host].server;
-        self.command(&json!({"do": "route", "ip": ip, "server": server}))
-            .map(drop)
+        self.command(&json!({"do": "route", "ip": ip, "server": server})).map(drop)
     }
 
     /// Its log.
     pub fn log(&self) -> Vec<Entry> {
         let text = fs::read_to_string(&self.log).unwrap_or_default();
-        text.lines()
-            .filter_map(|line| serde_json::from_str(line).ok())
-            .collect()
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
     /// Where its log is.
@@ -153,13 +138,7 @@ impl Provider {
             .into_iter()
             .filter(|entry| (from..=to).contains(&entry.at))
             .filter_map(|entry| match entry.what {
-                What::Route {
-                    client,
-                    ip,
-                    server,
-                    accepted,
-                    ..
-                } => Some(Call {
+                What::Route { client, ip, server, accepted, .. } => Some(Call {
                     at: entry.at,
                     host: HOSTS
                         .iter()
@@ -178,13 +157,9 @@ impl Provider {
         self.log()
             .into_iter()
             .filter_map(|entry| match entry.what {
-                What::Switched {
-                    ip: switched,
-                    server,
-                } if switched == ip => Some((
-                    entry.at,
-                    server.as_deref().and_then(crate::plan::host_of_server),
-                )),
+                What::Switched { ip: switched, server } if switched == ip => {
+                    Some((entry.at, server.as_deref().and_then(crate::plan::host_of_server)))
+                }
                 _ => None,
             })
             .collect()
@@ -194,9 +169,7 @@ impl Provider {
     pub fn requests(&self, from: u64, to: u64, host: usize) -> usize {
         let address = HOSTS[host].v4;
         let entries = self.log();
-        let mine = entries
-            .iter()
-            .filter(|entry| (from..=to).contains(&entry.at));
+        let mine = entries.iter().filter(|entry| (from..=to).contains(&entry.at));
         mine.filter(
             |entry| matches!(&entry.what, What::Request { client, .. } if *client == address),
         )
@@ -221,11 +194,7 @@ fn setup(ips: &[String], knobs: &serde_json::Map<String, Value>) -> Outcome<Setu
     });
     let failover_ips = ips.iter().zip(333_001..).map(|(ip, id)| FailoverIp {
         id,
-        ip: if ip == FAILOVER_V6 {
-            FAILOVER_V6.to_owned()
-        } else {
-            ip.clone()
-        },
+        ip: if ip == FAILOVER_V6 { FAILOVER_V6.to_owned() } else { ip.clone() },
         server: Some(HOSTS[0].server.to_owned()),
         site: 1,
         editable: true,

@@ -33,10 +33,7 @@ pub struct RealApi {
 /// Where the binaries are, if the machine has any.
 pub fn assets() -> Option<PathBuf> {
     let folder = PathBuf::from(std::env::var_os("KUBEBUILDER_ASSETS")?);
-    ["etcd", "kube-apiserver"]
-        .iter()
-        .all(|name| folder.join(name).is_file())
-        .then_some(folder)
+    ["etcd", "kube-apiserver"].iter().all(|name| folder.join(name).is_file()).then_some(folder)
 }
 
 impl RealApi {
@@ -57,22 +54,15 @@ impl RealApi {
         for host in &HOSTS {
             let own = folder.join(host.name);
             fs::create_dir_all(&own)?;
-            let addresses =
-                [host.v4.to_string(), "127.0.0.1".into(), "10.43.0.1".into()].map(|address| {
-                    address
-                        .parse()
-                        .expect("the plan's addresses are well formed")
-                });
+            let addresses = [host.v4.to_string(), "127.0.0.1".into(), "10.43.0.1".into()]
+                .map(|address| address.parse().expect("the plan's addresses are well formed"));
             let names = ["localhost", "kubernetes", "kubernetes.default", host.name];
             let serving = issued(servers_ca.serving(&addresses, &names))?;
             fs::write(own.join("serving.pem"), &serving.chain_pem)?;
             fs::write(own.join("serving.key"), &serving.key_pem)?;
         }
-        let credentials = Credentials {
-            ca: servers_ca.pem(),
-            cert: admin.chain_pem,
-            key: admin.key_pem,
-        };
+        let credentials =
+            Credentials { ca: servers_ca.pem(), cert: admin.chain_pem, key: admin.key_pem };
         let mut api = Self {
             assets,
             folder,
@@ -113,10 +103,8 @@ impl RealApi {
     /// Starts a host's etcd member, with the data it had.
     pub fn start_etcd(&mut self, world: &World, host: usize) -> Outcome<()> {
         let plan = &HOSTS[host];
-        let members: Vec<String> = HOSTS
-            .iter()
-            .map(|h| format!("{}=http://{}:2380", h.name, h.v4))
-            .collect();
+        let members: Vec<String> =
+            HOSTS.iter().map(|h| format!("{}=http://{}:2380", h.name, h.v4)).collect();
         let own = self.folder.join(plan.name);
         let state = if self.started { "existing" } else { "new" };
         let program = self.assets.join("etcd");
@@ -157,10 +145,7 @@ impl RealApi {
                 format!("--client-ca-file={}", shared("client-ca.pem")),
                 "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
                 format!("--service-account-key-file={}", shared("accounts.key")),
-                format!(
-                    "--service-account-signing-key-file={}",
-                    shared("accounts.key")
-                ),
+                format!("--service-account-signing-key-file={}", shared("accounts.key")),
                 "--service-cluster-ip-range=10.43.0.0/16".to_owned(),
                 "--authorization-mode=Node,RBAC".to_owned(),
                 "--disable-admission-plugins=ServiceAccount".to_owned(),

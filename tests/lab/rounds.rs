@@ -72,9 +72,7 @@ pub fn share(scenarios: &[Scenario]) -> Vec<Vec<Scenario>> {
         }
     }
     // A fresh start goes on as the cluster of others.
-    if let Some(first) = clusters
-        .iter()
-        .position(|c| c.len() == 1 && c[0].fresh && bare(&c[0]))
+    if let Some(first) = clusters.iter().position(|c| c.len() == 1 && c[0].fresh && bare(&c[0]))
         && let Some(other) = clusters.iter().position(|c| !c[0].fresh && bare(&c[0]))
     {
         let rest = clusters[other].clone();
@@ -96,9 +94,7 @@ pub fn round(
     figures: bool,
     keep: Option<&Path>,
 ) -> Outcome<()> {
-    let first = scenarios
-        .first()
-        .ok_or_else(|| trouble!("a round without scenarios"))?;
+    let first = scenarios.first().ok_or_else(|| trouble!("a round without scenarios"))?;
     let from = foip::clock::now().0;
     let mut cluster = Cluster::build(programs, flavour, first)?;
     let mut verdicts = Vec::new();
@@ -117,10 +113,7 @@ pub fn round(
     }
     if figures {
         crate::bench::figures(&mut cluster, &mut |name, value| {
-            say(&Line::Figure {
-                name: name.to_owned(),
-                value,
-            });
+            say(&Line::Figure { name: name.to_owned(), value });
         })?;
     }
     let found = crate::history::judge(&cluster, from);
@@ -169,15 +162,8 @@ pub struct Order {
 pub fn start(order: &Order, foip: &Path, folder: &Path) -> Outcome<Running> {
     let names: Vec<String> = order.scenarios.iter().map(|s| s.name.clone()).collect();
     let mut command = Command::new("setpriv");
-    command
-        .args(["--pdeathsig", "TERM"])
-        .arg(std::env::current_exe()?)
-        .arg("round");
-    command
-        .arg("--foip")
-        .arg(foip)
-        .arg("--scenarios")
-        .arg(folder);
+    command.args(["--pdeathsig", "TERM"]).arg(std::env::current_exe()?).arg("round");
+    command.arg("--foip").arg(foip).arg("--scenarios").arg(folder);
     if order.flavour == Flavour::Real {
         command.arg("--real");
     }
@@ -207,12 +193,7 @@ pub fn start(order: &Order, foip: &Path, folder: &Path) -> Outcome<Running> {
         }
         lines
     });
-    Ok(Running {
-        child,
-        names,
-        flavour: order.flavour,
-        reader: Some(reader),
-    })
+    Ok(Running { child, names, flavour: order.flavour, reader: Some(reader) })
 }
 
 fn announce(line: &Line) {
@@ -220,11 +201,7 @@ fn announce(line: &Line) {
         Line::Verdict(verdict) => {
             let word = if verdict.met() { "ok    " } else { "FAILED" };
             let flavour = verdict.flavour.map_or(String::new(), |f| f.to_string());
-            println!(
-                "{word} {} ({flavour}): {}",
-                verdict.title,
-                crate::table::summary(verdict)
-            );
+            println!("{word} {} ({flavour}): {}", verdict.title, crate::table::summary(verdict));
             for problem in &verdict.problems {
                 println!("         {problem}");
             }
@@ -291,15 +268,9 @@ impl Running {
 
     fn finish(mut self) -> Vec<Line> {
         let status = self.child.wait().map(|status| status.success());
-        let mut lines = self
-            .reader
-            .take()
-            .and_then(|reader| reader.join().ok())
-            .unwrap_or_default();
-        let verdicts = lines
-            .iter()
-            .filter(|line| matches!(line, Line::Verdict(_)))
-            .count();
+        let mut lines =
+            self.reader.take().and_then(|reader| reader.join().ok()).unwrap_or_default();
+        let verdicts = lines.iter().filter(|line| matches!(line, Line::Verdict(_))).count();
         if !matches!(status, Ok(true)) || verdicts < self.names.len() {
             let line = Line::Trouble(format!(
                 "the round of {} ({}) ended early",

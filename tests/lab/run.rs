@@ -51,17 +51,10 @@ impl Run {
         }
         fs::create_dir(&folder)
             .tried(|| format!("cannot make {} (not left by the lab?)", folder.display()))?;
-        let lock = Flock::lock(
-            lock_file(&folder.join("lock"))?,
-            FlockArg::LockExclusiveNonblock,
-        )
-        .map_err(|(_, error)| trouble!("cannot lock {}: {error}", folder.display()))?;
+        let lock = Flock::lock(lock_file(&folder.join("lock"))?, FlockArg::LockExclusiveNonblock)
+            .map_err(|(_, error)| trouble!("cannot lock {}: {error}", folder.display()))?;
         fs::write(folder.join("names"), &prefix)?;
-        Ok(Self {
-            folder,
-            prefix,
-            _lock: lock,
-        })
+        Ok(Self { folder, prefix, _lock: lock })
     }
 
     /// Where everything of this run goes.
@@ -100,9 +93,7 @@ fn namespaces() -> Outcome<Vec<String>> {
 }
 
 fn belongs(namespace: &str, prefix: &str) -> bool {
-    let role = namespace
-        .strip_prefix(prefix)
-        .and_then(|rest| rest.strip_prefix('-'));
+    let role = namespace.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('-'));
     role.is_some_and(|role| ROLES.contains(&role))
 }
 
@@ -111,10 +102,7 @@ pub fn clean_dead(base: &Path) -> Outcome<Vec<String>> {
     let mut cleaned = Vec::new();
     for entry in fs::read_dir(base)? {
         let folder = entry?.path();
-        let name = folder
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default();
+        let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let Some(pid) = name.strip_prefix("foip-lab.") else {
             continue;
         };

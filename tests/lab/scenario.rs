@@ -344,11 +344,7 @@ pub fn read_folder(folder: &Path) -> Outcome<Vec<Scenario>> {
     files
         .iter()
         .map(|path| {
-            let name = path
-                .file_stem()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
             Scenario::parse(&name, &std::fs::read_to_string(path)?)
         })
         .collect()
@@ -366,17 +362,13 @@ fn parse_span(text: &str) -> Option<Duration> {
         None => (text.strip_suffix('s')?, 1.0),
     };
     let number: f64 = number.parse().ok()?;
-    (0.0..1e6)
-        .contains(&number)
-        .then(|| Duration::from_secs_f64(number * scale))
+    (0.0..1e6).contains(&number).then(|| Duration::from_secs_f64(number * scale))
 }
 
 fn span<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(from)?;
     parse_span(&text).ok_or_else(|| {
-        serde::de::Error::custom(format!(
-            "{text:?} is not a time such as \"1.5s\" or \"50ms\""
-        ))
+        serde::de::Error::custom(format!("{text:?} is not a time such as \"1.5s\" or \"50ms\""))
     })
 }
 
@@ -420,9 +412,6 @@ mod tests {
         let mut places: Vec<u32> = all.iter().filter_map(|scenario| scenario.demo).collect();
         places.sort_unstable();
         let counted: Vec<u32> = (1..).take(places.len()).collect();
-        assert_eq!(
-            places, counted,
-            "places in the demo are counted without gaps"
-        );
+        assert_eq!(places, counted, "places in the demo are counted without gaps");
     }
 }

@@ -30,11 +30,7 @@ pub fn listen() -> Outcome<()> {
 
 /// An error if somebody wants the lab to end.
 pub fn check() -> Outcome<()> {
-    if ASKED.load(Ordering::SeqCst) {
-        Err(trouble!("stopped by a signal"))
-    } else {
-        Ok(())
-    }
+    if ASKED.load(Ordering::SeqCst) { Err(trouble!("stopped by a signal")) } else { Ok(()) }
 }
 
 /// Waits, unless somebody wants the lab to end.

@@ -25,29 +25,15 @@ pub struct Wish {
 pub fn test(foip: &Path, folder: &Path, all: &[Scenario], wish: &Wish) -> Outcome<()> {
     let wanted =
         |scenario: &&Scenario| wish.names.is_empty() || wish.names.contains(&scenario.name);
-    let built_in: Vec<Scenario> = all
-        .iter()
-        .filter(wanted)
-        .filter(|s| !s.real_only)
-        .cloned()
-        .collect();
-    let on_real: Vec<Scenario> = all
-        .iter()
-        .filter(wanted)
-        .filter(|s| s.real)
-        .cloned()
-        .collect();
+    let built_in: Vec<Scenario> =
+        all.iter().filter(wanted).filter(|s| !s.real_only).cloned().collect();
+    let on_real: Vec<Scenario> = all.iter().filter(wanted).filter(|s| s.real).cloned().collect();
     let mut orders: Vec<Order> = Vec::new();
     let mut order = |scenarios: &[Scenario], flavour: Flavour| {
         for scenarios in share(scenarios) {
             let name = format!("{:02}-{}", orders.len(), scenarios[0].name);
             let keep = Some(wish.keep.join(name));
-            orders.push(Order {
-                scenarios,
-                flavour,
-                figures: false,
-                keep,
-            });
+            orders.push(Order { scenarios, flavour, figures: false, keep });
         }
     };
     order(&built_in, Flavour::BuiltIn);
@@ -75,10 +61,7 @@ pub fn test(foip: &Path, folder: &Path, all: &[Scenario], wish: &Wish) -> Outcom
     }
     println!("{passed} passed, {failed} failed");
     if failed > 0 {
-        Err(trouble!(
-            "what failed rounds wrote is in {}",
-            wish.keep.display()
-        ))
+        Err(trouble!("what failed rounds wrote is in {}", wish.keep.display()))
     } else {
         Ok(())
     }

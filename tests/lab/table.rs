@@ -18,24 +18,14 @@ pub fn summary(verdict: &Verdict) -> String {
         1 => "1 route call".to_owned(),
         many => format!("{many} route calls"),
     };
-    let after = verdict
-        .to_call
-        .map_or(String::new(), |ms| format!(" after {}", seconds(ms)));
+    let after = verdict.to_call.map_or(String::new(), |ms| format!(" after {}", seconds(ms)));
     format!("{calls}{after}, {} lost", verdict.lost)
 }
 
 /// The demo's table.
 pub fn plain(verdicts: &[Verdict]) -> String {
     let mut rows = vec![
-        [
-            "what happened",
-            "route calls",
-            "time to call",
-            "lost",
-            "bar",
-            "",
-        ]
-        .map(str::to_owned),
+        ["what happened", "route calls", "time to call", "lost", "bar", ""].map(str::to_owned),
     ];
     for verdict in verdicts {
         rows.push([
@@ -65,17 +55,9 @@ pub fn aligned(rows: &[[String; 6]], right: &[bool; 6]) -> String {
         }
     }
     let line = |row: &[String; 6]| {
-        let cells = row
-            .iter()
-            .zip(widths)
-            .zip(right)
-            .map(|((cell, width), right)| {
-                if *right {
-                    format!("{cell:>width$}")
-                } else {
-                    format!("{cell:<width$}")
-                }
-            });
+        let cells = row.iter().zip(widths).zip(right).map(|((cell, width), right)| {
+            if *right { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+        });
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
     let mut lines: Vec<String> = rows.iter().map(line).collect();

@@ -87,10 +87,8 @@ pub fn draw(picture: &Picture) -> String {
     let height = key + 34.0 + rows as f64 * 24.0 + 20.0;
 
     let mut svg = String::new();
-    let pen = Pen {
-        from: picture.span.0,
-        length: picture.span.1.saturating_sub(picture.span.0).max(1),
-    };
+    let pen =
+        Pen { from: picture.span.0, length: picture.span.1.saturating_sub(picture.span.0).max(1) };
     put(
         &mut svg,
         format_args!(
@@ -113,25 +111,9 @@ pub fn draw(picture: &Picture) -> String {
     }
     strip(&mut svg, &pen, "API", api, 30.0, "api", &[picture.span]);
     for stretch in &picture.api_down {
-        bar(
-            &mut svg,
-            &pen,
-            *stretch,
-            api + 6.0,
-            18.0,
-            "apidown",
-            "the API does not answer",
-        );
+        bar(&mut svg, &pen, *stretch, api + 6.0, 18.0, "apidown", "the API does not answer");
     }
-    strip(
-        &mut svg,
-        &pen,
-        "client",
-        client,
-        60.0,
-        "answer",
-        &[picture.span],
-    );
+    strip(&mut svg, &pen, "client", client, 60.0, "answer", &[picture.span]);
     losses(&mut svg, &pen, &picture.gaps, client);
     time_axis(&mut svg, &pen, axis);
     acts(&mut svg, &pen, &picture.acts, axis, key);
@@ -153,15 +135,11 @@ impl Pen {
 }
 
 fn put(svg: &mut String, text: std::fmt::Arguments<'_>) {
-    svg.write_fmt(text)
-        .expect("writing to a string does not fail");
+    svg.write_fmt(text).expect("writing to a string does not fail");
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 fn legend(svg: &mut String) {
@@ -232,26 +210,10 @@ fn host(svg: &mut String, pen: &Pen, lane: &Lane, y: f64) {
         ),
     );
     for stretch in &lane.off {
-        bar(
-            svg,
-            pen,
-            *stretch,
-            y,
-            LANE,
-            "off",
-            &format!("{} has no power", lane.name),
-        );
+        bar(svg, pen, *stretch, y, LANE, "off", &format!("{} has no power", lane.name));
     }
     for stretch in &lane.stopped {
-        bar(
-            svg,
-            pen,
-            *stretch,
-            y,
-            LANE,
-            "stopped",
-            &format!("foip on {} does not run", lane.name),
-        );
+        bar(svg, pen, *stretch, y, LANE, "stopped", &format!("foip on {} does not run", lane.name));
     }
     let rows = [
         ("authority", &lane.authority, "authority"),
@@ -322,10 +284,7 @@ fn losses(svg: &mut String, pen: &Pen, gaps: &[Gap], y: f64) {
         );
         let text = format!("{} lost", gap.packets);
         // As wide as the words; a label that would run into the last one is left to the bar's own title.
-        let (half, middle) = (
-            text.len() as f64 * 3.4,
-            (pen.x(gap.from) + pen.x(gap.to)) / 2.0,
-        );
+        let (half, middle) = (text.len() as f64 * 3.4, (pen.x(gap.from) + pen.x(gap.to)) / 2.0);
         if middle - half > free {
             put(
                 svg,
@@ -362,10 +321,7 @@ fn time_axis(svg: &mut String, pen: &Pen, y: f64) {
 }
 
 fn acts(svg: &mut String, pen: &Pen, acts: &[Act], axis: f64, key: f64) {
-    put(
-        svg,
-        format_args!("<text class=\"name\" x=\"30\" y=\"{key}\">what was done</text>\n"),
-    );
+    put(svg, format_args!("<text class=\"name\" x=\"30\" y=\"{key}\">what was done</text>\n"));
     let rows = acts.len().div_ceil(2);
     for (index, act) in acts.iter().enumerate() {
         let (x, number) = (pen.x(act.at), index + 1);
@@ -383,11 +339,7 @@ fn acts(svg: &mut String, pen: &Pen, acts: &[Act], axis: f64, key: f64) {
         );
         let (column, row) = (index / rows.max(1), index % rows.max(1));
         let (kx, ky) = (30.0 + column as f64 * 785.0, key + 28.0 + row as f64 * 24.0);
-        let (class, word) = if act.met {
-            ("met", "met")
-        } else {
-            ("missed", "MISSED")
-        };
+        let (class, word) = if act.met { ("met", "met") } else { ("missed", "MISSED") };
         put(
             svg,
             format_args!(
@@ -411,10 +363,7 @@ mod tests {
 
     /// A made-up history with everything that can be drawn in it.
     fn story() -> Picture {
-        let lane = |name: &str| Lane {
-            name: name.into(),
-            ..Lane::default()
-        };
+        let lane = |name: &str| Lane { name: name.into(), ..Lane::default() };
         let mut hosts = vec![lane("node-a"), lane("node-b"), lane("node-c")];
         hosts[0].authority = vec![(3_000, 30_000)];
         hosts[0].address = vec![(1_000, 30_000)];
@@ -425,23 +374,15 @@ mod tests {
         hosts[1].route = vec![(40_500, 180_000)];
         hosts[1].stopped = vec![(80_000, 81_250)];
         hosts[1].calls = vec![40_100];
-        let act = |at, title: &str, met| Act {
-            at,
-            title: title.into(),
-            result: "1 call".into(),
-            met,
-        };
+        let act =
+            |at, title: &str, met| Act { at, title: title.into(), result: "1 call".into(), met };
         Picture {
             title: "foip <demo> & \"co\"".into(),
             subtitle: "three hosts".into(),
             span: (0, 180_000),
             hosts,
             api_down: vec![(100_000, 130_000)],
-            gaps: vec![Gap {
-                from: 30_000,
-                to: 40_500,
-                packets: 1050,
-            }],
+            gaps: vec![Gap { from: 30_000, to: 40_500, packets: 1050 }],
             acts: vec![
                 act(0, "first start", true),
                 act(30_000, "power & loss", true),

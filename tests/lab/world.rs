@@ -38,29 +38,19 @@ impl World {
     /// Makes all namespaces and links.
     pub fn build() -> Outcome<Self> {
         if !nix::unistd::geteuid().is_root() {
-            return Err(trouble!(
-                "the lab makes network namespaces, so it must be run as root"
-            ));
+            return Err(trouble!("the lab makes network namespaces, so it must be run as root"));
         }
         let run = Run::begin()?;
         for role in ROLES {
             crate::shell::run("ip", &["netns", "add", &run.namespace(role)])?;
             // No duplicate address detection: links come up at once. No source filter: replies come back
             // over the link that the failover IP is routed by.
-            sysctl(
-                &run.namespace(role),
-                "net/ipv6/conf/default/accept_dad",
-                "0",
-            )?;
+            sysctl(&run.namespace(role), "net/ipv6/conf/default/accept_dad", "0")?;
             sysctl(&run.namespace(role), "net/ipv4/conf/all/rp_filter", "0")?;
             sysctl(&run.namespace(role), "net/ipv4/conf/default/rp_filter", "0")?;
             ip(&run.namespace(role), &["link", "set", "lo", "up"])?;
         }
-        let mut world = Self {
-            run,
-            boots: [0; 3],
-            powered: [false; 3],
-        };
+        let mut world = Self { run, boots: [0; 3], powered: [false; 3] };
         world.build_router()?;
         for host in 0..HOSTS.len() {
             world.power_on(host)?;
@@ -160,10 +150,7 @@ impl World {
         self.boots[host] += 1;
         self.powered[host] = true;
         fs::create_dir_all(self.host_folder(host))?;
-        let id = format!(
-            "{:08x}-0000-4000-8000-{:012x}\n",
-            self.boots[host], plan.number
-        );
+        let id = format!("{:08x}-0000-4000-8000-{:012x}\n", self.boots[host], plan.number);
         fs::write(self.boot_id(host), id)?;
         Ok(())
     }
@@ -172,10 +159,7 @@ impl World {
     pub fn power_off(&mut self, host: usize, spared: &[u32]) -> Outcome<()> {
         self.powered[host] = false;
         // The link first: a machine without power sends no farewell.
-        ip(
-            &self.namespace("router"),
-            &["link", "del", HOSTS[host].name],
-        )?;
+        ip(&self.namespace("router"), &["link", "del", HOSTS[host].name])?;
         kill_all(&self.host(host), spared)
     }
 
@@ -187,24 +171,19 @@ impl World {
     /// Drops a host's packets, as a broken switch would: nobody is told.
     pub fn cut(&self, host: usize, from: Cut) -> Outcome<()> {
         let (to, back) = match from {
-            Cut::Network => (
-                "oifname \"eth0\" drop".to_owned(),
-                "iifname \"eth0\" drop".to_owned(),
-            ),
-            Cut::Provider => (
-                format!("ip daddr {PROVIDER_V4} drop"),
-                format!("ip saddr {PROVIDER_V4} drop"),
-            ),
+            Cut::Network => {
+                ("oifname \"eth0\" drop".to_owned(), "iifname \"eth0\" drop".to_owned())
+            }
+            Cut::Provider => {
+                (format!("ip daddr {PROVIDER_V4} drop"), format!("ip saddr {PROVIDER_V4} drop"))
+            }
             Cut::Hosts => {
                 let others: Vec<String> = (0..HOSTS.len())
                     .filter(|other| *other != host)
                     .map(|other| HOSTS[other].v4.to_string())
                     .collect();
                 let set = others.join(", ");
-                (
-                    format!("ip daddr {{ {set} }} drop"),
-                    format!("ip saddr {{ {set} }} drop"),
-                )
+                (format!("ip daddr {{ {set} }} drop"), format!("ip saddr {{ {set} }} drop"))
             }
         };
         self.uncut(host)?;
@@ -224,33 +203,21 @@ impl World {
     }
 
     fn nft(&self, host: usize, rules: &str) -> Outcome<()> {
-        feed(
-            "ip",
-            &["netns", "exec", &self.host(host), "nft", "-f", "-"],
-            rules,
-        )
-        .map(drop)
+        feed("ip", &["netns", "exec", &self.host(host), "nft", "-f", "-"], rules).map(drop)
     }
 
     /// Sets the link of a host's NIC down or up, on the switch's side: the host sees the carrier go.
     pub fn carrier(&self, host: usize, up: bool) -> Outcome<()> {
         let state = if up { "up" } else { "down" };
-        ip(
-            &self.namespace("router"),
-            &["link", "set", HOSTS[host].name, state],
-        )
-        .map(drop)
+        ip(&self.namespace("router"), &["link", "set", HOSTS[host].name, state]).map(drop)
     }
 
     /// Takes an address off a host's NIC, as a person with `ip addr del` would.
     pub fn delete_address(&self, host: usize, failover_ip: &str) -> Outcome<()> {
         let address = nic_address(failover_ip);
         let length = if address.is_ipv4() { 32 } else { 128 };
-        ip(
-            &self.host(host),
-            &["addr", "del", &format!("{address}/{length}"), "dev", "eth0"],
-        )
-        .map(drop)
+        ip(&self.host(host), &["addr", "del", &format!("{address}/{length}"), "dev", "eth0"])
+            .map(drop)
     }
 
     /// Is the address on the host's NIC?
