@@ -7,9 +7,12 @@
 )]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use foip_standins::scp::{Person, Scp, Setup};
 
 struct Host {
     folder: PathBuf,
@@ -46,6 +49,24 @@ impl Drop for Host {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+/// A stand-in of netcup where the person at the browser does this, and a configuration for it.
+fn netcup(host: &Host, person: Person) -> (Scp, String) {
+    let mut setup = Setup::example();
+    setup.knobs.person = person;
+    setup.knobs.device_interval_s = 1;
+    let scp = Scp::start(setup).unwrap();
+    let ca = host.write("ca.pem", scp.ca_pem());
+    let url = scp.url();
+    let path = host.write(
+        "foip.toml",
+        &format!(
+            "[provider]\napi = \"rest\"\nurl = \"{url}/scp-core\"\nauth_url = \"{url}/realms/scp\"\nca_file = {ca:?}\n\
+             [[failover_ip]]\naddress = \"203.0.113.63\"\n[node]\nname = \"node-a\"\n"
+        ),
+    );
+    (scp, path)
 }
 
 fn code(output: &Output) -> i32 {
@@ -187,4 +208,60 @@ fn import_kubeconfig_copies_the_credential() {
     assert_eq!(status.code(), Some(0));
     let copied = fs::read_to_string(host.folder.join("run/kubeconfig")).unwrap();
     assert_eq!(copied, "apiVersion: v1\n");
+}
+
+#[test]
+fn login_shows_page_and_code_and_keeps_the_token_until_logout() {
+    let host = Host::new();
+    fs::create_dir(host.folder.join("state")).unwrap();
+    let (scp, path) = netcup(&host, Person::Approve);
+    let login = host.foip(&["login", "--config", &path]);
+    assert_eq!(code(&login), 0, "{}{}", out(&login), err(&login));
+    let said = out(&login);
+    let token = host.folder.join("state/token");
+    assert!(said.contains("\n    https://"), "{said}");
+    assert!(
+        said.contains(&format!("Logged in as 100000. The token is in {}", token.display())),
+        "{said}"
+    );
+    assert_eq!(fs::metadata(&token).unwrap().permissions().mode() & 0o777, 0o600);
+    let kept: serde_json::Value = serde_json::from_slice(&fs::read(&token).unwrap()).unwrap();
+    assert_eq!(kept["account"], "100000");
+    let secret = kept["refresh_token"].as_str().unwrap();
+    assert!(!said.contains(secret) && !err(&login).contains(secret));
+    assert_eq!(foip::config::account_of_token(&token).unwrap().as_str(), "100000");
+
+    let logout = host.foip(&["logout", "--config", &path]);
+    assert_eq!(code(&logout), 0, "{}", err(&logout));
+    assert!(!token.exists());
+    assert!(out(&logout).starts_with("Logged out: "), "{}", out(&logout));
+    assert!(!out(&logout).contains(secret));
+    let again = host.foip(&["logout", "--config", &path]);
+    assert_eq!((code(&again), out(&again).starts_with("Nothing to do: ")), (0, true));
+    drop(scp);
+}
+
+#[test]
+fn a_denied_login_fails_and_says_so() {
+    let host = Host::new();
+    fs::create_dir(host.folder.join("state")).unwrap();
+    let (_scp, path) = netcup(&host, Person::Deny);
+    let login = host.foip(&["login", "--config", &path]);
+    assert_eq!(code(&login), 1);
+    let expected = "foip: the access was denied on netcup's page; run foip login again\n";
+    assert_eq!(err(&login), expected);
+    assert!(!host.folder.join("state/token").exists());
+}
+
+#[test]
+fn soap_has_no_login() {
+    let host = Host::new();
+    let text = "[provider]\napi = \"soap\"\nlogin_name = \"100000\"\n[[failover_ip]]\naddress = \"203.0.113.63\"\n\
+                [node]\nname = \"node-a\"\n";
+    let path = host.write("foip.toml", text);
+    for verb in ["login", "logout"] {
+        let output = host.foip(&[verb, "--config", &path]);
+        assert_eq!(code(&output), 1);
+        assert!(err(&output).contains("has no login"), "{}", err(&output));
+    }
 }

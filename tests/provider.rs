@@ -3,6 +3,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::disallowed_methods,
+    clippy::wildcard_enum_match_arm,
     reason = "a test program stops at the first surprise"
 )]
 

@@ -6,7 +6,7 @@
 //!             ▼                                                                │
 //!   wait ─▶ core.step ─▶ trace, log, status, watchdog ─▶ actions ──────────────┘
 //!             ▲
-//!             └──────────── deadline, signals, watch, monitor, checks
+//!             └──────────── deadline, signals, watches, checks
 //! ```
 //!
 //! | task or thread | owner | may be dropped at any await |
@@ -15,7 +15,7 @@
 //! | one per request to the API | `Hands` | yes: the core takes a lost answer for Unknown |
 //! | watch, probes, endpoints | `errands` | yes: they begin anew |
 //! | one thread per request to the provider | `Hands` | never joined; each has a deadline |
-//! | the NIC thread | `nic` | ends with its channel |
+//! | the NIC thread and its monitor | `nic` | end with their channel |
 //!
 //! Nothing on the loop blocks: log, state file, trace and status are written on threads of their own.
 
@@ -28,7 +28,6 @@ mod summary;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -38,9 +37,8 @@ use crate::core::Core;
 use crate::core::action::Action;
 use crate::core::event::{Event, Start};
 use crate::logging::{Kind, Level, Log, NoteLog};
-use crate::net::Monitor;
 use crate::state::{self, Opened, StateError, Store};
-use crate::status::Writer;
+use crate::status::StatusFile;
 use crate::systemd::Manager;
 use crate::trace::Trace;
 use crate::types::{Span, Tick};
@@ -90,8 +88,6 @@ pub enum RunError {
 enum Message {
     /// For the core.
     Event(Event),
-    /// The NIC was found: listen to its changes.
-    Monitor(Monitor),
     /// SIGHUP was answered: the new configuration, or why the old one stays.
     Reloaded(Result<Box<Settings>, String>),
     /// A line for people.
@@ -129,7 +125,7 @@ struct Driver {
     trace: Option<Trace>,
     store: Store,
     manager: Manager,
-    status: Writer,
+    status: StatusFile,
     summary: summary::Summary,
     written: Option<Tick>,
     ready: Ready,
@@ -182,7 +178,7 @@ async fn drive(settings: Settings, options: Options, log: Log) -> Result<(), Run
         trace,
         store,
         manager: Manager::of_process(),
-        status: Writer::start(&places.runtime).map_err(failed("write the status"))?,
+        status: StatusFile::start(&places.runtime).map_err(failed("write the status"))?,
         summary: summary::Summary::default(),
         written: None,
         ready: Ready::default(),
@@ -190,7 +186,6 @@ async fn drive(settings: Settings, options: Options, log: Log) -> Result<(), Run
         dry_run: options.dry_run,
     };
     driver.carry_out(now, actions);
-    let mut monitor: Option<AsyncFd<Monitor>> = None;
     while !driver.leaving {
         let sleep = driver.sleep();
         tokio::select! {
@@ -200,15 +195,14 @@ async fn drive(settings: Settings, options: Options, log: Log) -> Result<(), Run
             _ = hangup.recv() => reload(&options, &messages),
             message = inbox.recv() => {
                 if let Some(message) = message {
-                    driver.hear(message, &mut monitor);
+                    driver.hear(message);
                 }
                 // What has come meanwhile is older than any deadline that it moves.
                 while let Ok(message) = inbox.try_recv() {
-                    driver.hear(message, &mut monitor);
+                    driver.hear(message);
                     driver.manager.alive();
                 }
             }
-            () = changes(monitor.as_ref()) => driver.look(&mut monitor),
             () = tokio::time::sleep(sleep.as_std()) => {}
         }
         if driver.core.deadline() <= clock::now() {
@@ -220,24 +214,13 @@ async fn drive(settings: Settings, options: Options, log: Log) -> Result<(), Run
     Ok(())
 }
 
-/// Ends when the monitor has something to read; never where there is none.
-async fn changes(monitor: Option<&AsyncFd<Monitor>>) {
-    match monitor {
-        Some(monitor) => {
-            if let Ok(mut guard) = monitor.readable().await {
-                guard.clear_ready();
-            }
-        }
-        None => std::future::pending().await,
-    }
-}
-
 /// Reads the configuration again on a thread: a hanging disk must not stop renewals.
 fn reload(options: &Options, messages: &UnboundedSender<Message>) {
     let (path, messages) = (options.config.clone(), messages.clone());
     tokio::task::spawn_blocking(move || {
         let host = crate::config::Host::of_process();
-        let settings = Settings::load(&path, &host).map(Box::new).map_err(|error| error.to_string());
+        let settings =
+            Settings::load(&path, &host).map(Box::new).map_err(|error| error.to_string());
         let _ = messages.send(Message::Reloaded(settings));
     });
 }
@@ -253,20 +236,17 @@ impl Driver {
 
     fn stop(&mut self) {
         self.manager.stopping();
-        self.log.say(Level::Notice, Kind::Stopping, "stopping; the address stays for the next process");
+        self.log.say(
+            Level::Notice,
+            Kind::Stopping,
+            "stopping; the address stays for the next process",
+        );
         self.step(Event::Stop);
     }
 
-    fn hear(&mut self, message: Message, monitor: &mut Option<AsyncFd<Monitor>>) {
+    fn hear(&mut self, message: Message) {
         match message {
             Message::Event(event) => self.step(event),
-            Message::Monitor(fresh) => match AsyncFd::new(fresh) {
-                Ok(fresh) => *monitor = Some(fresh),
-                Err(error) => {
-                    let text = format!("cannot listen to the network interface: {error}");
-                    self.log.say(Level::Error, Kind::Other, text);
-                }
-            },
             Message::Reloaded(Ok(settings)) => self.reconfigure(*settings),
             Message::Reloaded(Err(why)) => {
                 let text = format!("the configuration stays as it was: {why}");
@@ -293,21 +273,6 @@ impl Driver {
         self.log.say(Level::Notice, Kind::Reloaded, "the new configuration is in force");
     }
 
-    /// The monitor has something to say.
-    fn look(&mut self, monitor: &mut Option<AsyncFd<Monitor>>) {
-        let Some(open) = monitor else { return };
-        match open.get_mut().drain() {
-            Ok(changes) if changes.is_empty() => {}
-            Ok(_) => self.hands.nic.look(),
-            Err(error) => {
-                let text = format!("lost sight of the network interface: {error}; opening it again");
-                self.log.say(Level::Warning, Kind::Other, text);
-                *monitor = None;
-                self.hands.nic.watch_again();
-            }
-        }
-    }
-
     fn step(&mut self, event: Event) {
         let now = clock::now();
         self.ready.see(&event);
@@ -330,8 +295,20 @@ impl Driver {
                 }
                 Action::Save(saved) => self.store.save(&saved),
                 Action::Exit => self.leaving = true,
-                action if self.dry_run => self.hands.pretend(action),
-                action => self.hands.carry_out(action),
+                action @ (Action::Read { .. }
+                | Action::List { .. }
+                | Action::Write { .. }
+                | Action::ReadNode { .. }
+                | Action::ReadRoutes { .. }
+                | Action::Route { .. }
+                | Action::ReadTask { .. }
+                | Action::ReadPastCalls { .. }
+                | Action::PutAddress { .. }
+                | Action::RemoveAddress { .. }
+                | Action::Announce { .. }) => match self.dry_run {
+                    true => self.hands.pretend(action),
+                    false => self.hands.carry_out(action),
+                },
             }
         }
     }
@@ -348,7 +325,7 @@ impl Driver {
             self.written = Some(now);
             let status = self.summary.status(&self.core, now, self.store.failure());
             self.manager.status(&status.sentence);
-            self.status.write(&status);
+            self.status.show(&status);
         }
     }
 

@@ -5,8 +5,13 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::Message;
@@ -36,7 +41,9 @@ impl NicHandle {
         messages: UnboundedSender<Message>,
     ) -> std::io::Result<Self> {
         let (commands, inbox) = channel();
-        let worker = Worker { nic: None, values, messages, complaint: None };
+        let back = commands.clone();
+        let worker =
+            Worker { nic: None, values, messages, complaint: None, back, round: Round::default() };
         std::thread::Builder::new().name("foip-nic".into()).spawn(move || worker.run(&inbox))?;
         Ok(Self(commands))
     }
@@ -49,16 +56,6 @@ impl NicHandle {
     /// The addresses of the configuration.
     pub fn values(&self, values: BTreeSet<IpAddr>) {
         self.send(Command::Values(values));
-    }
-
-    /// Something changed: tell what is there now.
-    pub fn look(&self) {
-        self.send(Command::Look);
-    }
-
-    /// The monitor broke: open another.
-    pub fn watch_again(&self) {
-        self.send(Command::WatchAgain);
     }
 
     /// Put or refresh an address.
@@ -92,7 +89,12 @@ struct Worker {
     values: BTreeSet<IpAddr>,
     messages: UnboundedSender<Message>,
     complaint: Option<String>,
+    back: Sender<Command>,
+    round: Round,
 }
+
+/// Which monitor is the present one; those before it end when they next wake.
+type Round = Arc<AtomicU64>;
 
 impl Worker {
     fn run(mut self, inbox: &Receiver<Command>) {
@@ -140,11 +142,22 @@ impl Worker {
         }
     }
 
+    /// Listens to the NIC's changes on a thread of its own; each is a command to look.
     fn watch(&mut self) {
-        match self.nic.as_ref().map(Monitor::new) {
-            Some(Ok(monitor)) => _ = self.messages.send(Message::Monitor(monitor)),
-            Some(Err(error)) => self.say(format!("cannot listen to the interface: {error}")),
-            None => {}
+        let monitor = match self.nic.as_ref().map(Monitor::new) {
+            Some(Ok(monitor)) => monitor,
+            Some(Err(error)) => {
+                return self.say(format!("cannot listen to the interface: {error}"));
+            }
+            None => return,
+        };
+        let (back, round) = (self.back.clone(), Arc::clone(&self.round));
+        let mine = round.fetch_add(1, Ordering::Relaxed) + 1;
+        let thread = std::thread::Builder::new().name("foip-monitor".into());
+        let started =
+            thread.spawn(move || listen(monitor, &back, &|| round.load(Ordering::Relaxed) == mine));
+        if let Err(error) = started {
+            self.say(format!("cannot listen to the interface: {error}"));
         }
     }
 
@@ -173,6 +186,30 @@ impl Worker {
         if self.complaint.as_ref() != Some(&text) {
             let _ = self.messages.send(Message::Say(Level::Error, text.clone()));
             self.complaint = Some(text);
+        }
+    }
+}
+
+/// Waits for changes as long as it is the present monitor.
+fn listen(mut monitor: Monitor, back: &Sender<Command>, present: &dyn Fn() -> bool) {
+    /// Only to notice that another monitor has taken over; changes are told at once.
+    const LOOK_UP: u16 = 60_000;
+    while present() {
+        let mut fds = [PollFd::new(monitor.as_fd(), PollFlags::POLLIN)];
+        if matches!(poll(&mut fds, LOOK_UP), Ok(0) | Err(Errno::EINTR)) {
+            continue;
+        }
+        let sent = match monitor.drain() {
+            Ok(changes) if changes.is_empty() => continue,
+            Ok(_) => back.send(Command::Look),
+            Err(error) => {
+                tracing::warn!("lost sight of the network interface: {error}; opening it again");
+                let _ = back.send(Command::WatchAgain);
+                return;
+            }
+        };
+        if sent.is_err() {
+            return;
         }
     }
 }

@@ -31,6 +31,8 @@ use crate::types::{Account, FailoverIp, IfName, Mac, Server, ServerName, Span, T
 mod call;
 mod date;
 mod home;
+#[cfg(test)]
+mod hostile;
 mod http;
 pub mod login;
 mod oidc;

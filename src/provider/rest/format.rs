@@ -40,13 +40,18 @@ impl Family {
 }
 
 /// `GET …/users/{id}/failoverips/v4`: all of them. The `ip` filter's form for IPv6 is not documented.
-pub(super) fn failover_ips(base: &str, user: u64, family: Family, token: &SecretString) -> Request {
+pub(in super::super) fn failover_ips(
+    base: &str,
+    user: u64,
+    family: Family,
+    token: &SecretString,
+) -> Request {
     let family = family.path();
     Request::get(format!("{base}/api/v1/users/{user}/failoverips/{family}"), token)
 }
 
 /// `PATCH …/users/{id}/failoverips/v4/{id}`: the one request that changes anything.
-pub(super) fn route(
+pub(in super::super) fn route(
     base: &str,
     user: u64,
     family: Family,
@@ -69,19 +74,19 @@ pub(super) fn route(
 }
 
 /// `GET …/tasks/{uuid}`.
-pub(super) fn task(base: &str, task: &TaskId, token: &SecretString) -> Request {
+pub(in super::super) fn task(base: &str, task: &TaskId, token: &SecretString) -> Request {
     let task = form_encode(&task.0);
     Request::get(format!("{base}/api/v1/tasks/{task}"), token)
 }
 
 /// `GET …/tasks`: the newest first.
-pub(super) fn tasks(base: &str, page: usize, token: &SecretString) -> Request {
+pub(in super::super) fn tasks(base: &str, page: usize, token: &SecretString) -> Request {
     let offset = page * PAGE;
     Request::get(format!("{base}/api/v1/tasks?limit={PAGE}&offset={offset}"), token)
 }
 
 /// `GET …/servers`, all of them or filtered by `name` or `ip`.
-pub(super) fn servers(
+pub(in super::super) fn servers(
     base: &str,
     filter: Option<(&str, &str)>,
     page: usize,
@@ -94,13 +99,24 @@ pub(super) fn servers(
 }
 
 /// `GET …/servers/{id}`.
-pub(super) fn server(base: &str, server: u64, live: bool, token: &SecretString) -> Request {
-    Request::get(format!("{base}/api/v1/servers/{server}?loadServerLiveInfo={live}"), token)
+pub(in super::super) fn server(
+    base: &str,
+    server: u64,
+    live: bool,
+    token: &SecretString,
+) -> Request {
+    Request::get(
+        format!("{base}/api/v1/servers/{server}?loadServerLiveInfo={live}"),
+        token,
+    )
 }
 
 /// `GET …/servers/{id}/interfaces`.
-pub(super) fn interfaces(base: &str, server: u64, token: &SecretString) -> Request {
-    Request::get(format!("{base}/api/v1/servers/{server}/interfaces?loadRdns=false"), token)
+pub(in super::super) fn interfaces(base: &str, server: u64, token: &SecretString) -> Request {
+    Request::get(
+        format!("{base}/api/v1/servers/{server}/interfaces?loadRdns=false"),
+        token,
+    )
 }
 
 /// A place where netcup has servers: routing does not leave it.
@@ -141,7 +157,7 @@ pub(in super::super) struct Entry {
 
 /// One of the account's servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Listed {
+pub(in super::super) struct Listed {
     pub id: u64,
     pub name: ServerName,
 }
@@ -158,7 +174,7 @@ pub(in super::super) struct Detail {
 
 /// A task.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Task {
+pub(in super::super) struct Task {
     pub id: TaskId,
     pub state: Option<TaskState>,
 }
@@ -262,7 +278,7 @@ pub(in super::super) fn parse_failover_ips(
 }
 
 /// The list of servers, and whether there may be more.
-pub(super) fn parse_servers(body: &[u8]) -> Result<(Vec<Listed>, bool), String> {
+pub(in super::super) fn parse_servers(body: &[u8]) -> Result<(Vec<Listed>, bool), String> {
     let entries = list(body)?;
     let read = |value: &Value| {
         Some(Listed { id: number(value, "id")?, name: text(value, "name")?.parse().ok()? })
@@ -322,7 +338,7 @@ fn task_id(value: &Value) -> Option<TaskId> {
 }
 
 /// One task. Its failure's words are the provider's and still to be made fit for people.
-pub(super) fn parse_task(body: &[u8]) -> Result<Task, String> {
+pub(in super::super) fn parse_task(body: &[u8]) -> Result<Task, String> {
     let value = json(body)?;
     let id = task_id(&value).ok_or("a task without a usable uuid")?;
     let state = text(&value, "state").and_then(|state| match state {
@@ -342,7 +358,7 @@ pub(super) fn parse_task(body: &[u8]) -> Result<Task, String> {
 
 /// A page of tasks, seen at `now`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Tasks {
+pub(in super::super) struct Tasks {
     /// The route calls among them that are younger than `since`.
     pub calls: Vec<PastCall>,
     /// The next page may have more of them.
@@ -351,7 +367,7 @@ pub(super) struct Tasks {
 
 /// The list of tasks. A route task that does not say when it started is taken for one of `now`:
 /// a call too many in the ledger waits, one too few may spend what is not there.
-pub(super) fn parse_tasks(
+pub(in super::super) fn parse_tasks(
     body: &[u8],
     since: ProviderTime,
     now: ProviderTime,
@@ -377,7 +393,7 @@ pub(super) fn parse_tasks(
 }
 
 /// What a refusal says for itself, if it is one of netcup's own.
-pub(super) fn parse_error(body: &[u8]) -> String {
+pub(in super::super) fn parse_error(body: &[u8]) -> String {
     let Ok(value) = serde_json::from_slice::<Value>(body) else {
         return String::new();
     };

@@ -189,7 +189,7 @@ impl Fault {
         matches!(self, Self::Task { .. } | Self::Lie { .. })
     }
 
-    fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         let value = serde_json::to_value(self).unwrap_or_default();
         value["kind"].as_str().unwrap_or_default().to_owned()
     }

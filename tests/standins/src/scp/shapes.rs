@@ -76,10 +76,9 @@ pub(crate) fn task(task: &Task, now: u64, clock: &Clock, owner: &User, full: boo
     let began = clock.wall_at(task.began);
     let over = matches!(state, "FINISHED" | "ERROR" | "CANCELED");
     let finished = over.then(|| rfc3339(clock.wall_at(task.ends), 9));
-    let name = if task.clear { "ClearFailoverIpTask" } else { "RouteFailoverIpTask" };
     let mut value = json!({
         "uuid": task.uuid,
-        "name": name,
+        "name": task.name(),
         "state": state,
         "startedAt": rfc3339(began, 9),
         "finishedAt": finished,
