@@ -211,9 +211,7 @@ impl Endpoints {
 
     fn kept_waiting(&self, place: &Place, now: Tick) -> usize {
         let waiting = self.waiting.values();
-        waiting
-            .filter(|(at, since)| at == place && now.since(*since) >= PATIENCE)
-            .count()
+        waiting.filter(|(at, since)| at == place && now.since(*since) >= PATIENCE).count()
     }
 
     /// A request goes to this place; the number is for `answered`.

@@ -334,11 +334,7 @@ impl Link {
     fn pick(&self, tried: &[Place]) -> Result<Place, Error> {
         let state = self.state();
         state.endpoints.pick(tried, clock::now()).ok_or_else(|| {
-            let refused = state
-                .endpoints
-                .refused()
-                .map(Place::url)
-                .unwrap_or_default();
+            let refused = state.endpoints.refused().map(Place::url).unwrap_or_default();
             Error::NoEndpoint(refused.to_owned())
         })
     }

@@ -27,11 +27,7 @@ pub(crate) fn leftovers(index: &Index<'_>, report: &mut Report) {
                 let text = format!("{host} is still there although {ip} is routed elsewhere");
                 report.add(Invariant::I5, due, &[machine], text);
             }
-            let later = index
-                .lives
-                .iter()
-                .skip(n + 1)
-                .filter(|l| l.process.machine == machine);
+            let later = index.lives.iter().skip(n + 1).filter(|l| l.process.machine == machine);
             let next = later.map(|l| l.process.began).min().unwrap_or(Real::NEVER);
             let clock = index.history.clocks.get(life.process.clock);
             let Some(clock) = clock.filter(|_| life.died < index.history.end) else {
@@ -84,10 +80,8 @@ fn must_be_gone(
             let here = routed.is_some_and(|r| *r == Routed::To(home.clone()));
             here && l.answered.at >= look.answered.at && l.answered.at <= due
         });
-        let called = life
-            .calls
-            .iter()
-            .any(|c| c.ip == ip && c.said.at <= due && c.said.at >= look.asked.at);
+        let called =
+            life.calls.iter().any(|c| c.ip == ip && c.said.at <= due && c.said.at >= look.asked.at);
         let alive = life.died > due && due < index.history.end && life.reloads.is_empty();
         if !claimed
             && !ready
@@ -113,50 +107,30 @@ fn held_up(index: &Index<'_>, life: &Life<'_>, from: Real, to: Real) -> bool {
 
 /// When this process last stopped being holder, ready successor or caller, seen from `at`; its start if never.
 fn ceased(index: &Index<'_>, life: &Life<'_>, group: &GroupName, ip: FailoverIp, at: Real) -> Real {
-    let claims = life
-        .claims
-        .iter()
-        .filter(|c| c.group == *group && c.to > c.from.at);
+    let claims = life.claims.iter().filter(|c| c.group == *group && c.to > c.from.at);
     let claims = claims.filter(|c| c.from.at <= at).map(|c| c.to);
-    let ready = life
-        .ready
-        .iter()
-        .filter(|r| r.group == *group && r.from.at <= at)
-        .map(|r| r.to);
-    let calls = life
-        .calls
-        .iter()
-        .filter(|c| c.ip == ip && c.said.at <= at && c.sent());
+    let ready = life.ready.iter().filter(|r| r.group == *group && r.from.at <= at).map(|r| r.to);
+    let calls = life.calls.iter().filter(|c| c.ip == ip && c.said.at <= at && c.sent());
     let calls = calls.map(|c| match c.over {
         Some(over) => over.at,
         None => index.real(life, c.not_after + c.timeout),
     });
-    claims
-        .chain(ready)
-        .chain(calls)
-        .max()
-        .unwrap_or(life.process.began)
+    claims.chain(ready).chain(calls).max().unwrap_or(life.process.began)
 }
 
 /// I6: no announcement without authority and `Here`.
 pub(crate) fn announced(index: &Index<'_>, report: &mut Report) {
     for life in &index.lives {
-        for touch in life
-            .touches
-            .iter()
-            .filter(|t| t.kind == TouchKind::Announce)
-        {
+        for touch in life.touches.iter().filter(|t| t.kind == TouchKind::Announce) {
             let Some((group, ip)) = life.owner_of(touch.host) else {
                 continue;
             };
             let claim = life.claim_after(group, touch.said.step);
             let authority = claim.is_some_and(|c| c.until > touch.said.tick);
             let home = life.home_at(touch.said.line);
-            let here = life
-                .good_look(ip, touch.said.line)
-                .is_some_and(|(_, routed)| {
-                    home.is_some_and(|home| *routed == Routed::To(home.clone()))
-                });
+            let here = life.good_look(ip, touch.said.line).is_some_and(|(_, routed)| {
+                home.is_some_and(|home| *routed == Routed::To(home.clone()))
+            });
             if !authority || !here {
                 let text = format!(
                     "announces {} with authority {authority}, routed here {here}",
@@ -171,11 +145,7 @@ pub(crate) fn announced(index: &Index<'_>, report: &mut Report) {
 /// I8: addresses that are not configured, or that the kernel showed without our tag, are never touched.
 pub(crate) fn strangers(index: &Index<'_>, report: &mut Report) {
     for life in &index.lives {
-        for touch in life
-            .touches
-            .iter()
-            .filter(|t| t.kind != TouchKind::Announce)
-        {
+        for touch in life.touches.iter().filter(|t| t.kind != TouchKind::Announce) {
             let mut bad = |text: String| {
                 report.add(Invariant::I8, touch.said.at, &[life.process.machine], text);
             };
@@ -208,9 +178,7 @@ pub(crate) fn unknown(index: &Index<'_>, report: &mut Report) {
 }
 
 fn removed_on_a_guess(index: &Index<'_>, life: &Life<'_>, touch: &Touch) -> Option<String> {
-    let (group, ip) = life
-        .owner_of(touch.host)
-        .filter(|_| life.reloads.is_empty())?;
+    let (group, ip) = life.owner_of(touch.host).filter(|_| life.reloads.is_empty())?;
     let at = touch.said.at;
     let claim = life.claim_after(group, touch.said.step);
     if claim.is_some_and(|c| c.until > touch.said.tick) {
@@ -223,14 +191,8 @@ fn removed_on_a_guess(index: &Index<'_>, life: &Life<'_>, touch: &Touch) -> Opti
     if *routed == Routed::To(home.clone()) {
         return Some("it is routed here by the last good answer".to_owned());
     }
-    let own = life
-        .claims
-        .iter()
-        .any(|c| c.group == *group && c.to > c.from.at && c.from.at <= at);
-    let ready = life
-        .ready
-        .iter()
-        .any(|r| r.group == *group && r.from.at <= at);
+    let own = life.claims.iter().any(|c| c.group == *group && c.to > c.from.at && c.from.at <= at);
+    let ready = life.ready.iter().any(|r| r.group == *group && r.from.at <= at);
     let called = life.calls.iter().any(|c| c.ip == ip && c.said.at <= at);
     let ceased = ceased(index, life, group, ip, at);
     // Clocks that run one percent fast see 15 s a little early.
@@ -251,40 +213,27 @@ fn lapsed(index: &Index<'_>, report: &mut Report) {
         let mut lives = index.of_machine(change.machine);
         let life = lives.find(|l| l.process.began < change.at && change.at < l.died);
         let Some(life) = life else { continue };
-        let Some((_, ip)) = life
-            .owner_of(change.host)
-            .filter(|_| life.reloads.is_empty())
-        else {
+        let Some((_, ip)) = life.owner_of(change.host).filter(|_| life.reloads.is_empty()) else {
             continue;
         };
-        let before = life
-            .touches
-            .iter()
-            .filter(|t| t.host == change.host && t.said.at <= change.at);
+        let before =
+            life.touches.iter().filter(|t| t.host == change.host && t.said.at <= change.at);
         let removed = before
             .clone()
             .any(|t| t.kind == TouchKind::Remove && change.at.since(t.said.at) < Span::secs(2));
-        let put = before
-            .filter(|t| matches!(t.kind, TouchKind::Put(_)))
-            .map(|t| t.said)
-            .next_back();
+        let put =
+            before.filter(|t| matches!(t.kind, TouchKind::Put(_))).map(|t| t.said).next_back();
         let clock = index.history.clocks.get(life.process.clock);
         let now = clock.map_or(Tick(0), |c| c.tick(change.at));
         let (since, due) = match put {
             Some(put) => (put.at, put.tick + life.process.start.config.lifetime),
             None => {
                 let began = life.process.began;
-                (
-                    began,
-                    clock.map_or(Tick(0), |c| c.tick(began)) + Span::secs(5),
-                )
+                (began, clock.map_or(Tick(0), |c| c.tick(began)) + Span::secs(5))
             }
         };
         let line = life.steps.partition_point(|p| p.at <= change.at);
-        let line = line
-            .checked_sub(1)
-            .and_then(|n| life.steps.get(n))
-            .map_or(0, |p| p.line);
+        let line = line.checked_sub(1).and_then(|n| life.steps.get(n)).map_or(0, |p| p.line);
         let home = life.home_at(line);
         let away = life.good_look(ip, line).is_some_and(|(_, routed)| {
             home.is_some_and(|home| *routed != Routed::To(home.clone()))

@@ -61,9 +61,7 @@ pub struct Clock {
 impl Clock {
     /// A clock that shows `tick` at `real` and gains `ppm` parts per million (negative: loses).
     pub fn new(real: Real, tick: Tick, ppm: i32) -> Self {
-        let mut clock = Self {
-            stretches: Vec::new(),
-        };
+        let mut clock = Self { stretches: Vec::new() };
         clock.push(real, tick.0.saturating_mul(1000), rate(ppm));
         clock
     }
@@ -74,11 +72,7 @@ impl Clock {
     }
 
     fn push(&mut self, real: Real, shown: u64, rate: u64) {
-        self.stretches.push(Stretch {
-            real: real.0,
-            shown,
-            rate,
-        });
+        self.stretches.push(Stretch { real: real.0, shown, rate });
     }
 
     /// The machine is paused as a whole: its clock stands still from `real` on.
@@ -112,30 +106,18 @@ impl Clock {
             return Real::NEVER;
         };
         let moving = self.stretches.iter().filter(|s| s.rate > 0);
-        let Some(s) = moving
-            .clone()
-            .rev()
-            .find(|s| s.shown <= wanted)
-            .or(moving.clone().next())
+        let Some(s) = moving.clone().rev().find(|s| s.shown <= wanted).or(moving.clone().next())
         else {
             return Real::NEVER;
         };
         let ahead = u128::from(wanted.saturating_sub(s.shown));
         let passed = (ahead * 1_000_000).div_ceil(u128::from(s.rate));
-        Real(
-            s.real
-                .saturating_add(u64::try_from(passed).unwrap_or(u64::MAX)),
-        )
+        Real(s.real.saturating_add(u64::try_from(passed).unwrap_or(u64::MAX)))
     }
 
     /// Did the clock stand still at any time between the two moments?
     pub fn stood(&self, from: Real, to: Real) -> bool {
-        let ends = self
-            .stretches
-            .iter()
-            .skip(1)
-            .map(|s| s.real)
-            .chain([u64::MAX]);
+        let ends = self.stretches.iter().skip(1).map(|s| s.real).chain([u64::MAX]);
         let mut all = self.stretches.iter().zip(ends);
         all.any(|(s, end)| s.rate == 0 && s.real < to.0 && end > from.0)
     }

@@ -152,6 +152,8 @@ pub(crate) struct Life<'a> {
     pub(crate) ready: Vec<Ready>,
     pub(crate) writes: Vec<Write<'a>>,
     pub(crate) sights: Vec<Sight<'a>>,
+    /// What each list held: all else was missing.
+    pub(crate) lists: Vec<(Place, Vec<&'a Key>)>,
     pub(crate) looks: Vec<Look<'a>>,
     pub(crate) calls: Vec<Call<'a>>,
     pub(crate) touches: Vec<Touch>,
@@ -174,35 +176,33 @@ pub(crate) struct Life<'a> {
 }
 
 impl Life<'_> {
+    /// What this process was shown of an object, in order: was it there, and by a quorum read?
+    pub(crate) fn shown(&self, key: &Key) -> Vec<(Place, bool, bool)> {
+        let sights = self.sights.iter().filter(|s| s.key == key);
+        let sights = sights.map(|s| (s.seen, s.stored.is_some(), s.quorum));
+        let lists = self.lists.iter().filter(|(_, keys)| !keys.contains(&key));
+        let mut all: Vec<_> = sights.chain(lists.map(|(place, _)| (*place, false, true))).collect();
+        all.sort();
+        all
+    }
+
     /// The claim over `group` that stands when the given step is over.
     pub(crate) fn claim_after(&self, group: &GroupName, step: usize) -> Option<&Claim> {
         let past = self.claims.partition_point(|c| c.from.step <= step);
-        self.claims
-            .iter()
-            .take(past)
-            .rev()
-            .find(|c| c.group == *group)
+        self.claims.iter().take(past).rev().find(|c| c.group == *group)
     }
 
     /// Does this process claim authority over `group` at that moment?
     pub(crate) fn claims_at(&self, group: &GroupName, at: Real) -> Option<&Claim> {
         let past = self.claims.partition_point(|c| c.from.at <= at);
-        let last = self
-            .claims
-            .iter()
-            .take(past)
-            .rev()
-            .find(|c| c.group == *group);
+        let last = self.claims.iter().take(past).rev().find(|c| c.group == *group);
         last.filter(|c| at < c.to)
     }
 
     /// The group of an IP.
     pub(crate) fn group_of(&self, ip: FailoverIp) -> Option<&GroupName> {
         let groups = &self.process.start.config.groups;
-        groups
-            .iter()
-            .find(|(_, g)| g.ips.contains_key(&ip))
-            .map(|(name, _)| name)
+        groups.iter().find(|(_, g)| g.ips.contains_key(&ip)).map(|(name, _)| name)
     }
 
     /// The group and IP that an address belongs to.
@@ -217,21 +217,15 @@ impl Life<'_> {
     /// The own server's name as known at that line.
     pub(crate) fn home_at(&self, line: usize) -> Option<&ServerName> {
         let mut known = self.home.iter().rev();
-        known
-            .find(|(place, _)| place.line <= line)
-            .map(|(_, server)| &server.name)
+        known.find(|(place, _)| place.line <= line).map(|(_, server)| &server.name)
     }
 
     /// The last usable answer about `ip` before that line.
     pub(crate) fn good_look(&self, ip: FailoverIp, line: usize) -> Option<(&Look<'_>, &Routed)> {
-        let good = self
-            .looks
-            .iter()
-            .filter(|l| l.answered.line <= line)
-            .filter_map(|l| {
-                let routed = l.listing.and_then(|listing| listing.routes.get(&ip));
-                routed.map(|routed| (l, routed))
-            });
+        let good = self.looks.iter().filter(|l| l.answered.line <= line).filter_map(|l| {
+            let routed = l.listing.and_then(|listing| listing.routes.get(&ip));
+            routed.map(|routed| (l, routed))
+        });
         good.max_by_key(|(l, _)| (l.asked.line, l.answered.line))
     }
 
@@ -259,22 +253,13 @@ impl<'a> Index<'a> {
         }
         let gone = |n: usize, process: &Process| {
             let later = history.processes.iter().skip(n + 1);
-            let next = later
-                .filter(|p| p.machine == process.machine)
-                .map(|p| p.began)
-                .min();
+            let next = later.filter(|p| p.machine == process.machine).map(|p| p.began).min();
             process.ended.or(next).unwrap_or(Real::NEVER)
         };
-        let died: Vec<Real> = history
-            .processes
-            .iter()
-            .enumerate()
-            .map(|(n, p)| gone(n, p))
-            .collect();
+        let died: Vec<Real> =
+            history.processes.iter().enumerate().map(|(n, p)| gone(n, p)).collect();
         let lives = lives.into_iter().zip(died);
-        let lives = lives
-            .map(|(builder, died)| builder.finish(history, died))
-            .collect();
+        let lives = lives.map(|(builder, died)| builder.finish(history, died)).collect();
         Self { history, lives }
     }
 
@@ -285,9 +270,7 @@ impl<'a> Index<'a> {
 
     /// Lives in order of their start, of one machine.
     pub(crate) fn of_machine(&self, machine: usize) -> impl DoubleEndedIterator<Item = &Life<'a>> {
-        self.lives
-            .iter()
-            .filter(move |l| l.process.machine == machine)
+        self.lives.iter().filter(move |l| l.process.machine == machine)
     }
 
     /// All machines.
@@ -297,24 +280,17 @@ impl<'a> Index<'a> {
 
     /// The server of a machine, if any of its processes ever learned it.
     pub(crate) fn server_of(&self, machine: usize) -> Option<&ServerName> {
-        self.of_machine(machine)
-            .find_map(|l| l.home.first())
-            .map(|(_, server)| &server.name)
+        self.of_machine(machine).find_map(|l| l.home.first()).map(|(_, server)| &server.name)
     }
 
     /// The machine with that server.
     pub(crate) fn machine_of(&self, server: &ServerName) -> Option<usize> {
-        self.machines()
-            .into_iter()
-            .find(|m| self.server_of(*m) == Some(server))
+        self.machines().into_iter().find(|m| self.server_of(*m) == Some(server))
     }
 }
 
 fn real(history: &History, process: &Process, tick: Tick) -> Real {
-    history
-        .clocks
-        .get(process.clock)
-        .map_or(Real::NEVER, |clock| clock.real(tick))
+    history.clocks.get(process.clock).map_or(Real::NEVER, |clock| clock.real(tick))
 }
 
 struct Builder<'a> {
@@ -343,6 +319,7 @@ impl<'a> Builder<'a> {
             ready: Vec::new(),
             writes: Vec::new(),
             sights: Vec::new(),
+            lists: Vec::new(),
             looks: Vec::new(),
             calls: Vec::new(),
             touches: Vec::new(),
@@ -375,12 +352,7 @@ impl<'a> Builder<'a> {
         if matches!(entry.said, Said::Event(_)) {
             self.step = line;
         }
-        let place = Place {
-            line,
-            at: entry.at,
-            tick: entry.tick,
-            step: self.step,
-        };
+        let place = Place { line, at: entry.at, tick: entry.tick, step: self.step };
         match &entry.said {
             Said::Event(event) => {
                 self.life.steps.push(place);
@@ -391,26 +363,16 @@ impl<'a> Builder<'a> {
     }
 
     fn sight(&mut self, seen: Place, key: &'a Key, stored: Option<&'a Stored>, quorum: bool) {
-        self.life.sights.push(Sight {
-            seen,
-            key,
-            stored,
-            quorum,
-        });
+        self.life.sights.push(Sight { seen, key, stored, quorum });
     }
 
     fn event(&mut self, place: Place, event: &'a Event) {
         match event {
-            Event::Read {
-                key,
-                result: Ok(stored),
-                ..
-            } => {
+            Event::Read { key, result: Ok(stored), .. } => {
                 self.sight(place, key, stored.as_ref(), true);
             }
-            Event::Listed {
-                result: Ok(all), ..
-            } => {
+            Event::Listed { result: Ok(all), .. } => {
+                self.life.lists.push((place, all.iter().map(|(key, _)| key).collect()));
                 for (key, stored) in all {
                     self.sight(place, key, Some(stored), true);
                 }
@@ -423,10 +385,7 @@ impl<'a> Builder<'a> {
                     Err(ApiFailure::Denied(_)) => Answer::Denied,
                     Err(ApiFailure::Unknown(_)) => Answer::Unknown,
                 };
-                let write = self
-                    .writes
-                    .remove(ticket)
-                    .and_then(|n| self.life.writes.get_mut(n));
+                let write = self.writes.remove(ticket).and_then(|n| self.life.writes.get_mut(n));
                 if let Some(write) = write {
                     write.answer = Some((place, answer));
                 }
@@ -435,19 +394,10 @@ impl<'a> Builder<'a> {
             Event::Routes { ticket, result, .. } => {
                 if let Some(asked) = self.looks.remove(ticket) {
                     let listing = result.as_ref().ok();
-                    self.life.looks.push(Look {
-                        asked,
-                        answered: place,
-                        listing,
-                    });
+                    self.life.looks.push(Look { asked, answered: place, listing });
                 }
             }
-            Event::Route {
-                ticket,
-                started,
-                outcome,
-                ..
-            } => {
+            Event::Route { ticket, started, outcome, .. } => {
                 let Some(n) = self.calls.remove(ticket) else {
                     return;
                 };
@@ -457,10 +407,7 @@ impl<'a> Builder<'a> {
                 if let Some(call) = self.life.calls.get_mut(n) {
                     call.started = *started;
                     call.answer = Some((place, outcome));
-                    if !matches!(
-                        outcome,
-                        RouteOutcome::Accepted(_) | RouteOutcome::Unknown(_)
-                    ) {
+                    if !matches!(outcome, RouteOutcome::Accepted(_) | RouteOutcome::Unknown(_)) {
                         call.over = Some(place);
                     }
                 }
@@ -487,7 +434,8 @@ impl<'a> Builder<'a> {
             | Event::PastCalls { .. }
             | Event::AddressPut { .. }
             | Event::Link { .. }
-            | Event::Check { .. } => {}
+            | Event::Check { .. }
+            | Event::NodeWatched(_) => {}
         }
     }
 
@@ -500,35 +448,17 @@ impl<'a> Builder<'a> {
             Action::Read { .. } | Action::List { .. } | Action::ReadNode { .. } => {
                 self.life.requests.push((place, true));
             }
-            Action::Write {
-                ticket,
-                key,
-                version,
-                doc,
-            } => {
+            Action::Write { ticket, key, version, doc } => {
                 self.life.requests.push((place, true));
                 self.writes.insert(*ticket, self.life.writes.len());
                 let version = version.as_ref();
-                self.life.writes.push(Write {
-                    sent: place,
-                    key,
-                    version,
-                    doc,
-                    answer: None,
-                });
+                self.life.writes.push(Write { sent: place, key, version, doc, answer: None });
             }
             Action::ReadRoutes { ticket } => {
                 self.life.requests.push((place, false));
                 self.looks.insert(*ticket, place);
             }
-            Action::Route {
-                ticket,
-                epoch,
-                ip,
-                to,
-                not_after,
-                timeout,
-            } => {
+            Action::Route { ticket, epoch, ip, to, not_after, timeout } => {
                 self.life.requests.push((place, false));
                 self.calls.insert(*ticket, self.life.calls.len());
                 self.life.calls.push(Call {
@@ -561,11 +491,7 @@ impl<'a> Builder<'a> {
 
     fn note(&mut self, place: Place, note: &'a Note) {
         match note {
-            Note::Authority {
-                group,
-                epoch,
-                until,
-            } => {
+            Note::Authority { group, epoch, until } => {
                 if let Some(open) = self.open_claims.remove(group) {
                     self.claim_ends.insert(open, place.at);
                 }
@@ -589,11 +515,7 @@ impl<'a> Builder<'a> {
                     self.open_ready.insert(group, self.life.ready.len());
                     self.ready_until.push(*until);
                     let group = group.clone();
-                    self.life.ready.push(Ready {
-                        group,
-                        from: place,
-                        to: place.at,
-                    });
+                    self.life.ready.push(Ready { group, from: place, to: place.at });
                 }
             }
             Note::Observed { .. }

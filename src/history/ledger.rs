@@ -49,9 +49,7 @@ pub fn calls(doc: &Doc) -> Vec<LedgerCall> {
     let Ok(all) = serde_json::from_str::<Vec<serde_json::Value>>(text) else {
         return Vec::new();
     };
-    all.into_iter()
-        .filter_map(|one| serde_json::from_value(one).ok())
-        .collect()
+    all.into_iter().filter_map(|one| serde_json::from_value(one).ok()).collect()
 }
 
 #[cfg(test)]

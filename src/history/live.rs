@@ -40,11 +40,7 @@ pub(crate) fn settled(index: &Index<'_>, report: &mut Report) {
     };
     let calls = spent(index);
     for (name, group) in groups(index) {
-        let doc = last
-            .docs
-            .iter()
-            .find(|(key, _)| is_group(key, name))
-            .map(|(_, doc)| doc);
+        let doc = last.docs.iter().find(|(key, _)| is_group(key, name)).map(|(_, doc)| doc);
         let named = doc.and_then(|d| d.holder.as_deref());
         let holder = up().find(|l| Some(l.node.as_str()) == named);
         let Some(holder) = holder else {
@@ -64,14 +60,7 @@ pub(crate) fn settled(index: &Index<'_>, report: &mut Report) {
         for (ip, hosts) in &group.ips {
             let route = last.routes.get(ip).and_then(Option::as_ref);
             if route != Some(server) {
-                if may_call(
-                    index,
-                    holder,
-                    &calls,
-                    *ip,
-                    history.end.minus(Span::secs(20)),
-                    true,
-                ) {
+                if may_call(index, holder, &calls, *ip, history.end.minus(Span::secs(20)), true) {
                     let text = format!("{ip} is routed to {route:?}, holder is {}", holder.node);
                     bad(Some(Invariant::L3), &[machine], text);
                 }
@@ -79,21 +68,13 @@ pub(crate) fn settled(index: &Index<'_>, report: &mut Report) {
             }
             for host in hosts {
                 if !history.facts.address_at(machine, *host, history.end) {
-                    bad(
-                        None,
-                        &[machine],
-                        format!("{} has no address {host}", holder.node),
-                    );
+                    bad(None, &[machine], format!("{} has no address {host}", holder.node));
                 }
                 for other in up().filter(|l| l.process.machine != machine) {
                     let there = other.process.machine;
                     if calm > Span::secs(120) && history.facts.address_at(there, *host, history.end)
                     {
-                        bad(
-                            None,
-                            &[there],
-                            format!("{} still has address {host}", other.node),
-                        );
+                        bad(None, &[there], format!("{} still has address {host}", other.node));
                     }
                 }
             }
@@ -103,11 +84,7 @@ pub(crate) fn settled(index: &Index<'_>, report: &mut Report) {
 
 /// All groups of the configuration.
 fn groups<'a>(index: &'a Index<'_>) -> impl Iterator<Item = (&'a GroupName, &'a Group)> {
-    index
-        .lives
-        .first()
-        .into_iter()
-        .flat_map(|l| &l.process.start.config.groups)
+    index.lives.first().into_iter().flat_map(|l| &l.process.start.config.groups)
 }
 
 /// Was there budget for a call for `ip` at that moment, by every cautious count?
@@ -121,30 +98,19 @@ fn may_call(
 ) -> bool {
     let config = &life.process.start.config;
     let ips: usize = config.groups.values().map(|g| g.ips.len()).sum();
-    let reserve = if reserve {
-        ips.max(4).min(10_usize.saturating_sub(ips))
-    } else {
-        ips
-    };
+    let reserve = if reserve { ips.max(4).min(10_usize.saturating_sub(ips)) } else { ips };
     let before = || calls.iter().filter(|c| c.from <= at);
     let windows = WINDOWS.iter().all(|(window, most)| {
-        let recent = before()
-            .filter(|c| c.to.plus(*window).plus(SLACK) >= at)
-            .count();
+        let recent = before().filter(|c| c.to.plus(*window).plus(SLACK) >= at).count();
         recent + reserve <= *most
     });
     let throttled = before().any(|c| c.throttled && c.to.plus(Span::secs(3700)) >= at);
     let same = || before().filter(|c| c.ip == ip);
     let soap = config.api == Api::Soap && same().any(|c| c.to.plus(SOAP_PAUSE).plus(SLACK) >= at);
     let failures = same().rev().take_while(|c| c.failed).count() as u32;
-    let pause = Span::secs(15)
-        .times(2_u64.saturating_pow(failures))
-        .0
-        .min(720_000);
-    let backing_off = failures > 0
-        && same()
-            .next_back()
-            .is_some_and(|c| c.to.plus(Span(pause)) >= at);
+    let pause = Span::secs(15).times(2_u64.saturating_pow(failures)).0.min(720_000);
+    let backing_off =
+        failures > 0 && same().next_back().is_some_and(|c| c.to.plus(Span(pause)) >= at);
     let others = index
         .history
         .facts
@@ -156,20 +122,14 @@ fn may_call(
 
 /// Everything about `group` is in order at that moment: one holder, its route, its addresses.
 fn steady(index: &Index<'_>, name: &GroupName, group: &Group, at: Real) -> Option<usize> {
-    let mut claims = index
-        .lives
-        .iter()
-        .filter(|l| l.claims_at(name, at).is_some());
+    let mut claims = index.lives.iter().filter(|l| l.claims_at(name, at).is_some());
     let holder = claims.next().filter(|_| claims.next().is_none())?;
     let machine = holder.process.machine;
     let server = index.server_of(machine)?;
     let facts = &index.history.facts;
     let fine = group.ips.iter().all(|(ip, hosts)| {
         let routed = facts.route_at(*ip, at) == Some(server);
-        routed
-            && hosts
-                .iter()
-                .all(|host| facts.address_at(machine, *host, at))
+        routed && hosts.iter().all(|host| facts.address_at(machine, *host, at))
     });
     fine.then_some(machine)
 }
@@ -203,10 +163,8 @@ pub(crate) fn replaced(index: &Index<'_>, report: &mut Report) {
                     l.process.machine != machine && l.process.began < d.from.minus(Span::secs(20));
                 there && l.died > due && l.process.start.config.eligible
             });
-            let budget = group
-                .ips
-                .keys()
-                .all(|ip| may_call(index, life, &calls, *ip, d.from, false));
+            let budget =
+                group.ips.keys().all(|ip| may_call(index, life, &calls, *ip, d.from, false));
             if !(long && calm && steady && heir && budget) {
                 continue;
             }
@@ -229,22 +187,15 @@ pub(crate) fn replaced(index: &Index<'_>, report: &mut Report) {
 pub(crate) fn first_moment(index: &Index<'_>, report: &mut Report) {
     let facts = &index.history.facts;
     let calls = spent(index);
-    for life in index
-        .lives
-        .iter()
-        .filter(|l| l.process.start.config.drift == Drift::Correct)
-    {
+    for life in index.lives.iter().filter(|l| l.process.start.config.drift == Drift::Correct) {
         for (name, group) in &life.process.start.config.groups {
             for ip in group.ips.keys() {
                 let mut since: Option<Real> = None;
                 for look in &life.looks {
-                    let away = look
-                        .listing
-                        .and_then(|l| l.routes.get(ip))
-                        .is_some_and(|routed| {
-                            let home = life.home_at(look.answered.line);
-                            home.is_some_and(|home| *routed != Routed::To(home.clone()))
-                        });
+                    let away = look.listing.and_then(|l| l.routes.get(ip)).is_some_and(|routed| {
+                        let home = life.home_at(look.answered.line);
+                        home.is_some_and(|home| *routed != Routed::To(home.clone()))
+                    });
                     let holds = life.claims_at(name, look.answered.at).is_some();
                     let called = life.calls.iter().any(|c| {
                         c.ip == *ip
@@ -267,12 +218,7 @@ pub(crate) fn first_moment(index: &Index<'_>, report: &mut Report) {
                         let text = format!(
                             "{ip} is elsewhere since {begin}, the budget allows a call, none comes"
                         );
-                        report.add(
-                            Invariant::L2,
-                            look.answered.at,
-                            &[life.process.machine],
-                            text,
-                        );
+                        report.add(Invariant::L2, look.answered.at, &[life.process.machine], text);
                         break;
                     }
                 }
@@ -300,11 +246,7 @@ pub(crate) fn restarts(index: &Index<'_>, report: &mut Report) {
         // A crash leaves only what the last renewal left; a restart writes 30 s before it goes.
         let lease = life.process.start.config.lease;
         let left = lease.duration.less(lease.renew).less(Span::secs(2));
-        let most = if matches!(d.what, What::Crash(_)) {
-            most.min(left)
-        } else {
-            most
-        };
+        let most = if matches!(d.what, What::Crash(_)) { most.min(left) } else { most };
         if d.to.since(d.from) <= most {
             unnoticed(index, d, Span::secs(30), Invariant::L4, report);
         }
@@ -313,13 +255,7 @@ pub(crate) fn restarts(index: &Index<'_>, report: &mut Report) {
 
 /// L5: the whole API gone for any time is not noticed: same holder, no call, no loss.
 pub(crate) fn outages(index: &Index<'_>, report: &mut Report) {
-    for d in index
-        .history
-        .facts
-        .disturbances
-        .iter()
-        .filter(|d| d.what == What::Api)
-    {
+    for d in index.history.facts.disturbances.iter().filter(|d| d.what == What::Api) {
         unnoticed(index, d, Span::secs(40), Invariant::L5, report);
     }
 }
@@ -334,10 +270,7 @@ fn unnoticed(
 ) {
     let facts = &index.history.facts;
     let (from, to) = (d.from.minus(Span::secs(40)), d.to.plus(after));
-    let mut others = facts
-        .disturbances
-        .iter()
-        .filter(|o| *o != d && o.what != What::Provider);
+    let mut others = facts.disturbances.iter().filter(|o| *o != d && o.what != What::Provider);
     if others.any(|o| o.from <= to && o.to >= from) || to > index.history.end {
         return;
     }
@@ -372,17 +305,9 @@ fn unnoticed(
             let text = format!("{:?}: {name} has lost its holder {holder}", d.what);
             report.add(invariant, to, &[holder], text);
         }
-        for loss in facts
-            .losses
-            .iter()
-            .flatten()
-            .filter(|l| group.ips.contains_key(&l.ip))
-        {
+        for loss in facts.losses.iter().flatten().filter(|l| group.ips.contains_key(&l.ip)) {
             if loss.from >= d.from.minus(Span(1)) && loss.from <= to {
-                let text = format!(
-                    "{:?}: packets to {} lost until {}",
-                    d.what, loss.ip, loss.to
-                );
+                let text = format!("{:?}: packets to {} lost until {}", d.what, loss.ip, loss.to);
                 report.add(invariant, loss.from, &[holder], text);
             }
         }

@@ -45,10 +45,7 @@ pub(crate) fn one_authority(index: &Index<'_>, report: &mut Report) {
 }
 
 fn machine(index: &Index<'_>, life: usize) -> usize {
-    index
-        .lives
-        .get(life)
-        .map_or(usize::MAX, |l| l.process.machine)
+    index.lives.get(life).map_or(usize::MAX, |l| l.process.machine)
 }
 
 /// I1, the ground of each claim: authority ends at the send time of this process's last successful write
@@ -125,9 +122,8 @@ fn check_claim(life: &Life<'_>, claim: &Claim, writes: &[&Write<'_>], report: &m
         );
         return bad(text, report);
     }
-    let later = writes
-        .iter()
-        .filter(|w| w.sent.line > ground.sent.line && w.sent.step <= claim.from.step);
+    let later =
+        writes.iter().filter(|w| w.sent.line > ground.sent.line && w.sent.step <= claim.from.step);
     for write in later {
         if claim.until > leaves(life, write) {
             let text = format!(
@@ -147,39 +143,24 @@ fn leaves(life: &Life<'_>, write: &Write<'_>) -> Tick {
     if !holder_is(write.doc, life) {
         return Tick(0);
     }
-    let seconds = write
-        .doc
-        .duration
-        .and_then(|d| u64::try_from(d).ok())
-        .unwrap_or(0);
+    let seconds = write.doc.duration.and_then(|d| u64::try_from(d).ok()).unwrap_or(0);
     write.sent.tick + Span::secs(seconds).less(life.process.start.config.lease.margin)
 }
 
 /// A write without a version creates; a process that has just seen the object must name what it saw.
 fn unversioned(life: &Life<'_>, report: &mut Report) {
     for write in life.writes.iter().filter(|w| w.version.is_none()) {
-        let seen = life.sights.iter().rev();
-        let mut seen = seen.filter(|s| s.key == write.key && s.seen.line < write.sent.line);
-        let own = life
-            .writes
-            .iter()
-            .filter(|w| w.key == write.key)
-            .filter_map(|w| w.done());
-        let own = own
-            .filter(|d| d.line < write.sent.line)
-            .map(|d| d.line)
-            .max();
-        let last = seen.next();
+        let shown = life.shown(write.key);
+        let last = shown.iter().rev().find(|(place, ..)| place.line < write.sent.line);
+        let own = life.writes.iter().filter(|w| w.key == write.key).filter_map(|w| w.done());
+        let own = own.filter(|d| d.line < write.sent.line).map(|d| d.line).max();
         let exists = match (last, own) {
-            (Some(sight), Some(own)) if own > sight.seen.line => true,
-            (Some(sight), _) => sight.stored.is_some(),
+            (Some((place, ..)), Some(own)) if own > place.line => true,
+            (Some((_, there, _)), _) => *there,
             (None, own) => own.is_some(),
         };
         if exists {
-            let text = format!(
-                "writes {:?} without the version that it has seen",
-                write.key
-            );
+            let text = format!("writes {:?} without the version that it has seen", write.key);
             report.add(Invariant::I1, write.sent.at, &[life.process.machine], text);
         }
     }
@@ -228,11 +209,8 @@ fn taken(
     known: &Known<'_>,
     report: &mut Report,
 ) {
-    let held = life
-        .claims
-        .iter()
-        .rev()
-        .find(|c| c.group == *group && c.from.line < write.sent.line);
+    let held =
+        life.claims.iter().rev().find(|c| c.group == *group && c.from.line < write.sent.line);
     if held.is_some_and(|c| c.until > write.sent.tick) {
         return;
     }
@@ -244,10 +222,8 @@ fn taken(
         }
         Some(version) => {
             let Some(base) = known.get(version.0.as_str()) else {
-                let text = format!(
-                    "overwrites version {} of {group}, which it never saw",
-                    version.0
-                );
+                let text =
+                    format!("overwrites version {} of {group}, which it never saw", version.0);
                 return report.add(Invariant::I10, write.sent.at, &[life.process.machine], text);
             };
             let identity = &life.process.start.identity;
@@ -260,10 +236,7 @@ fn taken(
             if holder_is(base, life) && (same_host || handed(index, group, base)) {
                 return;
             }
-            let seconds = base
-                .duration
-                .and_then(|d| u64::try_from(d).ok())
-                .filter(|d| *d > 0);
+            let seconds = base.duration.and_then(|d| u64::try_from(d).ok()).filter(|d| *d > 0);
             let need = seconds.map_or(configured, |s| Span::secs(s.min(60)));
             let what = format!("the record of {:?}, nonce {:?}", base.holder, note("nonce"));
             (first_sight(life, group, base, write.sent.line), need, what)
@@ -288,16 +261,15 @@ fn handed(index: &Index<'_>, group: &GroupName, base: &Doc) -> bool {
 }
 
 fn first_missing(life: &Life<'_>, group: &GroupName, before: usize) -> Option<Place> {
-    let seen = life
-        .sights
-        .iter()
-        .filter(|s| is_group(s.key, group) && s.seen.line < before);
     let mut first = None;
-    for sight in seen {
-        match sight.stored {
-            None => first = first.or(Some(sight.seen)),
-            Some(_) if sight.quorum => first = None,
-            Some(_) => {}
+    for (place, there, quorum) in life.shown(&Key::Group(group.clone())) {
+        if place.line >= before {
+            break;
+        }
+        match there {
+            false => first = first.or(Some(place)),
+            true if quorum => first = None,
+            true => {}
         }
     }
     first
@@ -305,20 +277,14 @@ fn first_missing(life: &Life<'_>, group: &GroupName, before: usize) -> Option<Pl
 
 fn first_sight(life: &Life<'_>, group: &GroupName, doc: &Doc, before: usize) -> Option<Place> {
     let same = |d: &Doc| {
-        let notes = ["nonce", "renewal"]
-            .iter()
-            .all(|n| d.notes.get(*n) == doc.notes.get(*n));
+        let notes = ["nonce", "renewal"].iter().all(|n| d.notes.get(*n) == doc.notes.get(*n));
         notes
             && d.holder == doc.holder
             && d.transitions == doc.transitions
             && d.duration == doc.duration
     };
-    let mut seen = life
-        .sights
-        .iter()
-        .filter(|s| is_group(s.key, group) && s.seen.line < before);
-    seen.find(|s| s.stored.is_some_and(|s| same(&s.doc)))
-        .map(|s| s.seen)
+    let mut seen = life.sights.iter().filter(|s| is_group(s.key, group) && s.seen.line < before);
+    seen.find(|s| s.stored.is_some_and(|s| same(&s.doc))).map(|s| s.seen)
 }
 
 fn given(
@@ -340,28 +306,18 @@ fn given(
     if write.doc.notes.get("handed") != Some(&mark) {
         return bad(format!("gives {group} to {holder} without its mark {mark}"));
     }
-    let takers: Vec<&Life<'_>> = index
-        .lives
-        .iter()
-        .filter(|l| l.node.as_str() == holder)
-        .collect();
+    let takers: Vec<&Life<'_>> = index.lives.iter().filter(|l| l.node.as_str() == holder).collect();
     let at = write.sent.at;
     let ready = takers.iter().any(|taker| {
         let mut all = taker.ready.iter().filter(|r| r.group == *group);
         all.any(|r| r.from.at <= at && at < r.to.plus(Span::secs(2)))
     });
-    let verified = takers
-        .iter()
-        .any(|t| verified_at(index, life, group, t, write.sent.line));
+    let verified = takers.iter().any(|t| verified_at(index, life, group, t, write.sent.line));
     let began = writes_of(life, group).find(|w| epoch_of(w.doc) == Some(epoch));
     let began = began.map_or(Real(0), |w| w.sent.at);
-    let witness = takers
-        .iter()
-        .any(|t| is_witness(index, life, group, t, began, at));
+    let witness = takers.iter().any(|t| is_witness(index, life, group, t, began, at));
     if !(ready || verified || witness) {
-        bad(format!(
-            "gives {group} to {holder}, which is neither ready, routed to, nor a witness"
-        ));
+        bad(format!("gives {group} to {holder}, which is neither ready, routed to, nor a witness"));
     }
 }
 
@@ -400,13 +356,8 @@ fn is_witness(
     let Some(ips) = giver.process.start.config.groups.get(group).map(|g| &g.ips) else {
         return false;
     };
-    let arrived = giver
-        .calls
-        .iter()
-        .filter(|c| c.said.at < at && c.sent() && c.over.is_none());
-    let arrived = arrived
-        .map(|c| index.real(giver, c.not_after + c.timeout))
-        .max();
+    let arrived = giver.calls.iter().filter(|c| c.said.at < at && c.sent() && c.over.is_none());
+    let arrived = arrived.map(|c| index.real(giver, c.not_after + c.timeout)).max();
     let since = began.max(arrived.unwrap_or_default());
     let recent = |l: &&super::index::Look<'_>| {
         l.asked.at >= since && l.answered.at <= at && at.since(l.answered.at) <= Span::secs(90)
@@ -426,11 +377,7 @@ pub(crate) fn epochs(index: &Index<'_>, report: &mut Report) {
     let terms = terms(index);
     let mut owners: BTreeMap<(&GroupName, u64), (&str, usize)> = BTreeMap::new();
     for life in &index.lives {
-        for write in life
-            .writes
-            .iter()
-            .filter(|w| w.done().is_some() && holder_is(w.doc, life))
-        {
+        for write in life.writes.iter().filter(|w| w.done().is_some() && holder_is(w.doc, life)) {
             let (Key::Group(group), Some(epoch)) = (write.key, epoch_of(write.doc)) else {
                 continue;
             };
@@ -444,14 +391,7 @@ pub(crate) fn epochs(index: &Index<'_>, report: &mut Report) {
     }
     for life in &index.lives {
         for group in life.process.start.config.groups.keys() {
-            let saved = life
-                .process
-                .start
-                .saved
-                .epochs
-                .get(group)
-                .copied()
-                .unwrap_or_default();
+            let saved = life.process.start.saved.epochs.get(group).copied().unwrap_or_default();
             let mut known: Vec<(usize, Epoch)> = vec![(0, saved)];
             for sight in life.sights.iter().filter(|s| is_group(s.key, group)) {
                 let doc = sight.stored.map(|s| &s.doc);
@@ -472,9 +412,7 @@ pub(crate) fn epochs(index: &Index<'_>, report: &mut Report) {
             }
             let highest = |line: usize| {
                 let n = known.partition_point(|(l, _)| *l < line);
-                n.checked_sub(1)
-                    .and_then(|n| known.get(n))
-                    .map_or(saved, |(_, e)| *e)
+                n.checked_sub(1).and_then(|n| known.get(n)).map_or(saved, |(_, e)| *e)
             };
             let mut bad = |at: Real, text: String| {
                 report.add(Invariant::I13, at, &[life.process.machine], text);
@@ -489,17 +427,11 @@ pub(crate) fn epochs(index: &Index<'_>, report: &mut Report) {
                     );
                 }
             }
-            for call in life
-                .calls
-                .iter()
-                .filter(|c| life.group_of(c.ip) == Some(group))
-            {
+            for call in life.calls.iter().filter(|c| life.group_of(c.ip) == Some(group)) {
                 let known = highest(call.said.line);
                 if call.epoch < known {
-                    let text = format!(
-                        "calls for epoch {} of {group} knowing of {known}",
-                        call.epoch
-                    );
+                    let text =
+                        format!("calls for epoch {} of {group} knowing of {known}", call.epoch);
                     bad(call.said.at, text);
                 }
             }
@@ -507,10 +439,7 @@ pub(crate) fn epochs(index: &Index<'_>, report: &mut Report) {
             for (place, saved) in &life.saves {
                 let now = saved.epochs.get(group).copied().unwrap_or_default();
                 if now < before {
-                    bad(
-                        place.at,
-                        format!("forgets epoch {before} of {group} on disk"),
-                    );
+                    bad(place.at, format!("forgets epoch {before} of {group} on disk"));
                 }
                 before = before.max(now);
             }
@@ -538,19 +467,13 @@ fn authentic(
     group: &GroupName,
     doc: &Doc,
 ) -> Option<Epoch> {
-    let nonce = doc
-        .notes
-        .get("nonce")
-        .map(String::as_str)
-        .filter(|n| *n != life.nonce)?;
+    let nonce = doc.notes.get("nonce").map(String::as_str).filter(|n| *n != life.nonce)?;
     let epoch = epoch_of(doc)?;
     terms.contains(&(group, nonce, epoch)).then_some(epoch)
 }
 
 pub(super) fn epoch_of(doc: &Doc) -> Option<Epoch> {
-    doc.transitions
-        .and_then(|t| u64::try_from(t).ok())
-        .map(Epoch)
+    doc.transitions.and_then(|t| u64::try_from(t).ok()).map(Epoch)
 }
 
 pub(super) fn holder_is(doc: &Doc, life: &Life<'_>) -> bool {

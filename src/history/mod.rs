@@ -149,11 +149,7 @@ pub struct Violation {
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} at {} nodes {:?}: {}",
-            self.invariant, self.at, self.nodes, self.text
-        )
+        write!(f, "{} at {} nodes {:?}: {}", self.invariant, self.at, self.nodes, self.text)
     }
 }
 
@@ -170,12 +166,7 @@ impl Report {
         let same = self.found.iter().filter(|v| v.invariant == invariant);
         if same.count() < Self::MOST {
             let nodes = nodes.to_vec();
-            self.found.push(Violation {
-                invariant,
-                at,
-                nodes,
-                text,
-            });
+            self.found.push(Violation { invariant, at, nodes, text });
         }
     }
 }

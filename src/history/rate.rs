@@ -31,10 +31,7 @@ pub(crate) fn bounded(index: &Index<'_>, report: &mut Report) {
                 let text = format!("two writes of {:?} only {} ms apart", write.key, apart.0);
                 report.add(Invariant::I12, write.sent.at, &machine, text);
             }
-            let answered = before
-                .answer
-                .as_ref()
-                .is_some_and(|(a, _)| a.line < write.sent.line);
+            let answered = before.answer.as_ref().is_some_and(|(a, _)| a.line < write.sent.line);
             if !answered {
                 let text = format!("two writes of {:?} in flight", write.key);
                 report.add(Invariant::I12, write.sent.at, &machine, text);
@@ -42,36 +39,14 @@ pub(crate) fn bounded(index: &Index<'_>, report: &mut Report) {
         }
         let config = &life.process.start.config;
         let ips: usize = config.groups.values().map(|g| g.ips.len()).sum();
-        let api = life
-            .requests
-            .iter()
-            .filter(|(_, api)| *api)
-            .map(|(place, _)| place);
+        let api = life.requests.iter().filter(|(_, api)| *api).map(|(place, _)| place);
         let most = API.0 + API.1 * config.groups.len();
-        too_many(
-            api,
-            Span::secs(60),
-            most,
-            "requests to the API in a minute",
-            &machine,
-            report,
-        );
-        let provider = life
-            .requests
-            .iter()
-            .filter(|(_, api)| !*api)
-            .map(|(place, _)| place);
+        too_many(api, Span::secs(60), most, "requests to the API in a minute", &machine, report);
+        let provider = life.requests.iter().filter(|(_, api)| !*api).map(|(place, _)| place);
         let most = PROVIDER.0 + PROVIDER.1 * ips;
         let text = "requests to the provider in a minute";
         too_many(provider, Span::secs(60), most, text, &machine, report);
-        too_many(
-            life.steps.iter(),
-            Span::secs(1),
-            STEPS,
-            "steps in a second",
-            &machine,
-            report,
-        );
+        too_many(life.steps.iter(), Span::secs(1), STEPS, "steps in a second", &machine, report);
     }
 }
 
@@ -87,10 +62,7 @@ fn too_many<'p>(
     let mut said = false;
     for place in places {
         recent.push_back(place.tick);
-        while recent
-            .front()
-            .is_some_and(|first| place.tick.since(*first) >= window)
-        {
+        while recent.front().is_some_and(|first| place.tick.since(*first) >= window) {
             recent.pop_front();
         }
         if recent.len() > most && !said {
@@ -107,17 +79,11 @@ pub(crate) fn secrets(index: &Index<'_>, report: &mut Report) {
     if secrets.is_empty() {
         return;
     }
-    for Entry {
-        at, process, said, ..
-    } in &index.history.entries
-    {
+    for Entry { at, process, said, .. } in &index.history.entries {
         let Said::Action(action) = said else { continue };
         let text = serde_json::to_string(action).unwrap_or_default();
         if secrets.iter().any(|secret| text.contains(secret)) {
-            let machine = index
-                .lives
-                .get(*process)
-                .map_or(usize::MAX, |l| l.process.machine);
+            let machine = index.lives.get(*process).map_or(usize::MAX, |l| l.process.machine);
             report.add(Invariant::I14, *at, &[machine], "says a secret".to_owned());
         }
     }

@@ -32,33 +32,20 @@ pub(crate) fn grounds(index: &Index<'_>, report: &mut Report) {
 
 fn groundless(life: &Life<'_>, call: &Call<'_>) -> Option<String> {
     let Some(group) = life.group_of(call.ip) else {
-        return life
-            .reloads
-            .is_empty()
-            .then(|| "no group has this IP".to_owned());
+        return life.reloads.is_empty().then(|| "no group has this IP".to_owned());
     };
     let claim = life.claim_after(group, call.said.step);
     let Some(claim) = claim.filter(|c| c.until > call.said.tick) else {
         return Some("without authority".to_owned());
     };
     if claim.epoch != call.epoch {
-        return Some(format!(
-            "with epoch {}, but authority is of {}",
-            call.epoch, claim.epoch
-        ));
+        return Some(format!("with epoch {}, but authority is of {}", call.epoch, claim.epoch));
     }
     if claim.until < call.not_after {
         let until = claim.until.0;
-        return Some(format!(
-            "may start until {}, authority ends at {until}",
-            call.not_after.0
-        ));
+        return Some(format!("may start until {}, authority ends at {until}", call.not_after.0));
     }
-    if call
-        .started
-        .is_some_and(|started| started >= call.not_after)
-        && call.sent()
-    {
+    if call.started.is_some_and(|started| started >= call.not_after) && call.sent() {
         return Some("started after the bound".to_owned());
     }
     let begin = call.started.unwrap_or(call.said.tick);
@@ -66,9 +53,7 @@ fn groundless(life: &Life<'_>, call: &Call<'_>) -> Option<String> {
     if intents.is_empty() {
         return Some("without an intent of this epoch in the ledger".to_owned());
     }
-    let fresh = intents
-        .iter()
-        .filter(|(_, age_from)| begin.since(*age_from) < FRESH);
+    let fresh = intents.iter().filter(|(_, age_from)| begin.since(*age_from) < FRESH);
     let fresh: Vec<&Place> = fresh.map(|(place, _)| place).collect();
     if fresh.is_empty() {
         return Some("its intent is older than 5 s".to_owned());
@@ -129,9 +114,7 @@ pub(super) fn spent(index: &Index<'_>) -> Vec<Spent> {
     let mut all = Vec::new();
     for life in &index.lives {
         for call in life.calls.iter().filter(|c| c.sent()) {
-            let from = call
-                .started
-                .map_or(call.said.at, |t| index.real(life, t).max(call.said.at));
+            let from = call.started.map_or(call.said.at, |t| index.real(life, t).max(call.said.at));
             let latest = call.started.unwrap_or(call.not_after) + call.timeout;
             let (mut to, mut failed, mut throttled) = (index.real(life, latest), true, false);
             match call.answer {
@@ -150,14 +133,7 @@ pub(super) fn spent(index: &Index<'_>) -> Vec<Spent> {
                 Some((_, RouteOutcome::Unknown(_) | RouteOutcome::NotSent(_))) | None => {}
             }
             let machine = life.process.machine;
-            all.push(Spent {
-                from,
-                to: to.max(from),
-                ip: call.ip,
-                machine,
-                failed,
-                throttled,
-            });
+            all.push(Spent { from, to: to.max(from), ip: call.ip, machine, failed, throttled });
         }
     }
     all.sort_by_key(|s| (s.from, s.to));
@@ -167,10 +143,7 @@ pub(super) fn spent(index: &Index<'_>) -> Vec<Spent> {
 /// I3: over the whole cluster, calls that may have reached the provider never exceed its windows, nor SOAP's one
 /// per IP, whatever crashes: judged once by what may have arrived when, once by the provider's own log.
 pub(crate) fn windows(index: &Index<'_>, report: &mut Report) {
-    let soap = index
-        .lives
-        .first()
-        .is_some_and(|l| l.process.start.config.api == Api::Soap);
+    let soap = index.lives.first().is_some_and(|l| l.process.start.config.api == Api::Soap);
     let spent = spent(index);
     for (n, call) in spent.iter().enumerate() {
         let before = || spent.iter().take(n);
@@ -183,49 +156,24 @@ pub(crate) fn windows(index: &Index<'_>, report: &mut Report) {
         }
         let mut same = before().filter(|b| b.ip == call.ip && b.to.plus(SOAP_PAUSE) >= call.from);
         if soap && let Some(earlier) = same.next() {
-            let text = format!(
-                "a second call for {} within 5 min of {}",
-                call.ip, earlier.from
-            );
+            let text = format!("a second call for {} within 5 min of {}", call.ip, earlier.from);
             report.add(Invariant::I3, call.from, &[call.machine], text);
         }
     }
-    let arrived: Vec<_> = index
-        .history
-        .facts
-        .calls
-        .iter()
-        .filter(|c| c.by.is_some())
-        .collect();
+    let arrived: Vec<_> = index.history.facts.calls.iter().filter(|c| c.by.is_some()).collect();
     for (n, call) in arrived.iter().enumerate() {
         let before = || arrived.iter().take(n);
         for (window, most) in WINDOWS {
-            let count = before()
-                .filter(|b| b.arrived.plus(window) >= call.arrived)
-                .count()
-                + 1;
+            let count = before().filter(|b| b.arrived.plus(window) >= call.arrived).count() + 1;
             if count > most {
                 let text = format!("the provider's log has {count} calls within {window}");
-                report.add(
-                    Invariant::I3,
-                    call.arrived,
-                    &[call.by.unwrap_or(usize::MAX)],
-                    text,
-                );
+                report.add(Invariant::I3, call.arrived, &[call.by.unwrap_or(usize::MAX)], text);
             }
         }
         let mut same = before().filter(|b| b.ip == call.ip);
         if soap && same.any(|b| b.arrived.plus(SOAP_PAUSE) > call.arrived) {
-            let text = format!(
-                "the provider's log has two calls for {} within 5 min",
-                call.ip
-            );
-            report.add(
-                Invariant::I3,
-                call.arrived,
-                &[call.by.unwrap_or(usize::MAX)],
-                text,
-            );
+            let text = format!("the provider's log has two calls for {} within 5 min", call.ip);
+            report.add(Invariant::I3, call.arrived, &[call.by.unwrap_or(usize::MAX)], text);
         }
     }
     ledger_times(index, report);
@@ -249,6 +197,7 @@ fn ledger_times(index: &Index<'_>, report: &mut Report) {
             | crate::core::event::Event::Written { .. }
             | crate::core::event::Event::Node { .. }
             | crate::core::event::Event::LocalApi(_)
+            | crate::core::event::Event::NodeWatched(_)
             | crate::core::event::Event::Home(_)
             | crate::core::event::Event::Task { .. }
             | crate::core::event::Event::PastCalls { .. }
@@ -260,10 +209,7 @@ fn ledger_times(index: &Index<'_>, report: &mut Report) {
             | crate::core::event::Event::Reload(_) => None,
         };
         if let Some(date) = date {
-            dates
-                .entry(entry.process)
-                .or_default()
-                .push((line, entry.tick, date.0));
+            dates.entry(entry.process).or_default().push((line, entry.tick, date.0));
         }
     }
     for (n, life) in index.lives.iter().enumerate() {
@@ -276,16 +222,12 @@ fn ledger_times(index: &Index<'_>, report: &mut Report) {
                 continue;
             };
             let now = date + write.sent.tick.since(*tick).0;
-            let new = ledger::calls(write.doc)
-                .into_iter()
-                .filter(|c| c.id.starts_with(&prefix));
+            let new = ledger::calls(write.doc).into_iter().filter(|c| c.id.starts_with(&prefix));
             // Only an intent without an end is as young as the write that brings it.
             for call in new.filter(|c| c.end.is_none()) {
                 if call.at.abs_diff(now) > 60_000 && first_with(life, &call.id) == write.sent.line {
-                    let text = format!(
-                        "ledger entry {} says {}, the provider {now}",
-                        call.id, call.at
-                    );
+                    let text =
+                        format!("ledger entry {} says {}, the provider {now}", call.id, call.at);
                     report.add(Invariant::I3, write.sent.at, &[life.process.machine], text);
                 }
             }
@@ -296,9 +238,7 @@ fn ledger_times(index: &Index<'_>, report: &mut Report) {
 fn first_with(life: &Life<'_>, id: &str) -> usize {
     let with = |doc: &Doc| ledger::calls(doc).iter().any(|c| c.id == id);
     let mut ledgers = life.writes.iter().filter(|w| *w.key == Key::Ledger);
-    ledgers
-        .find(|w| with(w.doc))
-        .map_or(usize::MAX, |w| w.sent.line)
+    ledgers.find(|w| with(w.doc)).map_or(usize::MAX, |w| w.sent.line)
 }
 
 /// I4: no call to the server that has the IP by the freshest observation; that was asked for after this term
@@ -324,10 +264,7 @@ fn needless(life: &Life<'_>, call: &Call<'_>, n: usize) -> Option<String> {
     if *routed == Routed::To(call.to.name.clone()) {
         return Some("it is there already".to_owned());
     }
-    let age = call
-        .started
-        .unwrap_or(call.said.tick)
-        .since(look.answered.tick);
+    let age = call.started.unwrap_or(call.said.tick).since(look.answered.tick);
     if age > FRESH {
         return Some(format!("the answer is {age} old"));
     }
@@ -337,11 +274,7 @@ fn needless(life: &Life<'_>, call: &Call<'_>, n: usize) -> Option<String> {
     {
         return Some("asked before this term began".to_owned());
     }
-    let earlier = life
-        .calls
-        .iter()
-        .take(n)
-        .filter(|c| c.ip == call.ip && c.sent());
+    let earlier = life.calls.iter().take(n).filter(|c| c.ip == call.ip && c.sent());
     for earlier in earlier {
         let over = match earlier.over {
             Some(over) => look.asked.line > over.line,
@@ -356,6 +289,5 @@ fn needless(life: &Life<'_>, call: &Call<'_>, n: usize) -> Option<String> {
 
 fn term_began(life: &Life<'_>, group: &GroupName, call: &Call<'_>) -> Option<usize> {
     let mut own = writes_of(life, group).filter(|w| holder_is(w.doc, life));
-    own.find(|w| epoch_of(w.doc) == Some(call.epoch))
-        .map(|w| w.sent.line)
+    own.find(|w| epoch_of(w.doc) == Some(call.epoch)).map(|w| w.sent.line)
 }

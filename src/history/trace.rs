@@ -68,11 +68,7 @@ pub enum TraceError {
 /// The first line of a trace.
 pub fn header(start: &Start, at: Tick) -> Line {
     let foip = env!("CARGO_PKG_VERSION").to_owned();
-    Line::Header(Box::new(Header {
-        foip,
-        start: start.clone(),
-        at,
-    }))
+    Line::Header(Box::new(Header { foip, start: start.clone(), at }))
 }
 
 /// One line as text, without its newline.
@@ -90,11 +86,7 @@ pub fn write(line: &Line) -> Result<String, serde_json::Error> {
 pub fn read(text: &str) -> Result<Vec<Line>, TraceError> {
     let mut lines = Vec::new();
     let last = text.lines().count();
-    for (n, one) in text
-        .lines()
-        .enumerate()
-        .filter(|(_, l)| !l.trim().is_empty())
-    {
+    for (n, one) in text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()) {
         match serde_json::from_str(one) {
             Ok(line) => lines.push(line),
             Err(_) if n + 1 == last && !text.ends_with('\n') => {}
@@ -145,11 +137,7 @@ pub fn replay(lines: &[Line]) -> Result<Vec<Mismatch>, TraceError> {
         // The process may have died between the event and its answer: then the trace ends here.
         let cut = !told && rest.peek().is_none();
         if recorded != replayed && !cut {
-            mismatches.push(Mismatch {
-                line: n + 1,
-                recorded,
-                replayed,
-            });
+            mismatches.push(Mismatch { line: n + 1, recorded, replayed });
         }
     }
     Ok(mismatches)
@@ -164,11 +152,7 @@ pub fn history(
     traces: &[(usize, Vec<Line>, Option<Tick>)],
     facts: Facts,
 ) -> Result<History, TraceError> {
-    let mut history = History {
-        clocks: vec![Clock::exact()],
-        facts,
-        ..History::default()
-    };
+    let mut history = History { clocks: vec![Clock::exact()], facts, ..History::default() };
     let real = |tick: Tick| Real(tick.0.saturating_mul(1000));
     for (machine, lines, ended) in traces {
         let mut process = None;
@@ -194,12 +178,7 @@ pub fn history(
                 return Err(TraceError::NoHeader(n + 1));
             };
             for said in said {
-                history.entries.push(Entry {
-                    at: real(tick),
-                    tick,
-                    process,
-                    said,
-                });
+                history.entries.push(Entry { at: real(tick), tick, process, said });
             }
         }
     }
@@ -217,39 +196,21 @@ mod tests {
     use crate::history::tests::builder::config;
 
     fn start() -> Start {
-        let identity = Identity {
-            host: "h".into(),
-            boot: "b".into(),
-            nonce: "n".into(),
-        };
-        Start {
-            config: config("node-a"),
-            identity,
-            saved: Saved::default(),
-            seed: 7,
-        }
+        let identity = Identity { host: "h".into(), boot: "b".into(), nonce: "n".into() };
+        Start { config: config("node-a"), identity, saved: Saved::default(), seed: 7 }
     }
 
     #[test]
     fn a_trace_reads_back_as_it_was_written() {
         let lines = vec![
             header(&start(), Tick(5)),
-            Line::Event {
-                t: Tick(6),
-                event: Event::Wake,
-            },
-            Line::Actions {
-                t: Tick(6),
-                actions: vec![Action::Exit],
-            },
+            Line::Event { t: Tick(6), event: Event::Wake },
+            Line::Actions { t: Tick(6), actions: vec![Action::Exit] },
         ];
         let text: String = lines.iter().map(|l| write(l).unwrap() + "\n").collect();
         assert_eq!(read(&text).unwrap(), lines);
         assert_eq!(read(&text[..text.len() - 4]).unwrap().len(), 2);
-        assert!(matches!(
-            read("nonsense\n"),
-            Err(TraceError::Unreadable { line: 1, .. })
-        ));
+        assert!(matches!(read("nonsense\n"), Err(TraceError::Unreadable { line: 1, .. })));
     }
 
     #[test]
@@ -258,24 +219,12 @@ mod tests {
         let then = core.step(Tick(6), Event::Wake);
         let mut lines = vec![
             header(&start(), Tick(5)),
-            Line::Actions {
-                t: Tick(5),
-                actions: first,
-            },
-            Line::Event {
-                t: Tick(6),
-                event: Event::Wake,
-            },
-            Line::Actions {
-                t: Tick(6),
-                actions: then,
-            },
+            Line::Actions { t: Tick(5), actions: first },
+            Line::Event { t: Tick(6), event: Event::Wake },
+            Line::Actions { t: Tick(6), actions: then },
         ];
         assert_eq!(replay(&lines).unwrap(), []);
-        lines[3] = Line::Actions {
-            t: Tick(6),
-            actions: vec![Action::Exit],
-        };
+        lines[3] = Line::Actions { t: Tick(6), actions: vec![Action::Exit] };
         assert_eq!(replay(&lines).unwrap().len(), 1);
         assert!(replay(&lines[1..]).is_err());
     }

@@ -61,38 +61,17 @@ fn ip(text: &str) -> IpAddr {
 fn requests_leave_as_the_golden_ones() {
     let tag = Tag::default();
     let put = |host, how| {
-        let put = Put {
-            host: ip(host),
-            index: 7,
-            name: "eth0",
-            seconds: 45,
-            tag: &tag,
-        };
+        let put = Put { host: ip(host), index: 7, name: "eth0", seconds: 45, tag: &tag };
         put.request(how).finish(1)
     };
     let remove = |host| removal(ip(host), 7).finish(1);
     let (v4, v6) = ("203.0.113.63", "2001:db8:a:20::1");
     for (built, golden) in [
-        (
-            put(v4, How::Create),
-            include_str!("../../tests/golden/net/put-v4.hex"),
-        ),
-        (
-            put(v6, How::Create),
-            include_str!("../../tests/golden/net/put-v6.hex"),
-        ),
-        (
-            put(v4, How::Refresh),
-            include_str!("../../tests/golden/net/refresh-v4.hex"),
-        ),
-        (
-            remove(v4),
-            include_str!("../../tests/golden/net/remove-v4.hex"),
-        ),
-        (
-            remove(v6),
-            include_str!("../../tests/golden/net/remove-v6.hex"),
-        ),
+        (put(v4, How::Create), include_str!("../../tests/golden/net/put-v4.hex")),
+        (put(v6, How::Create), include_str!("../../tests/golden/net/put-v6.hex")),
+        (put(v4, How::Refresh), include_str!("../../tests/golden/net/refresh-v4.hex")),
+        (remove(v4), include_str!("../../tests/golden/net/remove-v4.hex")),
+        (remove(v6), include_str!("../../tests/golden/net/remove-v6.hex")),
     ] {
         assert_eq!(built, bytes(golden), "{golden}");
     }
@@ -102,10 +81,8 @@ fn requests_leave_as_the_golden_ones() {
 fn a_kernels_addresses_are_read() {
     let text = include_str!("../../tests/golden/net/dump-addresses.hex");
     let rows = rows(text, NEW_ADDRESS, AddressRow::parse);
-    let listed: Vec<_> = rows
-        .iter()
-        .map(|row| format!("{} {}/{}", row.index, row.host, row.prefix))
-        .collect();
+    let listed: Vec<_> =
+        rows.iter().map(|row| format!("{} {}/{}", row.index, row.host, row.prefix)).collect();
     assert_eq!(
         listed,
         [
@@ -128,11 +105,7 @@ fn a_kernels_addresses_are_read() {
     assert_eq!(rows[6].lifetimes, Some((0, 45)));
     let tag = Tag::default();
     rows.iter().for_each(|row| tag.learn(row));
-    let ours: Vec<_> = rows
-        .iter()
-        .filter(|row| tag.owns(row))
-        .map(|row| row.host)
-        .collect();
+    let ours: Vec<_> = rows.iter().filter(|row| tag.owns(row)).map(|row| row.host).collect();
     assert_eq!(ours, [ip("203.0.113.63"), ip("2001:db8:a:20::1")]);
     assert_eq!(rows[3].protocol, Some(PROTOCOL));
     assert_eq!(rows[5].protocol, Some(1), "the kernel's own ::1");
@@ -147,12 +120,7 @@ fn a_kernels_links_are_read() {
         .map(|row| {
             let mac = row.mac.map(|mac| mac.to_string()).unwrap_or_default();
             let state = if row.up { "up" } else { "down" };
-            format!(
-                "{} {} {mac} {} {state}",
-                row.index,
-                row.name,
-                choose::kind(row)
-            )
+            format!("{} {} {mac} {} {state}", row.index, row.name, choose::kind(row))
         })
         .collect();
     assert_eq!(
@@ -178,10 +146,8 @@ fn a_kernels_default_routes_are_read() {
     let text = include_str!("../../tests/golden/net/dump-routes.hex");
     let all = rows(text, NEW_ROUTE, RouteRow::parse);
     let defaults: Vec<_> = all.into_iter().filter(|row| row.default).collect();
-    let listed: Vec<_> = defaults
-        .iter()
-        .map(|row| (row.v6, row.gateway, row.out.clone()))
-        .collect();
+    let listed: Vec<_> =
+        defaults.iter().map(|row| (row.v6, row.gateway, row.out.clone())).collect();
     assert_eq!(
         listed,
         [

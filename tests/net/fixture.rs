@@ -94,19 +94,13 @@ impl Net {
             .stdin(Stdio::piped())
             .spawn()
             .unwrap();
-        child
-            .stdin
-            .take()
-            .unwrap()
-            .write_all(commands.as_bytes())
-            .unwrap();
+        child.stdin.take().unwrap().write_all(commands.as_bytes()).unwrap();
         assert!(child.wait().unwrap().success());
     }
 
     /// Sets `/proc/sys/net/…` of the near namespace.
     pub fn sysctl(&self, path: &str, value: u32) {
-        self.inside(|| std::fs::write(format!("/proc/sys/net/{path}"), value.to_string()))
-            .unwrap();
+        self.inside(|| std::fs::write(format!("/proc/sys/net/{path}"), value.to_string())).unwrap();
     }
 
     /// Runs this in the near namespace, on a thread of its own.
@@ -301,10 +295,7 @@ pub fn notifications(namespace: &str, host: &str, act: impl FnOnce()) -> Vec<u16
     let mut buffer = vec![0; 65_536];
     while let Ok(length) = recv(fd.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
         let value = octets(host);
-        if buffer[..length]
-            .windows(value.len())
-            .any(|window| window == value)
-        {
+        if buffer[..length].windows(value.len()).any(|window| window == value) {
             kinds.push(u16::from_ne_bytes([buffer[4], buffer[5]]));
         }
     }

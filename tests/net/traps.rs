@@ -31,21 +31,13 @@ fn other_program(net: &Net, host: &str, attributes: &[(u16, &[u8])]) -> i32 {
     all.extend(attributes);
     let answer = net.inside(|| {
         let index = if_nametoindex("eth0").unwrap();
-        raw(
-            NEW_ADDRESS,
-            CREATE_REPLACE_ACK,
-            &ifaddrmsg(host, full, index),
-            &all,
-        )
+        raw(NEW_ADDRESS, CREATE_REPLACE_ACK, &ifaddrmsg(host, full, index), &all)
     });
     i32::from_ne_bytes(answer[16..20].try_into().unwrap())
 }
 
 fn lifetimes(preferred: u32, valid: u32) -> Vec<u8> {
-    [preferred, valid, 0, 0]
-        .iter()
-        .flat_map(|seconds| seconds.to_ne_bytes())
-        .collect()
+    [preferred, valid, 0, 0].iter().flat_map(|seconds| seconds.to_ne_bytes()).collect()
 }
 
 #[test]
@@ -64,10 +56,7 @@ fn a2_a_refresh_keeps_tag_lifetime_and_flags() {
         assert!(row["valid_life_time"].as_u64().unwrap() > 40, "{row}");
     }
     let row = &net.rows(V6, "eth0")[0];
-    assert_eq!(
-        (&row["nodad"], &row["deprecated"]),
-        (&true.into(), &true.into())
-    );
+    assert_eq!((&row["nodad"], &row["deprecated"]), (&true.into(), &true.into()));
 
     // The trap: without lifetimes it becomes permanent. The next refresh makes it finite again.
     let priority = 0x666f_6970_u32.to_ne_bytes();
@@ -167,10 +156,7 @@ fn a5_a_name_that_leaves_no_room_for_the_label_goes_without() {
     net.near("link set eth0 name enp123456789abc");
     net.near("link set enp123456789abc up");
     nic.put(V4, 45).unwrap();
-    assert_eq!(
-        net.rows(V4, "enp123456789abc")[0]["label"],
-        "enp123456789abc"
-    );
+    assert_eq!(net.rows(V4, "enp123456789abc")[0]["label"], "enp123456789abc");
     assert_eq!(nic.seen(&[V4]), [format!("{V4} ours")]);
     nic.put(V4, 45).unwrap();
     nic.remove(V4).unwrap();
@@ -245,12 +231,8 @@ fn a10_a_single_primary_stays_the_source_and_its_loss_is_seen() {
     net.near("addr add 198.51.100.7/32 dev eth0");
     assert_eq!(source(), Some(addr(V4)));
     let ours = BTreeSet::from([addr(V4)]);
-    assert_eq!(
-        net.inside(|| nic.nic.before_primary(&ours)).unwrap(),
-        [addr(V4)]
-    );
-    net.inside(|| nic.nic.reseat(addr(V4), Span::secs(45)))
-        .unwrap();
+    assert_eq!(net.inside(|| nic.nic.before_primary(&ours)).unwrap(), [addr(V4)]);
+    net.inside(|| nic.nic.reseat(addr(V4), Span::secs(45))).unwrap();
     assert_eq!(source(), Some(addr("198.51.100.7")));
 }
 
@@ -339,9 +321,7 @@ fn a16_a17_an_address_serves_as_soon_as_it_is_there() {
     let port = listener.local_addr().unwrap().port();
     let connect = |host, most| {
         let to = SocketAddr::new(addr(host), port);
-        inside(&net.far, || {
-            TcpStream::connect_timeout(&to, Duration::from_millis(most))
-        })
+        inside(&net.far, || TcpStream::connect_timeout(&to, Duration::from_millis(most)))
     };
     // A new link takes its time; what is measured is the address.
     for host in ["10.0.0.1", "2001:db8:1::1"] {
@@ -386,10 +366,7 @@ fn a17_two_nodes_may_have_the_address_at_once() {
         let text = ip(&format!("-n {namespace} addr show"));
         assert!(text.contains(V6), "{text}");
         let ours = text.lines().find(|line| line.contains(V6)).unwrap();
-        assert!(
-            !ours.contains("tentative") && !ours.contains("dadfailed"),
-            "{ours}"
-        );
+        assert!(!ours.contains("tentative") && !ours.contains("dadfailed"), "{ours}");
     }
 }
 
@@ -427,10 +404,7 @@ fn two_processes_that_put_the_same_address_both_succeed() {
         scope.spawn(put);
         scope.spawn(put);
     });
-    assert_eq!(
-        nic.seen(&[V4, V6]),
-        [format!("{V4} ours"), format!("{V6} ours")]
-    );
+    assert_eq!(nic.seen(&[V4, V6]), [format!("{V4} ours"), format!("{V6} ours")]);
 }
 
 #[test]
@@ -440,14 +414,9 @@ fn a_dump_while_the_table_changes_is_whole_or_an_error() {
     };
     let nic = net.nic();
     // More than one datagram of addresses.
-    let values: Vec<_> = (0..800)
-        .map(|n| format!("10.8.{}.{}", n / 250, n % 250 + 1))
-        .collect();
+    let values: Vec<_> = (0..800).map(|n| format!("10.8.{}.{}", n / 250, n % 250 + 1)).collect();
     net.batch(
-        &values
-            .iter()
-            .map(|value| format!("addr add {value}/32 dev eth0\n"))
-            .collect::<String>(),
+        &values.iter().map(|value| format!("addr add {value}/32 dev eth0\n")).collect::<String>(),
     );
     let wanted: BTreeSet<_> = values.iter().map(|value| addr(value)).collect();
     let stop = AtomicBool::new(false);

@@ -70,18 +70,10 @@ pub fn with(change: impl FnOnce(&mut Setup)) -> Bench {
         token_file,
         login_name: "100000".parse().ok(),
         password: Some("webservice-password".into()),
-        timeouts: Timeouts {
-            connect: Span::secs(2),
-            total: Span::secs(3),
-        },
+        timeouts: Timeouts { connect: Span::secs(2), total: Span::secs(3) },
     };
     let provider = open(options.clone()).unwrap();
-    Bench {
-        provider,
-        options,
-        scp,
-        folder,
-    }
+    Bench { provider, options, scp, folder }
 }
 
 /// As `foip login` writes it.
@@ -128,10 +120,7 @@ pub fn host(n: u64) -> HostFacts {
 
 /// A guard with time to spare.
 pub fn soon() -> Guard {
-    Guard {
-        not_after: clock::now() + Span::secs(5),
-        timeout: Span::secs(3),
-    }
+    Guard { not_after: clock::now() + Span::secs(5), timeout: Span::secs(3) }
 }
 
 impl Bench {
@@ -185,9 +174,7 @@ impl Bench {
     /// How many route requests reached the account.
     pub fn route_calls(&self) -> usize {
         let log = self.scp.log();
-        let calls = log
-            .iter()
-            .filter(|entry| matches!(entry.what, What::Route { .. }));
+        let calls = log.iter().filter(|entry| matches!(entry.what, What::Route { .. }));
         calls.count()
     }
 

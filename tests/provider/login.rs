@@ -44,9 +44,7 @@ fn the_old_access_token_serves_while_the_login_service_does_not() {
     let bench = bench();
     bench.scp.set(|knobs| knobs.access_ttl_s = 4);
     bench.provider.routes(&both()).value.unwrap();
-    bench
-        .scp
-        .fault(Rule::new(Match::path("/token"), Fault::status(503)));
+    bench.scp.fault(Rule::new(Match::path("/token"), Fault::status(503)));
     std::thread::sleep(Duration::from_millis(3300));
     bench.provider.routes(&both()).value.unwrap();
     assert_eq!(bench.asked("/token", 3), 3);
@@ -55,9 +53,7 @@ fn the_old_access_token_serves_while_the_login_service_does_not() {
 #[test]
 fn many_threads_share_one_refresh() {
     let bench = bench();
-    bench
-        .scp
-        .fault(Rule::new(Match::path("/token"), Fault::Late { ms: 200 }));
+    bench.scp.fault(Rule::new(Match::path("/token"), Fault::Late { ms: 200 }));
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| bench.provider.routes(&[v4()].into()).value.unwrap());
@@ -133,18 +129,10 @@ fn no_token_file_and_no_login_service() {
         Fault::Half,
         Fault::Garbage,
     ] {
-        let rule = bench
-            .scp
-            .fault(Rule::new(Match::path("/token"), fault.clone()));
+        let rule = bench.scp.fault(Rule::new(Match::path("/token"), fault.clone()));
         let failure = bench.trouble();
-        assert!(
-            matches!(failure, ProviderFailure::Retry { .. }),
-            "{fault:?}: {failure:?}"
-        );
-        bench
-            .scp
-            .command(Command::Clear { rule: Some(rule) })
-            .unwrap();
+        assert!(matches!(failure, ProviderFailure::Retry { .. }), "{fault:?}: {failure:?}");
+        bench.scp.command(Command::Clear { rule: Some(rule) }).unwrap();
     }
     bench.provider.routes(&both()).value.unwrap();
 }
@@ -184,28 +172,11 @@ fn a_login_waits_for_its_person() {
     let mut device = Device::begin(&bench.options).unwrap();
     assert_eq!(device.interval(), Span::secs(5));
     assert!(device.left() > Span::secs(590));
-    assert_eq!(
-        device.poll().unwrap(),
-        Poll::Pending {
-            wait: Span::secs(5)
-        }
-    );
+    assert_eq!(device.poll().unwrap(), Poll::Pending { wait: Span::secs(5) });
     // Too soon: netcup says slow_down, and from now on it is 10 s.
-    assert_eq!(
-        device.poll().unwrap(),
-        Poll::Pending {
-            wait: Span::secs(10)
-        }
-    );
-    bench
-        .scp
-        .fault(Rule::new(Match::path("/token"), Fault::Cut { after: false }).times(1));
-    assert_eq!(
-        device.poll().unwrap(),
-        Poll::Pending {
-            wait: Span::secs(15)
-        }
-    );
+    assert_eq!(device.poll().unwrap(), Poll::Pending { wait: Span::secs(10) });
+    bench.scp.fault(Rule::new(Match::path("/token"), Fault::Cut { after: false }).times(1));
+    assert_eq!(device.poll().unwrap(), Poll::Pending { wait: Span::secs(15) });
     bench.scp.command(Command::Approve).unwrap();
     bench.scp.command(Command::Advance { seconds: 20 }).unwrap();
     let account = "100000".parse().ok();
@@ -220,10 +191,7 @@ fn a_login_can_be_denied_or_forgotten() {
     assert_eq!(login(&bench), Poll::Denied);
     bench.scp.set(|knobs| knobs.person = Person::Wait);
     let mut device = Device::begin(&bench.options).unwrap();
-    bench
-        .scp
-        .command(Command::Advance { seconds: 601 })
-        .unwrap();
+    bench.scp.command(Command::Advance { seconds: 601 }).unwrap();
     assert_eq!(device.poll().unwrap(), Poll::Expired);
     // The file is as it was.
     assert_eq!(refresh_token(&bench), REFRESH);
@@ -232,9 +200,7 @@ fn a_login_can_be_denied_or_forgotten() {
 #[test]
 fn logging_out_takes_the_token_back() {
     let bench = bench();
-    bench
-        .scp
-        .fault(Rule::new(Match::path("/revoke"), Fault::status(503)).times(1));
+    bench.scp.fault(Rule::new(Match::path("/revoke"), Fault::status(503)).times(1));
     logout(&bench.options).unwrap_err();
     assert_eq!(refresh_token(&bench), REFRESH);
     assert!(logout(&bench.options).unwrap());

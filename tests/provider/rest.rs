@@ -23,10 +23,7 @@ fn list() -> Match {
 fn a_route_goes_from_home_to_the_end_of_its_task() {
     let bench = bench();
     let home = bench.provider.home(&host(1)).unwrap();
-    assert_eq!(
-        (home.server.clone(), Some(home.mac)),
-        (server(1), server(1).mac)
-    );
+    assert_eq!((home.server.clone(), Some(home.mac)), (server(1), server(1).mac));
     assert_eq!(bench.routed(v4()), Some(Routed::To(server(3).name)));
 
     let before = clock::now();
@@ -58,10 +55,7 @@ fn the_date_is_that_of_the_answer() {
     bench.scp.set(|knobs| knobs.date = false);
     let dated = bench.provider.routes(&both());
     assert_eq!((dated.date, dated.value.unwrap().routes.len()), (None, 2));
-    assert!(matches!(
-        bench.provider.past_calls(),
-        Err(ProviderFailure::Retry { .. })
-    ));
+    assert!(matches!(bench.provider.past_calls(), Err(ProviderFailure::Retry { .. })));
 }
 
 #[test]
@@ -88,11 +82,7 @@ fn home_is_found_by_address_by_name_and_without_live_information() {
     let mut facts = host(3);
     facts.nics[1].2.retain(|address| address.is_ipv6());
     assert_eq!(bench.provider.home(&facts).unwrap().server, server(3));
-    let named = HostFacts {
-        server: Some(server(2).name),
-        nic: "eth0".parse().ok(),
-        ..host(2)
-    };
+    let named = HostFacts { server: Some(server(2).name), nic: "eth0".parse().ok(), ..host(2) };
     assert_eq!(bench.provider.home(&named).unwrap().server, server(2));
 }
 
@@ -108,37 +98,12 @@ fn a_home_that_contradicts_the_configuration_is_an_error() {
         }
     };
     let other = Some(server(1).name);
-    let named = HostFacts {
-        server: other,
-        ..host(2)
-    };
-    config(
-        named,
-        &[
-            "v2202600000000001",
-            "02:00:00:ea:83:62",
-            "02:00:00:ea:83:64 (eth0)",
-        ],
-    );
+    let named = HostFacts { server: other, ..host(2) };
+    config(named, &["v2202600000000001", "02:00:00:ea:83:62", "02:00:00:ea:83:64 (eth0)"]);
     let unknown = "v9999999999999999".parse().ok();
-    config(
-        HostFacts {
-            server: unknown,
-            ..host(2)
-        },
-        &["v9999999999999999", "[node]"],
-    );
-    config(
-        HostFacts {
-            nic: "cni0".parse().ok(),
-            ..host(2)
-        },
-        &["0a:58:0a:2a:00:01 (cni0)"],
-    );
-    config(
-        host(7),
-        &["none of the 3 servers", "02:00:00:ea:83:6e (eth0)"],
-    );
+    config(HostFacts { server: unknown, ..host(2) }, &["v9999999999999999", "[node]"]);
+    config(HostFacts { nic: "cni0".parse().ok(), ..host(2) }, &["0a:58:0a:2a:00:01 (cni0)"]);
+    config(host(7), &["none of the 3 servers", "02:00:00:ea:83:6e (eth0)"]);
     // The vLAN interface's MAC is not the server's.
     let mut vlan = host(2);
     vlan.nics[1].1 = "02:00:00:ea:83:65".parse().unwrap();
@@ -150,16 +115,9 @@ fn a_late_call_is_not_sent() {
     let bench = bench();
     bench.warm();
     for not_after in [clock::now(), clock::now() - Span::secs(60)] {
-        let guard = Guard {
-            not_after,
-            ..soon()
-        };
+        let guard = Guard { not_after, ..soon() };
         let routing = bench.provider.route(v4(), &server(1), guard);
-        assert!(
-            matches!(routing.outcome, RouteOutcome::NotSent(_)),
-            "{:?}",
-            routing.outcome
-        );
+        assert!(matches!(routing.outcome, RouteOutcome::NotSent(_)), "{:?}", routing.outcome);
         assert_eq!(routing.started, None);
     }
     assert_eq!(bench.asked("PATCH", 0) + bench.route_calls(), 0);
@@ -172,19 +130,10 @@ fn a_token_that_takes_its_time_does_not_make_a_late_call() {
     bench.scp.command(Command::Expire).unwrap();
     // As if the process had slept: the access token is used up, and the login service is slow.
     let fresh = bench.again();
-    bench
-        .scp
-        .fault(Rule::new(Match::path("/token"), Fault::Delay { ms: 400 }));
-    let guard = Guard {
-        not_after: clock::now() + Span::millis(200),
-        timeout: Span::secs(3),
-    };
+    bench.scp.fault(Rule::new(Match::path("/token"), Fault::Delay { ms: 400 }));
+    let guard = Guard { not_after: clock::now() + Span::millis(200), timeout: Span::secs(3) };
     let routing = fresh.route(v4(), &server(1), guard);
-    assert!(
-        matches!(routing.outcome, RouteOutcome::NotSent(_)),
-        "{:?}",
-        routing.outcome
-    );
+    assert!(matches!(routing.outcome, RouteOutcome::NotSent(_)), "{:?}", routing.outcome);
     assert_eq!((routing.started, bench.route_calls()), (None, 0));
 }
 
@@ -202,10 +151,7 @@ fn without_an_answer_the_outcome_is_unknown_and_nothing_is_repeated() {
         (Fault::Huge { bytes: 3_000_000 }, true),
         (Fault::body(200, "<!doctype html><html></html>"), false),
         (Fault::body(202, "{}"), false),
-        (
-            Fault::body(202, r#"{"uuid":"../tasks","state":"PENDING"}"#),
-            false,
-        ),
+        (Fault::body(202, r#"{"uuid":"../tasks","state":"PENDING"}"#), false),
         (Fault::status(500), false),
         (Fault::status(502), false),
         (Fault::status(504), false),
@@ -213,10 +159,7 @@ fn without_an_answer_the_outcome_is_unknown_and_nothing_is_repeated() {
         let bench = bench();
         bench.warm();
         bench.scp.fault(Rule::new(patch(), fault.clone()));
-        let guard = Guard {
-            timeout: Span::millis(700),
-            ..soon()
-        };
+        let guard = Guard { timeout: Span::millis(700), ..soon() };
         let began = Instant::now();
         let routing = bench.provider.route(v4(), &server(1), guard);
         assert!(began.elapsed() < Duration::from_millis(1500), "{fault:?}");
@@ -258,55 +201,25 @@ fn refusals_are_sorted_by_status_alone() {
             "{after:?}"
         );
     };
-    assert!(matches!(
-        refused(Fault::status(429)),
-        ProviderFailure::Budget { after: None, .. }
-    ));
-    assert_eq!(
-        after(refused(Fault::retry_after(429, "120"))),
-        Some(Span::secs(120))
-    );
-    assert_eq!(
-        after(refused(Fault::retry_after(503, "7"))),
-        Some(Span::secs(7))
-    );
+    assert!(matches!(refused(Fault::status(429)), ProviderFailure::Budget { after: None, .. }));
+    assert_eq!(after(refused(Fault::retry_after(429, "120"))), Some(Span::secs(120)));
+    assert_eq!(after(refused(Fault::retry_after(503, "7"))), Some(Span::secs(7)));
     assert_eq!(after(refused(Fault::retry_after(429, "soon"))), None);
     let date = foip_standins::clock::http_date(clock::wall() * 1000 + 60_000);
     minute(refused(Fault::retry_after(429, &date)));
-    assert!(matches!(
-        refused(Fault::status(409)),
-        ProviderFailure::Retry { .. }
-    ));
-    assert!(matches!(
-        refused(Fault::status(408)),
-        ProviderFailure::Retry { .. }
-    ));
-    assert!(matches!(
-        refused(Fault::status(302)),
-        ProviderFailure::Retry { .. }
-    ));
-    assert!(matches!(
-        refused(Fault::status(400)),
-        ProviderFailure::Config(_)
-    ));
-    assert!(matches!(
-        refused(Fault::status(404)),
-        ProviderFailure::Config(_)
-    ));
-    assert!(matches!(
-        refused(Fault::status(401)),
-        ProviderFailure::Auth(_)
-    ));
+    assert!(matches!(refused(Fault::status(409)), ProviderFailure::Retry { .. }));
+    assert!(matches!(refused(Fault::status(408)), ProviderFailure::Retry { .. }));
+    assert!(matches!(refused(Fault::status(302)), ProviderFailure::Retry { .. }));
+    assert!(matches!(refused(Fault::status(400)), ProviderFailure::Config(_)));
+    assert!(matches!(refused(Fault::status(404)), ProviderFailure::Config(_)));
+    assert!(matches!(refused(Fault::status(401)), ProviderFailure::Auth(_)));
     let ProviderFailure::Auth(why) = refused(Fault::status(403)) else {
         panic!("403");
     };
     assert!(why.contains("allowed addresses"), "{why}");
     // The text lies; the status counts.
     let lie = r#"{"code":"ok","message":"Too many requests: 429"}"#;
-    assert!(matches!(
-        refused(Fault::body(409, lie)),
-        ProviderFailure::Retry { .. }
-    ));
+    assert!(matches!(refused(Fault::body(409, lie)), ProviderFailure::Retry { .. }));
 }
 
 #[test]
@@ -321,16 +234,11 @@ fn the_accounts_own_limits_are_a_spent_budget() {
     ));
     bench.scp.set(|knobs| knobs.retry_after = true);
     let routing = bench.provider.route(v4(), &server(1), soon());
-    let RouteOutcome::Refused(ProviderFailure::Budget {
-        after: Some(after), ..
-    }) = routing.outcome
+    let RouteOutcome::Refused(ProviderFailure::Budget { after: Some(after), .. }) = routing.outcome
     else {
         panic!("{:?}", routing.outcome);
     };
-    assert!(
-        after > Span::secs(290) && after <= Span::secs(300),
-        "{after}"
-    );
+    assert!(after > Span::secs(290) && after <= Span::secs(300), "{after}");
 }
 
 #[test]
@@ -346,22 +254,11 @@ fn another_site_and_what_is_not_ours_cost_no_call() {
         }
     };
     let there = bench.provider.route(v4(), &server(1), soon());
-    config(
-        there,
-        &["203.0.113.63", "Nuremberg", "v2202600000000001", "Vienna"],
-    );
-    let foreign = bench
-        .provider
-        .route("203.0.113.99".parse().unwrap(), &server(2), soon());
+    config(there, &["203.0.113.63", "Nuremberg", "v2202600000000001", "Vienna"]);
+    let foreign = bench.provider.route("203.0.113.99".parse().unwrap(), &server(2), soon());
     config(foreign, &["203.0.113.99", "[[failover_ip]]"]);
-    let nameless = Server {
-        number: None,
-        ..server(9)
-    };
-    config(
-        bench.provider.route(v4(), &nameless, soon()),
-        &["v2202600000000009"],
-    );
+    let nameless = Server { number: None, ..server(9) };
+    config(bench.provider.route(v4(), &nameless, soon()), &["v2202600000000009"]);
     assert_eq!(bench.route_calls(), 0);
 }
 
@@ -369,12 +266,7 @@ fn another_site_and_what_is_not_ours_cost_no_call() {
 fn what_was_learned_is_learned_anew_after_404() {
     let bench = bench();
     bench.warm();
-    bench
-        .scp
-        .command(Command::Lose {
-            ip: v4().to_string(),
-        })
-        .unwrap();
+    bench.scp.command(Command::Lose { ip: v4().to_string() }).unwrap();
     let ip = FailoverIp {
         id: 444_001,
         ip: v4().to_string(),
@@ -384,16 +276,9 @@ fn what_was_learned_is_learned_anew_after_404() {
     };
     bench.scp.command(Command::Give { ip }).unwrap();
     let first = bench.provider.route(v4(), &server(1), soon());
-    assert!(matches!(
-        first.outcome,
-        RouteOutcome::Refused(ProviderFailure::Config(_))
-    ));
+    assert!(matches!(first.outcome, RouteOutcome::Refused(ProviderFailure::Config(_))));
     let second = bench.provider.route(v4(), &server(1), soon());
-    assert!(
-        matches!(second.outcome, RouteOutcome::Accepted(_)),
-        "{:?}",
-        second.outcome
-    );
+    assert!(matches!(second.outcome, RouteOutcome::Accepted(_)), "{:?}", second.outcome);
 }
 
 #[test]
@@ -426,31 +311,18 @@ fn tasks_end_in_every_way() {
 #[test]
 fn the_list_is_believed_as_it_stands() {
     let bench = bench();
-    let lie = |server: Option<String>| Fault::Lie {
-        ip: v4().to_string(),
-        server,
-    };
-    bench
-        .scp
-        .fault(Rule::new(list(), lie(Some(server(1).name.to_string()))).times(1));
+    let lie = |server: Option<String>| Fault::Lie { ip: v4().to_string(), server };
+    bench.scp.fault(Rule::new(list(), lie(Some(server(1).name.to_string()))).times(1));
     bench.scp.fault(Rule::new(list(), lie(None)).times(1));
     assert_eq!(bench.routed(v4()), Some(Routed::To(server(1).name)));
     assert_eq!(bench.routed(v4()), Some(Routed::Nowhere));
     assert_eq!(bench.routed(v4()), Some(Routed::To(server(3).name)));
-    let nowhere = Command::Route {
-        ip: v4().to_string(),
-        server: None,
-    };
+    let nowhere = Command::Route { ip: v4().to_string(), server: None };
     bench.scp.command(nowhere).unwrap();
     assert_eq!(bench.routed(v4()), Some(Routed::Nowhere));
     bench.scp.set(|knobs| knobs.unrouted_absent = true);
     assert_eq!(bench.routed(v4()), Some(Routed::Nowhere));
-    bench
-        .scp
-        .command(Command::Lose {
-            ip: v4().to_string(),
-        })
-        .unwrap();
+    bench.scp.command(Command::Lose { ip: v4().to_string() }).unwrap();
     assert_eq!(bench.routed(v4()), None);
     assert_eq!(bench.routed(v6()), Some(Routed::To(server(3).name)));
 }
@@ -481,20 +353,14 @@ fn a_read_without_a_usable_answer_is_to_be_tried_again() {
         let began = Instant::now();
         let failure = bench.trouble();
         assert!(began.elapsed() < Duration::from_millis(1500), "{fault:?}");
-        assert!(
-            matches!(failure, ProviderFailure::Retry { .. }),
-            "{fault:?}: {failure:?}"
-        );
+        assert!(matches!(failure, ProviderFailure::Retry { .. }), "{fault:?}: {failure:?}");
     }
 }
 
 #[test]
 fn one_familys_trouble_is_not_the_others() {
     let bench = bench();
-    bench.scp.fault(Rule::new(
-        Match::path("/failoverips/v6"),
-        Fault::status(500),
-    ));
+    bench.scp.fault(Rule::new(Match::path("/failoverips/v6"), Fault::status(500)));
     let listing = bench.provider.routes(&both()).value.unwrap();
     assert_eq!(listing.routes.keys().copied().collect::<Vec<_>>(), [v4()]);
 }
@@ -523,10 +389,7 @@ fn a_route_that_was_refused_for_its_token_is_not_repeated() {
     bench.warm();
     bench.scp.command(Command::Expire).unwrap();
     let first = bench.provider.route(v4(), &server(1), soon());
-    assert!(matches!(
-        first.outcome,
-        RouteOutcome::Refused(ProviderFailure::Auth(_))
-    ));
+    assert!(matches!(first.outcome, RouteOutcome::Refused(ProviderFailure::Auth(_))));
     assert_eq!(bench.asked("/failoverips/v4/", 1), 1);
     let second = bench.provider.route(v4(), &server(1), soon());
     assert!(matches!(second.outcome, RouteOutcome::Accepted(_)));
@@ -549,10 +412,7 @@ fn past_calls_are_those_of_the_last_hour() {
     for n in [1, 2] {
         let routing = bench.provider.route(v4(), &server(n), soon());
         assert!(matches!(routing.outcome, RouteOutcome::Accepted(_)));
-        bench
-            .scp
-            .command(Command::Advance { seconds: 1900 })
-            .unwrap();
+        bench.scp.command(Command::Advance { seconds: 1900 }).unwrap();
         // The access token did not live that long.
         assert_eq!(bench.routed(v6()), Some(Routed::To(server(3).name)));
     }

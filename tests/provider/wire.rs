@@ -54,22 +54,14 @@ fn copy(mut from: &TcpStream, mut to: &TcpStream, delay: &AtomicU64) {
 #[test]
 fn the_gate_stands_behind_the_handshake() {
     let mut bench = bench();
-    let target = bench
-        .scp
-        .url()
-        .trim_start_matches("https://")
-        .parse()
-        .unwrap();
+    let target = bench.scp.url().trim_start_matches("https://").parse().unwrap();
     let road = Road::to(target);
     bench.options.url = Some(format!("https://{}/scp-core", road.address));
     bench.provider = bench.again();
     bench.warm();
     // The handshake takes the client's first flight: 150 ms until the request could go.
     road.delay_ms.store(150, Ordering::Relaxed);
-    let guard = Guard {
-        not_after: clock::now() + Span::millis(100),
-        timeout: Span::secs(2),
-    };
+    let guard = Guard { not_after: clock::now() + Span::millis(100), timeout: Span::secs(2) };
     let began = Instant::now();
     let routing = bench.provider.route(v4(), &server(1), guard);
     assert!(
@@ -82,11 +74,7 @@ fn the_gate_stands_behind_the_handshake() {
     assert_eq!((routing.started, bench.route_calls()), (None, 0));
     // The same with time enough.
     let routing = bench.provider.route(v4(), &server(1), soon());
-    assert!(
-        matches!(routing.outcome, RouteOutcome::Accepted(_)),
-        "{:?}",
-        routing.outcome
-    );
+    assert!(matches!(routing.outcome, RouteOutcome::Accepted(_)), "{:?}", routing.outcome);
 }
 
 #[test]
@@ -109,10 +97,7 @@ fn the_systems_authorities_are_the_default() {
     let mut bench = bench();
     bench.options.ca_file = None;
     let failure = bench.again().routes(&both()).value.unwrap_err();
-    assert!(
-        matches!(failure, ProviderFailure::Retry { .. }),
-        "{failure:?}"
-    );
+    assert!(matches!(failure, ProviderFailure::Retry { .. }), "{failure:?}");
     assert_eq!(bench.scp.log().len(), 0);
 }
 
@@ -130,23 +115,14 @@ fn the_environments_proxy_is_not_asked() {
     let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
     proxy.set_nonblocking(true).unwrap();
     let address = format!("http://{}", proxy.local_addr().unwrap());
-    let names = [
-        "http_proxy",
-        "https_proxy",
-        "HTTPS_PROXY",
-        "ALL_PROXY",
-        "all_proxy",
-    ];
+    let names = ["http_proxy", "https_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"];
     let status = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "rest::only_the_families_in_use_are_asked_for"])
         .envs(names.map(|name| (name, &address)))
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&status.stdout);
-    assert!(
-        status.status.success() && text.contains("1 passed"),
-        "{text}"
-    );
+    assert!(status.status.success() && text.contains("1 passed"), "{text}");
     assert!(proxy.accept().is_err());
 }
 
@@ -166,19 +142,13 @@ fn a_connection_that_is_given_up_is_reset() {
     });
     let failure = provider.routes(&[v4()].into()).value.unwrap_err();
     assert!(matches!(failure, ProviderFailure::Retry { .. }));
-    assert_eq!(
-        peer.join().unwrap(),
-        Err(std::io::ErrorKind::ConnectionReset)
-    );
+    assert_eq!(peer.join().unwrap(), Err(std::io::ErrorKind::ConnectionReset));
 }
 
 #[test]
 fn nobody_there_is_no_answer() {
     let mut bench = bench();
-    let free = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     bench.options.url = Some(format!("https://{free}/scp-core"));
     bench.provider = bench.again();
     let ProviderFailure::Retry { why, .. } = bench.trouble() else {

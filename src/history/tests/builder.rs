@@ -28,11 +28,7 @@ pub(crate) fn host() -> IpAddr {
 }
 
 pub(crate) fn server(n: usize) -> Server {
-    Server {
-        name: name(n),
-        number: Some(n as u64),
-        mac: None,
-    }
+    Server { name: name(n), number: Some(n as u64), mac: None }
 }
 
 pub(crate) fn name(n: usize) -> ServerName {
@@ -45,12 +41,7 @@ pub(crate) fn config(node: &str) -> Config {
         node: node.parse().unwrap(),
         account: Some("100000".parse().unwrap()),
         api: Api::Rest,
-        groups: BTreeMap::from([(
-            group(),
-            Group {
-                ips: BTreeMap::from([(ip(), hosts)]),
-            },
-        )]),
+        groups: BTreeMap::from([(group(), Group { ips: BTreeMap::from([(ip(), hosts)]) })]),
         eligible: true,
         priority: 100,
         lease: LeaseTiming {
@@ -78,10 +69,7 @@ pub(crate) struct Book {
 impl Book {
     /// `n` machines, each with one process from time zero on, nonces `n0`, `n1` and so on.
     pub(crate) fn new(n: usize) -> Self {
-        let mut book = Self {
-            history: History::default(),
-            ticket: 0,
-        };
+        let mut book = Self { history: History::default(), ticket: 0 };
         book.history.clocks.push(Clock::exact());
         for machine in 0..n {
             book.process(machine, 0);
@@ -98,20 +86,9 @@ impl Book {
             nonce: format!("n{process}"),
         };
         let config = config(&format!("node-{machine}"));
-        let start = Start {
-            config,
-            identity,
-            saved: Saved::default(),
-            seed: 0,
-        };
+        let start = Start { config, identity, saved: Saved::default(), seed: 0 };
         let began = at(began);
-        self.history.processes.push(Process {
-            machine,
-            clock: 0,
-            start,
-            began,
-            ended: None,
-        });
+        self.history.processes.push(Process { machine, clock: 0, start, began, ended: None });
         self.event(
             began.0 / 1000,
             process,
@@ -129,12 +106,7 @@ impl Book {
     }
 
     fn push(&mut self, ms: u64, process: usize, said: Said) {
-        self.history.entries.push(Entry {
-            at: at(ms),
-            tick: Tick(ms),
-            process,
-            said,
-        });
+        self.history.entries.push(Entry { at: at(ms), tick: Tick(ms), process, said });
         self.history.end = self.history.end.max(at(ms + 1));
     }
 
@@ -169,68 +141,38 @@ impl Book {
     pub(crate) fn write(&mut self, sent: u64, answered: u64, process: usize, key: Key, doc: Doc) {
         let version = self.last_version(process, &key);
         let ticket = self.ticket();
-        let action = Action::Write {
-            ticket,
-            key: key.clone(),
-            version,
-            doc,
-        };
+        let action = Action::Write { ticket, key: key.clone(), version, doc };
         self.wake(sent, process);
         self.action(sent, process, action);
         let result = Ok(ResourceVersion(format!("v{}", ticket.0)));
-        self.event(
-            answered,
-            process,
-            Event::Written {
-                ticket,
-                key,
-                result,
-            },
-        );
+        self.event(answered, process, Event::Written { ticket, key, result });
     }
 
     fn last_version(&self, process: usize, key: &Key) -> Option<ResourceVersion> {
-        self.history
-            .entries
-            .iter()
-            .rev()
-            .filter(|e| e.process == process)
-            .find_map(|e| match &e.said {
-                Said::Event(Event::Written {
-                    key: k,
-                    result: Ok(version),
-                    ..
-                }) if k == key => Some(version.clone()),
-                Said::Event(Event::Watched {
-                    key: k,
-                    stored: Some(s),
-                }) if k == key => Some(s.version.clone()),
+        self.history.entries.iter().rev().filter(|e| e.process == process).find_map(|e| {
+            match &e.said {
+                Said::Event(Event::Written { key: k, result: Ok(version), .. }) if k == key => {
+                    Some(version.clone())
+                }
+                Said::Event(Event::Watched { key: k, stored: Some(s) }) if k == key => {
+                    Some(s.version.clone())
+                }
                 Said::Event(_) | Said::Action(_) => None,
-            })
+            }
+        })
     }
 
     /// The process sees a record through the watch.
     pub(crate) fn sees(&mut self, ms: u64, process: usize, doc: Doc) {
         let version = ResourceVersion(format!("w{}", self.ticket().0));
         let stored = Some(Stored { version, doc });
-        self.event(
-            ms,
-            process,
-            Event::Watched {
-                key: Key::Group(group()),
-                stored,
-            },
-        );
+        self.event(ms, process, Event::Watched { key: Key::Group(group()), stored });
     }
 
     /// A claim until then.
     pub(crate) fn claims(&mut self, ms: u64, process: usize, epoch: u64, until: Option<u64>) {
         let (group, until) = (group(), until.map(Tick));
-        let note = Note::Authority {
-            group,
-            epoch: Epoch(epoch),
-            until,
-        };
+        let note = Note::Authority { group, epoch: Epoch(epoch), until };
         self.action(ms, process, Action::Note(note));
     }
 
@@ -245,11 +187,7 @@ impl Book {
         if self.last_version(process, &Key::Group(group())).is_none() {
             let began = self.history.processes[process].began.0 / 1000;
             let ticket = self.ticket();
-            let read = Event::Read {
-                ticket,
-                key: Key::Group(group()),
-                result: Ok(None),
-            };
+            let read = Event::Read { ticket, key: Key::Group(group()), result: Ok(None) };
             self.event(began, process, read);
         }
         self.write(ms, ms + 10, process, Key::Group(group()), doc);
@@ -259,21 +197,11 @@ impl Book {
     /// Asks the provider and hears that the IP is at this machine's server (`None`: nowhere).
     pub(crate) fn looks(&mut self, asked: u64, answered: u64, process: usize, at: Option<usize>) {
         let routed = at.map_or(Routed::Nowhere, |n| Routed::To(name(n)));
-        let listing = Listing {
-            routes: BTreeMap::from([(ip(), routed)]),
-        };
+        let listing = Listing { routes: BTreeMap::from([(ip(), routed)]) };
         let ticket = self.ticket();
         self.wake(asked, process);
         self.action(asked, process, Action::ReadRoutes { ticket });
-        self.event(
-            answered,
-            process,
-            Event::Routes {
-                ticket,
-                result: Ok(listing),
-                date: None,
-            },
-        );
+        self.event(answered, process, Event::Routes { ticket, result: Ok(listing), date: None });
     }
 
     /// The intent of a call in the ledger, written and answered.
@@ -286,16 +214,7 @@ impl Book {
             name(machine)
         );
         let notes = BTreeMap::from([("calls".to_owned(), text)]);
-        self.write(
-            sent,
-            answered,
-            process,
-            Key::Ledger,
-            Doc {
-                notes,
-                ..Doc::default()
-            },
-        );
+        self.write(sent, answered, process, Key::Ledger, Doc { notes, ..Doc::default() });
     }
 
     /// The call itself, answered 50 ms later.
@@ -315,82 +234,40 @@ impl Book {
             },
         );
         let started = Some(Tick(ms));
-        self.event(
-            ms + 50,
-            process,
-            Event::Route {
-                ticket,
-                started,
-                outcome,
-                date: None,
-            },
-        );
+        self.event(ms + 50, process, Event::Route { ticket, started, outcome, date: None });
     }
 
     /// The kernel's table at this process's machine: is the address there?
     pub(crate) fn table(&mut self, ms: u64, process: usize, present: bool) {
-        let table = present.then(|| SeenAddress {
-            host: host(),
-            ours: true,
-        });
+        let table = present.then(|| SeenAddress { host: host(), ours: true });
         self.event(ms, process, Event::Addresses(table.into_iter().collect()));
         let machine = self.history.processes[process].machine;
-        let change = AddressChange {
-            at: at(ms),
-            machine,
-            host: host(),
-            present,
-            ours: true,
-        };
+        let change = AddressChange { at: at(ms), machine, host: host(), present, ours: true };
         self.history.facts.addresses.push(change);
     }
 
     pub(crate) fn puts(&mut self, ms: u64, process: usize) {
         let lifetime = Span::secs(45);
-        self.action(
-            ms,
-            process,
-            Action::PutAddress {
-                host: host(),
-                lifetime,
-            },
-        );
+        self.action(ms, process, Action::PutAddress { host: host(), lifetime });
     }
 
     pub(crate) fn routed(&mut self, ms: u64, to: usize) {
         let to = Some(name(to));
-        self.history.facts.routes.push(Rerouted {
-            at: at(ms),
-            ip: ip(),
-            to,
-        });
+        self.history.facts.routes.push(Rerouted { at: at(ms), ip: ip(), to });
     }
 
     pub(crate) fn arrived(&mut self, ms: u64, by: usize) {
-        let call = ProviderCall {
-            arrived: at(ms),
-            by: Some(by),
-            ip: ip(),
-            to: None,
-            accepted: true,
-        };
+        let call =
+            ProviderCall { arrived: at(ms), by: Some(by), ip: ip(), to: None, accepted: true };
         self.history.facts.calls.push(call);
     }
 
     pub(crate) fn trouble(&mut self, from: u64, to: u64, what: What) {
-        self.history.facts.disturbances.push(Disturbance {
-            from: at(from),
-            to: at(to),
-            what,
-        });
+        self.history.facts.disturbances.push(Disturbance { from: at(from), to: at(to), what });
     }
 
     pub(crate) fn loss(&mut self, from: u64, to: u64) {
-        let loss = Loss {
-            ip: ip(),
-            from: at(from),
-            to: at(to),
-        };
+        let loss = Loss { ip: ip(), from: at(from), to: at(to) };
         self.history.facts.losses.get_or_insert_default().push(loss);
     }
 
@@ -406,10 +283,7 @@ impl Book {
     }
 
     pub(crate) fn broken_text(&self) -> String {
-        judge(&self.history)
-            .iter()
-            .map(|v| format!("{v}\n"))
-            .collect()
+        judge(&self.history).iter().map(|v| format!("{v}\n")).collect()
     }
 }
 

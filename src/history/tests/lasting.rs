@@ -31,10 +31,7 @@ fn renew(book: &mut Book, from: u64, until: u64) {
 }
 
 fn finish(book: &mut Book, holder: usize, route: usize) {
-    let doc = Doc {
-        holder: Some(format!("node-{holder}")),
-        ..Doc::default()
-    };
+    let doc = Doc { holder: Some(format!("node-{holder}")), ..Doc::default() };
     book.history.facts.last = Some(FinalState {
         docs: [(Key::Group(group()), doc)].into(),
         routes: [(ip(), Some(name(route)))].into(),
@@ -62,11 +59,7 @@ fn i7_no_other_node_has_the_address() {
     finish(&mut book, 0, 0);
     book.table(5000, 1, true);
     book.until(200_000);
-    assert!(
-        book.broken().contains(&Invariant::I7),
-        "{}",
-        book.broken_text()
-    );
+    assert!(book.broken().contains(&Invariant::I7), "{}", book.broken_text());
 }
 
 #[test]
@@ -75,12 +68,7 @@ fn i9_a_crash_makes_no_difference_to_the_end() {
         let mut book = steady(200_000);
         finish(&mut book, 0, route);
         book.trouble(90_000, 93_000, What::Crash(1));
-        assert_eq!(
-            !book.broken().contains(&Invariant::I9),
-            fine,
-            "{}",
-            book.broken_text()
-        );
+        assert_eq!(!book.broken().contains(&Invariant::I9), fine, "{}", book.broken_text());
     }
 }
 
@@ -93,12 +81,7 @@ fn l1_a_dead_holder_is_replaced_in_time() {
         book.routed(routed, 1);
         book.until(150_000);
         let broken = book.broken();
-        assert_eq!(
-            !broken.contains(&Invariant::L1),
-            fine,
-            "{}",
-            book.broken_text()
-        );
+        assert_eq!(!broken.contains(&Invariant::L1), fine, "{}", book.broken_text());
     }
 }
 
@@ -107,31 +90,17 @@ fn l2_a_budget_that_is_free_again_is_used() {
     for (called, fine) in [(None, false), (Some(330_000), true)] {
         let mut book = steady(900_000);
         for n in 0..8 {
-            book.calls(
-                12_000 + n * 10,
-                0,
-                1,
-                crate::core::facts::RouteOutcome::Done,
-            );
+            book.calls(12_000 + n * 10, 0, 1, crate::core::facts::RouteOutcome::Done);
         }
         for ms in (20_000..900_000).step_by(5000) {
             if called.is_some_and(|called| ms == called) {
                 book.calls(ms, 0, 1, crate::core::facts::RouteOutcome::Done);
             }
-            let at = if called.is_some_and(|called| ms > called) {
-                0
-            } else {
-                1
-            };
+            let at = if called.is_some_and(|called| ms > called) { 0 } else { 1 };
             book.looks(ms, ms + 100, 0, Some(at));
         }
         book.history.entries.sort_by_key(|e| e.at);
-        assert_eq!(
-            !book.broken().contains(&Invariant::L2),
-            fine,
-            "{}",
-            book.broken_text()
-        );
+        assert_eq!(!book.broken().contains(&Invariant::L2), fine, "{}", book.broken_text());
     }
 }
 
@@ -185,12 +154,7 @@ fn outage(after: usize) -> Book {
 #[test]
 fn l5_an_outage_of_the_api_is_not_noticed() {
     assert_eq!(outage(0).broken(), NONE, "{}", outage(0).broken_text());
-    assert_eq!(
-        outage(1).broken(),
-        [Invariant::L5],
-        "{}",
-        outage(1).broken_text()
-    );
+    assert_eq!(outage(1).broken(), [Invariant::L5], "{}", outage(1).broken_text());
     let mut shared = outage(1);
     shared.trouble(120_000, 121_000, What::Other);
     assert_eq!(shared.broken(), NONE, "something else may have moved it");

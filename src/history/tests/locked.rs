@@ -23,12 +23,7 @@ fn take_over(sent: u64) -> Book {
 
 #[test]
 fn i1_two_claims_at_once_are_found() {
-    assert_eq!(
-        take_over(20_020).broken(),
-        NONE,
-        "{}",
-        take_over(20_020).broken_text()
-    );
+    assert_eq!(take_over(20_020).broken(), NONE, "{}", take_over(20_020).broken_text());
     let early = take_over(15_000).broken();
     assert!(early.contains(&Invariant::I1), "{early:?}");
 }
@@ -37,11 +32,7 @@ fn i1_two_claims_at_once_are_found() {
 fn i1_a_claim_ends_with_its_process_and_with_its_own_word() {
     let mut dead = take_over(15_000);
     dead.history.processes[0].ended = Some(super::builder::at(14_000));
-    assert!(
-        !dead.broken().contains(&Invariant::I1),
-        "{}",
-        dead.broken_text()
-    );
+    assert!(!dead.broken().contains(&Invariant::I1), "{}", dead.broken_text());
 
     let mut said = Book::new(2);
     said.holds(10_000, 0, 1);
@@ -51,11 +42,7 @@ fn i1_a_claim_ends_with_its_process_and_with_its_own_word() {
     said.claims(14_000, 0, 1, None);
     let doc = said.doc(1, 1, 2);
     said.holds_with(15_000, 1, 2, doc);
-    assert!(
-        !said.broken().contains(&Invariant::I1),
-        "{}",
-        said.broken_text()
-    );
+    assert!(!said.broken().contains(&Invariant::I1), "{}", said.broken_text());
 }
 
 #[test]
@@ -66,11 +53,7 @@ fn i1_a_clock_that_stood_still_is_the_named_residual_risk() {
     stopped.thaw(super::builder::at(10_060), 0);
     book.history.clocks.push(stopped);
     book.history.processes[0].clock = 1;
-    assert!(
-        !book.broken().contains(&Invariant::I1),
-        "{}",
-        book.broken_text()
-    );
+    assert!(!book.broken().contains(&Invariant::I1), "{}", book.broken_text());
 }
 
 #[test]
@@ -100,10 +83,7 @@ fn hand_over(left: Option<u64>, mark: Option<&str>, ready: bool) -> Book {
     book.holds(10_000, 0, 1);
     if ready {
         book.wake(11_000, 1);
-        let note = Note::Ready {
-            group: group(),
-            until: Some(Tick(19_000)),
-        };
+        let note = Note::Ready { group: group(), until: Some(Tick(19_000)) };
         book.action(11_000, 1, Action::Note(note));
     }
     let mut doc = book.doc(0, 1, 1);
@@ -174,33 +154,19 @@ fn i10_a_lease_is_never_released() {
 #[test]
 fn i10_a_hand_over_needs_its_mark_and_a_reason() {
     assert_eq!(hand_over(None, None, true).broken(), [Invariant::I10]);
-    assert_eq!(
-        hand_over(None, Some("n0:1"), false).broken(),
-        [Invariant::I10]
-    );
+    assert_eq!(hand_over(None, Some("n0:1"), false).broken(), [Invariant::I10]);
     // A witness: asked in the giver's term, its answer says that the IP is not at the giver.
     let mut witness = hand_over(None, Some("n0:1"), false);
     witness.looks(11_000, 11_200, 1, Some(1));
     assert_eq!(witness.broken(), NONE, "{}", witness.broken_text());
     // The giver's own look shows every IP at the taker.
     let mut verified = hand_over(None, Some("n0:1"), false);
-    let at = verified
-        .history
-        .entries
-        .iter()
-        .position(|e| e.at.0 == 12_000_000)
-        .unwrap();
+    let at = verified.history.entries.iter().position(|e| e.at.0 == 12_000_000).unwrap();
     let ticket = verified.ticket();
     let ip = super::builder::ip();
     let to = Routed::To(server(1).name);
-    let listing = Listing {
-        routes: [(ip, to)].into(),
-    };
-    let routes = Event::Routes {
-        ticket,
-        result: Ok(listing),
-        date: None,
-    };
+    let listing = Listing { routes: [(ip, to)].into() };
+    let routes = Event::Routes { ticket, result: Ok(listing), date: None };
     verified.wake(11_000, 0);
     verified.action(11_000, 0, Action::ReadRoutes { ticket });
     verified.event(11_500, 0, routes);
@@ -249,18 +215,10 @@ fn i13_no_two_processes_share_an_epoch_and_nobody_goes_back() {
     assert_eq!(shared.broken(), [Invariant::I13]);
 
     let mut back = Book::new(1);
-    back.history.processes[0]
-        .start
-        .saved
-        .epochs
-        .insert(group(), crate::types::Epoch(7));
+    back.history.processes[0].start.saved.epochs.insert(group(), crate::types::Epoch(7));
     back.holds(10_000, 0, 8);
     assert_eq!(back.broken(), NONE);
-    back.history.processes[0]
-        .start
-        .saved
-        .epochs
-        .insert(group(), crate::types::Epoch(9));
+    back.history.processes[0].start.saved.epochs.insert(group(), crate::types::Epoch(9));
     assert_eq!(back.broken(), [Invariant::I13]);
 }
 

@@ -37,14 +37,8 @@ fn call(looked: u64, at: Option<usize>, intent: u64, epoch: u64, renewed: u64) -
 fn i2_a_call_needs_intent_and_renewal_in_this_order() {
     let fine = call(11_000, Some(9), 12_000, 1, 12_250);
     assert_eq!(fine.broken(), NONE, "{}", fine.broken_text());
-    assert_eq!(
-        call(11_000, Some(9), 12_200, 1, 12_000).broken(),
-        [Invariant::I2]
-    );
-    assert_eq!(
-        call(11_000, Some(9), 12_000, 7, 12_250).broken(),
-        [Invariant::I2]
-    );
+    assert_eq!(call(11_000, Some(9), 12_200, 1, 12_000).broken(), [Invariant::I2]);
+    assert_eq!(call(11_000, Some(9), 12_000, 7, 12_250).broken(), [Invariant::I2]);
 }
 
 #[test]
@@ -73,12 +67,7 @@ fn i3_unknown_calls_count_until_they_cannot_arrive_any_more() {
             book.wake(10_000 + n * apart, 0);
             book.calls(10_000 + n * apart, 0, 1, RouteOutcome::Done);
         }
-        assert_eq!(
-            !book.broken().contains(&Invariant::I3),
-            fine,
-            "{}",
-            book.broken_text()
-        );
+        assert_eq!(!book.broken().contains(&Invariant::I3), fine, "{}", book.broken_text());
     }
     let mut lost = Book::new(1);
     for n in 0..10 {
@@ -86,18 +75,10 @@ fn i3_unknown_calls_count_until_they_cannot_arrive_any_more() {
     }
     lost.wake(314_000, 0);
     lost.calls(314_000, 0, 1, RouteOutcome::Done);
-    assert!(
-        lost.broken().contains(&Invariant::I3),
-        "may have arrived 5 s later"
-    );
+    assert!(lost.broken().contains(&Invariant::I3), "may have arrived 5 s later");
     let mut unsent = Book::new(1);
     for n in 0..20 {
-        unsent.calls(
-            10_000 + n * 10,
-            0,
-            1,
-            RouteOutcome::NotSent("too late".into()),
-        );
+        unsent.calls(10_000 + n * 10, 0, 1, RouteOutcome::NotSent("too late".into()));
     }
     assert!(!unsent.broken().contains(&Invariant::I3));
 }
@@ -122,10 +103,7 @@ fn i3_the_provider_log_counts_too_and_soap_counts_per_ip() {
 
 #[test]
 fn i4_no_call_to_where_it_is_nor_on_unknown_nor_on_an_old_answer() {
-    assert_eq!(
-        call(11_000, Some(0), 12_000, 1, 12_250).broken(),
-        [Invariant::I4]
-    );
+    assert_eq!(call(11_000, Some(0), 12_000, 1, 12_250).broken(), [Invariant::I4]);
     assert_eq!(
         call(9_000, Some(9), 12_000, 1, 12_250).broken(),
         [Invariant::I4],
@@ -134,10 +112,7 @@ fn i4_no_call_to_where_it_is_nor_on_unknown_nor_on_an_old_answer() {
     let mut unknown = call(11_000, Some(9), 12_000, 1, 12_250);
     for entry in &mut unknown.history.entries {
         if let Said::Event(Event::Routes { result, .. }) = &mut entry.said {
-            *result = Err(ProviderFailure::Retry {
-                why: "cut".into(),
-                after: None,
-            });
+            *result = Err(ProviderFailure::Retry { why: "cut".into(), after: None });
         }
     }
     assert_eq!(unknown.broken(), [Invariant::I4]);
@@ -147,11 +122,7 @@ fn i4_no_call_to_where_it_is_nor_on_unknown_nor_on_an_old_answer() {
     again.write(12_600, 12_610, 0, Key::Group(group()), doc);
     again.claims(12_610, 0, 1, Some(21_600));
     again.calls(12_620, 0, 1, RouteOutcome::Done);
-    assert_eq!(
-        again.broken(),
-        [Invariant::I4],
-        "asked before the last call ended"
-    );
+    assert_eq!(again.broken(), [Invariant::I4], "asked before the last call ended");
 }
 
 /// Node 0 held until 19 s; the IP went to node 1. It asks at `asked` and removes its address at `removed`.
@@ -182,11 +153,7 @@ fn i5_an_address_goes_within_a_minute() {
     let fine = leaves(40_000, Some(1), Some(40_200));
     assert_eq!(fine.broken(), NONE, "{}", fine.broken_text());
     assert_eq!(leaves(40_000, Some(1), None).broken(), [Invariant::I5]);
-    assert_eq!(
-        leaves(40_000, Some(0), None).broken(),
-        NONE,
-        "still routed here"
-    );
+    assert_eq!(leaves(40_000, Some(0), None).broken(), NONE, "still routed here");
 }
 
 #[test]
@@ -235,13 +202,7 @@ fn i8_a_stranger_is_left_alone() {
     }
     let mut other = Book::new(1);
     other.wake(1000, 0);
-    other.action(
-        1000,
-        0,
-        Action::RemoveAddress {
-            host: "198.51.100.7".parse().unwrap(),
-        },
-    );
+    other.action(1000, 0, Action::RemoveAddress { host: "198.51.100.7".parse().unwrap() });
     assert_eq!(other.broken(), [Invariant::I8]);
 }
 
@@ -252,16 +213,8 @@ fn i11_an_address_goes_only_by_an_answer_that_is_young_enough() {
         [Invariant::I11],
         "role ended at 19 s"
     );
-    assert_eq!(
-        leaves(40_000, Some(0), Some(40_200)).broken(),
-        [Invariant::I11],
-        "here"
-    );
-    assert_eq!(
-        leaves(40_000, Some(1), Some(39_000)).broken(),
-        [Invariant::I11],
-        "never said"
-    );
+    assert_eq!(leaves(40_000, Some(0), Some(40_200)).broken(), [Invariant::I11], "here");
+    assert_eq!(leaves(40_000, Some(1), Some(39_000)).broken(), [Invariant::I11], "never said");
 }
 
 #[test]
@@ -309,10 +262,7 @@ fn i14_no_secret_is_said() {
     for (secret, fine) in [("hunter2", false), ("other", true)] {
         let mut book = Book::new(1);
         book.history.facts.secrets.push(secret.into());
-        let note = Note::Alarm {
-            code: "x".into(),
-            text: "login with hunter2 failed".into(),
-        };
+        let note = Note::Alarm { code: "x".into(), text: "login with hunter2 failed".into() };
         book.action(1000, 0, Action::Note(note));
         assert_eq!(book.broken().is_empty(), fine);
     }

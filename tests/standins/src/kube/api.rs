@@ -64,17 +64,12 @@ fn verb(request: &Request, place: Option<&Place<'_>>) -> &'static str {
 }
 
 fn is_watch(request: &Request) -> bool {
-    request
-        .param("watch")
-        .is_some_and(|value| value != "false" && value != "0")
+    request.param("watch").is_some_and(|value| value != "false" && value != "0")
 }
 
 impl Api {
     pub(crate) fn knobs(&self, listener: usize) -> Knobs {
-        lock(&self.knobs)
-            .get(&listener)
-            .cloned()
-            .unwrap_or_default()
+        lock(&self.knobs).get(&listener).cloned().unwrap_or_default()
     }
 
     /// Wakes watches after a change.
@@ -239,9 +234,7 @@ impl Api {
         };
         wire.begin(&Reply::empty(200).with("Content-Type", "application/json"))?;
         let bookmarks = request.param("allowWatchBookmarks") == Some("true");
-        let seconds = request
-            .param("timeoutSeconds")
-            .and_then(|text| text.parse::<u64>().ok());
+        let seconds = request.param("timeoutSeconds").and_then(|text| text.parse::<u64>().ok());
         let end = seconds.map(|seconds| boottime_ms() + seconds * 1000);
         let mut next_bookmark = boottime_ms() + 60_000;
         loop {
@@ -312,10 +305,7 @@ impl Api {
 }
 
 fn selector(request: &Request, place: &Place<'_>) -> Result<Selector, Problem> {
-    let (labels, fields) = (
-        request.param("labelSelector"),
-        request.param("fieldSelector"),
-    );
+    let (labels, fields) = (request.param("labelSelector"), request.param("fieldSelector"));
     Selector::parse(place.namespace, labels, fields).map_err(Problem::bad)
 }
 

@@ -31,35 +31,23 @@ impl Inside {
         match command {
             Command::Fault { rule } => return Ok(json!(self.api.faults.add(rule))),
             Command::Clear { rule } => self.api.faults.clear(rule),
-            Command::Freeze {
-                listener,
-                handshakes,
-            } => {
-                self.meant(listener)?
-                    .into_iter()
-                    .for_each(|n| self.api.gate.freeze(n, handshakes));
+            Command::Freeze { listener, handshakes } => {
+                self.meant(listener)?.into_iter().for_each(|n| self.api.gate.freeze(n, handshakes));
             }
             Command::Thaw { listener } => {
                 self.api.gate.thaw(&self.meant(listener)?);
                 self.api.ring();
             }
             Command::Refuse { listener } => {
-                self.meant(listener)?
-                    .into_iter()
-                    .for_each(|n| self.server.refuse(n));
+                self.meant(listener)?.into_iter().for_each(|n| self.server.refuse(n));
             }
             Command::Accept { listener } => {
                 for number in self.meant(listener)? {
-                    self.server
-                        .accept_again(number)
-                        .map_err(|error| error.to_string())?;
+                    self.server.accept_again(number).map_err(|error| error.to_string())?;
                 }
             }
             Command::Cut { listener } => self.server.cut(listener),
-            Command::Set {
-                listener,
-                knobs: changes,
-            } => {
+            Command::Set { listener, knobs: changes } => {
                 self.set(listener, |knobs| {
                     let mut all = serde_json::to_value(&*knobs).map_err(|e| e.to_string())?;
                     merge(&mut all, &changes);
@@ -67,11 +55,7 @@ impl Inside {
                     Ok(())
                 })?;
             }
-            Command::Get {
-                resource: kind,
-                namespace,
-                name,
-            } => {
+            Command::Get { resource: kind, namespace, name } => {
                 let store = lock(&self.api.store);
                 let found = store.get(resource(&kind)?, &namespace, &name);
                 return found.cloned().map_err(|problem| problem.message);
@@ -81,29 +65,16 @@ impl Inside {
                 return Ok(json!(store.list(resource(&kind)?, &Selector::default())));
             }
             Command::Put { object } => return self.put(object),
-            Command::Edit {
-                resource: kind,
-                namespace,
-                name,
-                patch,
-            } => {
+            Command::Edit { resource: kind, namespace, name, patch } => {
                 return self.edit(&kind, &namespace, &name, |object| merge(object, &patch));
             }
-            Command::Delete {
-                resource: kind,
-                namespace,
-                name,
-            } => {
+            Command::Delete { resource: kind, namespace, name } => {
                 let kind = resource(&kind)?;
                 let done = lock(&self.api.store).delete(kind, &namespace, &name, &Value::Null);
                 let gone = done.map_err(|problem| problem.message)?;
                 self.api.note("DELETED", &gone);
             }
-            Command::Condition {
-                node,
-                r#type,
-                status,
-            } => {
+            Command::Condition { node, r#type, status } => {
                 return self.edit("nodes", "", &node, |object| {
                     nodes::set_condition(object, &r#type, status.as_deref());
                 });
@@ -124,8 +95,7 @@ impl Inside {
                 self.api.ring();
             }
             Command::Rotate { client, authority } => {
-                self.rotate(client, authority)
-                    .map_err(|error| error.to_string())?;
+                self.rotate(client, authority).map_err(|error| error.to_string())?;
             }
             Command::Kubeconfig { listener, server } => {
                 self.meant(Some(listener))?;
@@ -158,10 +128,8 @@ impl Inside {
     ) -> Result<Value, String> {
         let kind = resource(kind)?;
         let mut store = lock(&self.api.store);
-        let mut object = store
-            .get(kind, namespace, name)
-            .cloned()
-            .map_err(|problem| problem.message)?;
+        let mut object =
+            store.get(kind, namespace, name).cloned().map_err(|problem| problem.message)?;
         change(&mut object);
         let stored = store.put(kind, object);
         drop(store);

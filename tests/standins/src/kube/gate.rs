@@ -47,9 +47,7 @@ impl Gate {
 
     /// All at once: their requests keep the order of arrival among each other.
     pub(crate) fn thaw(&self, listeners: &[usize]) {
-        lock(&self.queue)
-            .frozen
-            .retain(|listener, _| !listeners.contains(listener));
+        lock(&self.queue).frozen.retain(|listener, _| !listeners.contains(listener));
         self.bell.notify_all();
     }
 
@@ -81,28 +79,19 @@ impl Gate {
     pub(crate) fn pass(&self, listener: usize, stop: &Stop) -> Option<Turn<'_>> {
         let mut queue = lock(&self.queue);
         if queue.waiting.is_empty() && !queue.frozen.contains_key(&listener) {
-            return Some(Turn {
-                gate: self,
-                ticket: None,
-            });
+            return Some(Turn { gate: self, ticket: None });
         }
         let ticket = queue.next;
         queue.next += 1;
         queue.waiting.insert(ticket, listener);
-        let turn = Turn {
-            gate: self,
-            ticket: Some(ticket),
-        };
+        let turn = Turn { gate: self, ticket: Some(ticket) };
         loop {
             if stop.is_raised() {
                 drop(queue);
                 return None;
             }
             let mine = !queue.frozen.contains_key(&listener)
-                && queue
-                    .waiting
-                    .range(..ticket)
-                    .all(|(_, other)| queue.frozen.contains_key(other));
+                && queue.waiting.range(..ticket).all(|(_, other)| queue.frozen.contains_key(other));
             if mine {
                 drop(queue);
                 return Some(turn);

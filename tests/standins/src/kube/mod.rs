@@ -66,13 +66,8 @@ impl Setup {
 
     /// The same with three API servers, on 127.0.0.1, .2 and .3, with one port where that is free.
     pub fn three(nodes: &[&str]) -> Self {
-        let listen = (1..=3)
-            .map(|n| SocketAddr::from(([127, 0, 0, n], 0)).into())
-            .collect();
-        Self {
-            listen,
-            ..Self::example(nodes)
-        }
+        let listen = (1..=3).map(|n| SocketAddr::from(([127, 0, 0, n], 0)).into()).collect();
+        Self { listen, ..Self::example(nodes) }
     }
 }
 
@@ -124,9 +119,7 @@ impl Kube {
             IpAddr::from(Ipv6Addr::LOCALHOST),
             IpAddr::from([10, 43, 0, 1]),
         ]);
-        let identity = authority
-            .serving(&addresses, &NAMES)
-            .map_err(io::Error::other)?;
+        let identity = authority.serving(&addresses, &NAMES).map_err(io::Error::other)?;
         let tls = server_config(&identity, true).map_err(io::Error::other)?;
         let stop = Arc::new(Stop::default());
         let api = Arc::new(Api {
@@ -149,17 +142,8 @@ impl Kube {
         nodes::furnish(&mut lock(&api.store), &setup.nodes, &ends, port);
         let keys = Mutex::new(Keys { authority, client });
         let snapshot = Mutex::default();
-        let inside = Arc::new(Inside {
-            api,
-            server,
-            keys,
-            addresses,
-            snapshot,
-        });
-        Ok(Self {
-            control: None,
-            inside,
-        })
+        let inside = Arc::new(Inside { api, server, keys, addresses, snapshot });
+        Ok(Self { control: None, inside })
     }
 
     /// Takes commands at a unix socket too.
@@ -221,12 +205,7 @@ impl Kube {
     /// An object as it is now: `leases`, `kube-system`, `foip-default`.
     pub fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<Value> {
         let [resource, namespace, name] = [resource, namespace, name].map(str::to_owned);
-        self.command(Command::Get {
-            resource,
-            namespace,
-            name,
-        })
-        .ok()
+        self.command(Command::Get { resource, namespace, name }).ok()
     }
 
     /// Where it listens.
@@ -238,9 +217,7 @@ impl Kube {
 /// The client's certificate, of an authority of its own as in k3s.
 fn new_client() -> io::Result<(Identity, Arc<Judge>)> {
     let authority = Authority::new("k3s-client-ca").map_err(io::Error::other)?;
-    let client = authority
-        .client("system:masters", "system:admin")
-        .map_err(io::Error::other)?;
+    let client = authority.client("system:masters", "system:admin").map_err(io::Error::other)?;
     let judge = Judge::new(&authority).map_err(io::Error::other)?;
     Ok((client, Arc::new(judge)))
 }
@@ -248,9 +225,7 @@ fn new_client() -> io::Result<(Identity, Arc<Judge>)> {
 impl Inside {
     fn url(&self, listener: usize) -> String {
         let listens = self.server.listens();
-        listens
-            .get(listener)
-            .map_or_else(String::new, |listen| format!("https://{}", listen.addr))
+        listens.get(listener).map_or_else(String::new, |listen| format!("https://{}", listen.addr))
     }
 
     fn kubeconfig(&self, server: &str) -> String {
@@ -293,12 +268,8 @@ impl Inside {
         if authority {
             keys.authority = Authority::new("k3s-server-ca").map_err(io::Error::other)?;
         }
-        let identity = keys
-            .authority
-            .serving(&self.addresses, &NAMES)
-            .map_err(io::Error::other)?;
-        self.server
-            .set_tls(server_config(&identity, true).map_err(io::Error::other)?);
+        let identity = keys.authority.serving(&self.addresses, &NAMES).map_err(io::Error::other)?;
+        self.server.set_tls(server_config(&identity, true).map_err(io::Error::other)?);
         Ok(())
     }
 }

@@ -19,10 +19,7 @@ pub struct NodeSetup {
 impl NodeSetup {
     /// A Node with one address.
     pub fn new(name: &str, address: IpAddr) -> Self {
-        Self {
-            name: name.to_owned(),
-            addresses: vec![address],
-        }
+        Self { name: name.to_owned(), addresses: vec![address] }
     }
 }
 
@@ -38,11 +35,7 @@ fn node(setup: &NodeSetup) -> Value {
     let internal = |ip: &IpAddr| json!({"type": "InternalIP", "address": ip.to_string()});
     let mut addresses: Vec<Value> = setup.addresses.iter().map(internal).collect();
     addresses.push(json!({"type": "Hostname", "address": setup.name}));
-    let ip = setup
-        .addresses
-        .first()
-        .map(ToString::to_string)
-        .unwrap_or_default();
+    let ip = setup.addresses.first().map(ToString::to_string).unwrap_or_default();
     json!({
         "kind": "Node",
         "apiVersion": "v1",
@@ -89,11 +82,7 @@ pub(crate) fn furnish(store: &mut Store, nodes: &[NodeSetup], ends: &[IpAddr], p
         put("namespaces", object);
     }
     nodes.iter().for_each(|setup| put("nodes", node(setup)));
-    let family = if ends.first().is_some_and(IpAddr::is_ipv6) {
-        "IPv6"
-    } else {
-        "IPv4"
-    };
+    let family = if ends.first().is_some_and(IpAddr::is_ipv6) { "IPv6" } else { "IPv4" };
     let addresses: Vec<String> = ends.iter().map(ToString::to_string).collect();
     let endpoints: Vec<Value> = addresses
         .iter()

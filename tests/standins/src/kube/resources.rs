@@ -23,26 +23,13 @@ const fn kind(
 ) -> Resource {
     // Leases are the one kind here whose updates must name the version they replace.
     let unconditional = !matches!(plural.as_bytes(), b"leases");
-    Resource {
-        group,
-        version,
-        plural,
-        kind,
-        namespaced,
-        unconditional,
-    }
+    Resource { group, version, plural, kind, namespaced, unconditional }
 }
 
 static RESOURCES: [Resource; 8] = [
     kind("coordination.k8s.io", "v1", "leases", "Lease", true),
     kind("", "v1", "nodes", "Node", false),
-    kind(
-        "discovery.k8s.io",
-        "v1",
-        "endpointslices",
-        "EndpointSlice",
-        true,
-    ),
+    kind("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", true),
     kind("", "v1", "events", "Event", true),
     kind("events.k8s.io", "v1", "events", "Event", true),
     kind("", "v1", "services", "Service", true),
@@ -70,9 +57,7 @@ impl Resource {
 
     /// By plural (`leases`) or qualified name.
     pub(crate) fn find(name: &str) -> Option<&'static Self> {
-        RESOURCES
-            .iter()
-            .find(|known| known.plural == name || known.qualified() == name)
+        RESOURCES.iter().find(|known| known.plural == name || known.qualified() == name)
     }
 
     /// By what an object says of itself.
@@ -120,20 +105,13 @@ pub(crate) fn place(path: &str) -> Option<Place<'_>> {
     let resource = known(plural)?;
     // A namespaced object has its namespace in the path; a cluster's object has none.
     let fits = resource.namespaced == namespace.is_some() || name.is_none();
-    fits.then_some(Place {
-        resource,
-        namespace,
-        name,
-        sub,
-    })
+    fits.then_some(Place { resource, namespace, name, sub })
 }
 
 /// The discovery documents.
 pub(crate) fn discovery(path: &str) -> Option<Value> {
     let list = |group: &str, version: &str| -> Vec<Value> {
-        let here = RESOURCES
-            .iter()
-            .filter(|r| r.group == group && r.version == version);
+        let here = RESOURCES.iter().filter(|r| r.group == group && r.version == version);
         here.map(|r| {
             json!({
                 "name": r.plural, "singularName": r.kind.to_lowercase(), "namespaced": r.namespaced,
@@ -180,31 +158,14 @@ mod tests {
             (lease.namespace, lease.name, lease.sub),
             (Some("kube-system"), Some("foip-a"), None)
         );
-        assert_eq!(
-            place("/apis/coordination.k8s.io/v1/leases")
-                .unwrap()
-                .namespace,
-            None
-        );
+        assert_eq!(place("/apis/coordination.k8s.io/v1/leases").unwrap().namespace, None);
         let status = place("/api/v1/nodes/a/status").unwrap();
         assert_eq!((status.resource.kind, status.sub), ("Node", Some("status")));
-        assert_eq!(
-            place("/api/v1/namespaces/default").unwrap().resource.kind,
-            "Namespace"
-        );
-        assert_eq!(
-            place("/api/v1/namespaces/default/services")
-                .unwrap()
-                .resource
-                .kind,
-            "Service"
-        );
-        for wrong in [
-            "/apis/coordination.k8s.io/v1/leases/x",
-            "/api/v1/leases",
-            "/apis/x/v1/leases",
-            "/",
-        ] {
+        assert_eq!(place("/api/v1/namespaces/default").unwrap().resource.kind, "Namespace");
+        assert_eq!(place("/api/v1/namespaces/default/services").unwrap().resource.kind, "Service");
+        for wrong in
+            ["/apis/coordination.k8s.io/v1/leases/x", "/api/v1/leases", "/apis/x/v1/leases", "/"]
+        {
             assert_eq!(place(wrong), None, "{wrong}");
         }
     }

@@ -4,20 +4,9 @@ use serde_json::Value;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Term {
-    Label {
-        key: String,
-        values: Vec<String>,
-        inside: bool,
-    },
-    HasLabel {
-        key: String,
-        there: bool,
-    },
-    Field {
-        path: String,
-        value: String,
-        equal: bool,
-    },
+    Label { key: String, values: Vec<String>, inside: bool },
+    HasLabel { key: String, there: bool },
+    Field { path: String, value: String, equal: bool },
 }
 
 /// Everything a list or a watch asks objects to be.
@@ -47,51 +36,25 @@ fn comparison(term: &str) -> Option<(String, String, bool)> {
     } else {
         (term.find('=')?, 1, true)
     };
-    Some((
-        term[..at].trim().to_owned(),
-        term[at + length..].trim().to_owned(),
-        equal,
-    ))
+    Some((term[..at].trim().to_owned(), term[at + length..].trim().to_owned(), equal))
 }
 
 fn label(term: &str) -> Result<Term, String> {
     if let Some((key, value, inside)) = comparison(term) {
-        return Ok(Term::Label {
-            key,
-            values: vec![value],
-            inside,
-        });
+        return Ok(Term::Label { key, values: vec![value], inside });
     }
     if let Some(list) = term.strip_suffix(')') {
-        let (head, list) = list
-            .split_once('(')
-            .ok_or_else(|| format!("unable to parse {term}"))?;
-        let values = list
-            .split(',')
-            .map(|value| value.trim().to_owned())
-            .collect();
+        let (head, list) = list.split_once('(').ok_or_else(|| format!("unable to parse {term}"))?;
+        let values = list.split(',').map(|value| value.trim().to_owned()).collect();
         let words: Vec<&str> = head.split_whitespace().collect();
         return match words[..] {
-            [key, "in"] => Ok(Term::Label {
-                key: key.to_owned(),
-                values,
-                inside: true,
-            }),
-            [key, "notin"] => Ok(Term::Label {
-                key: key.to_owned(),
-                values,
-                inside: false,
-            }),
+            [key, "in"] => Ok(Term::Label { key: key.to_owned(), values, inside: true }),
+            [key, "notin"] => Ok(Term::Label { key: key.to_owned(), values, inside: false }),
             _ => Err(format!("unable to parse {term}")),
         };
     }
-    let (key, there) = term
-        .strip_prefix('!')
-        .map_or((term, true), |key| (key, false));
-    Ok(Term::HasLabel {
-        key: key.trim().to_owned(),
-        there,
-    })
+    let (key, there) = term.strip_prefix('!').map_or((term, true), |key| (key, false));
+    Ok(Term::HasLabel { key: key.trim().to_owned(), there })
 }
 
 impl Selector {
@@ -115,35 +78,24 @@ impl Selector {
             }
             all.push(Term::Field { path, value, equal });
         }
-        Ok(Self {
-            namespace: namespace.map(str::to_owned),
-            terms: all,
-        })
+        Ok(Self { namespace: namespace.map(str::to_owned), terms: all })
     }
 
     /// Whether an object is wanted.
     pub(crate) fn wants(&self, object: &Value) -> bool {
         let metadata = &object["metadata"];
-        let here = self
-            .namespace
-            .as_deref()
-            .is_none_or(|ns| metadata["namespace"] == ns);
+        let here = self.namespace.as_deref().is_none_or(|ns| metadata["namespace"] == ns);
         here && self.terms.iter().all(|term| match term {
-            Term::Label {
-                key,
-                values,
-                inside,
-            } => {
+            Term::Label { key, values, inside } => {
                 let has = metadata["labels"][key].as_str();
                 has.is_some_and(|value| values.iter().any(|one| one == value)) == *inside
             }
             Term::HasLabel { key, there } => metadata["labels"][key].is_string() == *there,
             Term::Field { path, value, equal } => {
                 let found = path.split('.').fold(object, |value, part| &value[part]);
-                let text = found.as_str().map_or_else(
-                    || found.as_bool().unwrap_or(false).to_string(),
-                    str::to_owned,
-                );
+                let text = found
+                    .as_str()
+                    .map_or_else(|| found.as_bool().unwrap_or(false).to_string(), str::to_owned);
                 (text == *value) == *equal
             }
         })
@@ -160,11 +112,7 @@ mod tests {
         let object = json!({
             "metadata": {"name": "foip-a", "namespace": "kube-system", "labels": {"app": "foip", "tier": "x"}},
         });
-        let wants = |labels, fields| {
-            Selector::parse(None, labels, fields)
-                .unwrap()
-                .wants(&object)
-        };
+        let wants = |labels, fields| Selector::parse(None, labels, fields).unwrap().wants(&object);
         for good in [
             "app=foip",
             "app==foip,tier!=y",
@@ -175,26 +123,12 @@ mod tests {
         ] {
             assert!(wants(Some(good), None), "{good}");
         }
-        for bad in [
-            "app=other",
-            "app!=foip",
-            "!app",
-            "gone",
-            "app notin (foip)",
-            "gone in (x)",
-        ] {
+        for bad in ["app=other", "app!=foip", "!app", "gone", "app notin (foip)", "gone in (x)"] {
             assert!(!wants(Some(bad), None), "{bad}");
         }
-        assert!(wants(
-            None,
-            Some("metadata.name=foip-a,metadata.namespace=kube-system")
-        ));
+        assert!(wants(None, Some("metadata.name=foip-a,metadata.namespace=kube-system")));
         assert!(!wants(None, Some("metadata.name=foip-b")));
         assert!(Selector::parse(None, None, Some("spec.x=1")).is_err());
-        assert!(
-            !Selector::parse(Some("default"), None, None)
-                .unwrap()
-                .wants(&object)
-        );
+        assert!(!Selector::parse(Some("default"), None, None).unwrap().wants(&object));
     }
 }

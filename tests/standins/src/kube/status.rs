@@ -16,12 +16,7 @@ pub(crate) struct Problem {
 
 impl Problem {
     pub(crate) fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            reason,
-            message: message.into(),
-            details: Value::Null,
-        }
+        Self { code, reason, message: message.into(), details: Value::Null }
     }
 
     fn about(mut self, resource: &Resource, name: &str) -> Self {
@@ -49,11 +44,8 @@ impl Problem {
     }
 
     pub(crate) fn invalid(resource: &Resource, name: &str, why: &str) -> Self {
-        let group = if resource.group.is_empty() {
-            String::new()
-        } else {
-            format!(".{}", resource.group)
-        };
+        let group =
+            if resource.group.is_empty() { String::new() } else { format!(".{}", resource.group) };
         let message = format!("{}{group} \"{name}\" is invalid: {why}", resource.kind);
         Self::new(422, "Invalid", message).about(resource, name)
     }
@@ -63,48 +55,26 @@ impl Problem {
     }
 
     pub(crate) fn expired(asked: u64, oldest: u64) -> Self {
-        Self::new(
-            410,
-            "Expired",
-            format!("too old resource version: {asked} ({oldest})"),
-        )
+        Self::new(410, "Expired", format!("too old resource version: {asked} ({oldest})"))
     }
 
     /// What a bare status of a fault says.
     pub(crate) fn usual(code: u16) -> Self {
         let (reason, message) = match code {
-            400 => (
-                "BadRequest",
-                "the server rejected our request for an unknown reason",
-            ),
+            400 => ("BadRequest", "the server rejected our request for an unknown reason"),
             401 => ("Unauthorized", "Unauthorized"),
-            403 => (
-                "Forbidden",
-                "forbidden: User \"system:admin\" cannot do this",
-            ),
-            404 => (
-                "NotFound",
-                "the server could not find the requested resource",
-            ),
+            403 => ("Forbidden", "forbidden: User \"system:admin\" cannot do this"),
+            404 => ("NotFound", "the server could not find the requested resource"),
             409 => (
                 "Conflict",
                 "Operation cannot be fulfilled: the object has been modified; please apply your \
                  changes to the latest version and try again",
             ),
             410 => ("Expired", "The provided resource version is too old."),
-            429 => (
-                "TooManyRequests",
-                "Too many requests, please try again later.",
-            ),
+            429 => ("TooManyRequests", "Too many requests, please try again later."),
             503 => ("ServiceUnavailable", "apiserver not ready"),
-            504 => (
-                "Timeout",
-                "Timeout: request did not complete within the allotted timeout",
-            ),
-            _ => (
-                "InternalError",
-                "Internal error occurred: etcdserver: request timed out",
-            ),
+            504 => ("Timeout", "Timeout: request did not complete within the allotted timeout"),
+            _ => ("InternalError", "Internal error occurred: etcdserver: request timed out"),
         };
         Self::new(code, reason, message)
     }

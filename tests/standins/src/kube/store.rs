@@ -42,10 +42,7 @@ impl Change {
             return None;
         }
         let after = self.kind != "DELETED" && selector.wants(&self.object);
-        let before = self
-            .before
-            .as_ref()
-            .is_some_and(|object| selector.wants(object));
+        let before = self.before.as_ref().is_some_and(|object| selector.wants(object));
         match (before, after) {
             (false, false) => None,
             (false, true) => Some(("ADDED", &self.object)),
@@ -109,12 +106,7 @@ pub(crate) fn merge(target: &mut Value, patch: &Value) {
 
 impl Default for Store {
     fn default() -> Self {
-        Self {
-            objects: BTreeMap::new(),
-            version: 1000,
-            history: VecDeque::new(),
-            compacted: 1000,
-        }
+        Self { objects: BTreeMap::new(), version: 1000, history: VecDeque::new(), compacted: 1000 }
     }
 }
 
@@ -190,9 +182,7 @@ impl Store {
             return Err(Problem::invalid(resource, &name, why));
         }
         if !text(&object, "resourceVersion").is_empty() {
-            return Err(Problem::bad(
-                "resourceVersion should not be set on objects to be created",
-            ));
+            return Err(Problem::bad("resourceVersion should not be set on objects to be created"));
         }
         if self.objects.contains_key(&key(resource, namespace, &name)) {
             return Err(Problem::exists(resource, &name));
@@ -250,9 +240,7 @@ impl Store {
             if !version.is_empty() || !uid.is_empty() {
                 return Err(Problem::conflict(resource, name));
             }
-            return self
-                .create(resource, namespace, object, clock)
-                .map(|made| (made, true));
+            return self.create(resource, namespace, object, clock).map(|made| (made, true));
         };
         if version.is_empty() && !resource.unconditional {
             let why =
@@ -284,8 +272,7 @@ impl Store {
     ) -> Result<Value, Problem> {
         let mut object = self.get(resource, namespace, name)?.clone();
         merge(&mut object, patch);
-        self.replace(resource, namespace, name, object, clock)
-            .map(|(object, _)| object)
+        self.replace(resource, namespace, name, object, clock).map(|(object, _)| object)
     }
 
     pub(crate) fn delete(
@@ -297,10 +284,7 @@ impl Store {
     ) -> Result<Value, Problem> {
         let object = self.get(resource, namespace, name)?.clone();
         for field in ["uid", "resourceVersion"] {
-            if preconditions[field]
-                .as_str()
-                .is_some_and(|wanted| wanted != text(&object, field))
-            {
+            if preconditions[field].as_str().is_some_and(|wanted| wanted != text(&object, field)) {
                 return Err(Problem::conflict(resource, name));
             }
         }
@@ -328,9 +312,7 @@ impl Store {
         if version < self.compacted {
             return Err(Problem::expired(version, self.compacted));
         }
-        let from = self
-            .history
-            .partition_point(|change| change.version <= version);
+        let from = self.history.partition_point(|change| change.version <= version);
         Ok(self.history.range(from..))
     }
 }
@@ -349,10 +331,7 @@ fn valid(resource: &Resource, object: &Value) -> Result<(), Problem> {
         if value.is_null() {
             continue;
         }
-        let Some(number) = value
-            .as_i64()
-            .filter(|number| i32::try_from(*number).is_ok())
-        else {
+        let Some(number) = value.as_i64().filter(|number| i32::try_from(*number).is_ok()) else {
             return Err(Problem::bad(format!(
                 "Lease in version \"v1\" cannot be handled: {field} is no int32"
             )));
@@ -401,20 +380,10 @@ mod tests {
         let mut second = first.clone();
         second["spec"]["holderIdentity"] = json!("n2");
         let written = replace(&mut store, second.clone()).unwrap();
-        assert_ne!(
-            text(&written, "resourceVersion"),
-            text(&first, "resourceVersion")
-        );
+        assert_ne!(text(&written, "resourceVersion"), text(&first, "resourceVersion"));
         assert_eq!(replace(&mut store, second).unwrap_err().reason, "Conflict");
-        assert_eq!(
-            replace(&mut store, lease("a", "n3")).unwrap_err().code,
-            422,
-            "no version"
-        );
-        assert_eq!(
-            create(&mut store, lease("a", "n3")).unwrap_err().reason,
-            "AlreadyExists"
-        );
+        assert_eq!(replace(&mut store, lease("a", "n3")).unwrap_err().code, 422, "no version");
+        assert_eq!(create(&mut store, lease("a", "n3")).unwrap_err().reason, "AlreadyExists");
         let now = store.get(leases(), "kube-system", "a").unwrap();
         assert_eq!(now["spec"]["holderIdentity"], "n2");
         assert_eq!(now["metadata"]["uid"], first["metadata"]["uid"]);
@@ -424,16 +393,11 @@ mod tests {
     fn an_update_of_what_is_gone_does_not_bring_it_back() {
         let mut store = Store::default();
         let object = create(&mut store, lease("a", "n1")).unwrap();
-        store
-            .delete(leases(), "kube-system", "a", &Value::Null)
-            .unwrap();
+        store.delete(leases(), "kube-system", "a", &Value::Null).unwrap();
         assert_eq!(replace(&mut store, object.clone()).unwrap_err().code, 409);
         create(&mut store, lease("a", "n2")).unwrap();
         assert_eq!(replace(&mut store, object).unwrap_err().code, 409);
-        assert!(
-            replace(&mut store, lease("b", "n1")).is_ok(),
-            "an update may create a Lease"
-        );
+        assert!(replace(&mut store, lease("b", "n1")).is_ok(), "an update may create a Lease");
     }
 
     #[test]
@@ -471,19 +435,14 @@ mod tests {
         let mut labelled = object;
         labelled["metadata"]["labels"] = json!({"app": "foip"});
         replace(&mut store, labelled).unwrap();
-        store
-            .delete(leases(), "kube-system", "a", &Value::Null)
-            .unwrap();
+        store.delete(leases(), "kube-system", "a", &Value::Null).unwrap();
         let kinds = |selector: &Selector| -> Vec<&str> {
             let all = store.since(start).unwrap();
             all.filter_map(|change| change.seen_by(leases(), selector))
                 .map(|(kind, _)| kind)
                 .collect()
         };
-        assert_eq!(
-            kinds(&Selector::default()),
-            ["ADDED", "MODIFIED", "DELETED"]
-        );
+        assert_eq!(kinds(&Selector::default()), ["ADDED", "MODIFIED", "DELETED"]);
         let labelled = Selector::parse(None, Some("app=foip"), None).unwrap();
         assert_eq!(kinds(&labelled), ["ADDED", "DELETED"]);
         store.compact();

@@ -59,12 +59,7 @@ impl Listen {
             && let Some(first) = first
         {
             let addr = SocketAddr::new(self.addr.ip(), first.addr.port());
-            if let Ok(socket) = (Self {
-                addr,
-                ..self.clone()
-            })
-            .open()
-            {
+            if let Ok(socket) = (Self { addr, ..self.clone() }).open() {
                 return Ok(socket);
             }
         }
