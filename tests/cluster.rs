@@ -8,14 +8,25 @@
     reason = "a test program stops at the first surprise, and measures with the clocks it is given"
 )]
 
+#[path = "cluster/access.rs"]
+mod access;
+#[path = "cluster/builtin.rs"]
+mod builtin;
+#[path = "cluster/faults.rs"]
+mod faults;
 #[path = "cluster/real.rs"]
 mod real;
 #[path = "cluster/scratch.rs"]
 mod scratch;
+#[path = "cluster/servers.rs"]
+mod servers;
 #[path = "cluster/suite.rs"]
 mod suite;
+#[path = "cluster/watches.rs"]
+mod watches;
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -25,12 +36,13 @@ use foip::core::facts::{ApiFailure, Key};
 use foip::types::Span;
 use http::{Method, Request};
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 
 use scratch::Scratch;
-use suite::{doc, group};
+use suite::{doc, group, next};
 
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
-const TIMEOUT: Span = Span::secs(2);
+pub const TIMEOUT: Span = Span::secs(2);
 
 /// An API with a kubeconfig, and the means to act on it as somebody else than foip.
 pub struct World {
@@ -58,7 +70,7 @@ fn rewrite(path: &Path, text: &str) {
     std::fs::write(path, text).unwrap();
 }
 
-fn run<T>(test: impl Future<Output = T>) -> T {
+pub fn run<T>(test: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test)
 }
 
@@ -172,6 +184,18 @@ impl World {
 }
 
 #[test]
+fn the_built_in_api() {
+    let api = builtin::Builtin::start();
+    run(async {
+        let api = Rc::new(api);
+        let counted = Rc::clone(&api);
+        let count = Box::new(move || counted.taken().len());
+        let world = World::new("built in", &api.kubeconfig(), count);
+        suite::all(&world).await;
+    });
+}
+
+#[test]
 fn the_real_api_server() {
     let Some(assets) = real::assets() else {
         println!("skipped: KUBEBUILDER_ASSETS does not say where kube-apiserver and etcd are");
@@ -254,6 +278,13 @@ async fn outages(world: &World, real: &real::Real, home: &Scratch) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 
+    let (sender, mut seen) = mpsc::channel(64);
+    let watching = tokio::spawn({
+        let cluster = cluster.clone();
+        async move { cluster.watch(sender).await }
+    });
+    assert_eq!(next(&mut seen, &key).await.unwrap().version, version);
+
     real.freeze(0);
     let late = cluster.read(&key).await;
     assert!(
@@ -265,6 +296,9 @@ async fn outages(world: &World, real: &real::Real, home: &Scratch) {
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
     assert!(!cluster.local_ready().await);
     let version = cluster.write(&key, Some(&version), &doc("node-a", 2)).await.unwrap();
+    // The watch hung with the server; it goes on at the other one.
+    assert_eq!(next(&mut seen, &key).await.unwrap().version, version);
+    watching.abort();
     real.thaw(0);
     let start = Instant::now();
     while !cluster.local_ready().await {

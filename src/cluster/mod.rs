@@ -65,8 +65,16 @@ pub struct Cluster {
     link: Arc<Link>,
 }
 
+/// Anything else is no list, though it may look like an empty one.
+#[derive(Deserialize)]
+enum ListKind {
+    LeaseList,
+}
+
 #[derive(Deserialize)]
 struct LeaseList {
+    #[serde(rename = "kind")]
+    _kind: ListKind,
     metadata: ListMetadata,
     items: Option<Vec<Lease>>,
 }
