@@ -8,6 +8,7 @@ pub mod config;
 pub mod core;
 pub mod driver;
 pub mod files;
+pub mod history;
 pub mod logging;
 pub mod net;
 pub mod provider;

@@ -13,5 +13,7 @@ mod bench;
 mod login;
 #[path = "provider/rest.rs"]
 mod rest;
+#[path = "provider/soap.rs"]
+mod soap;
 #[path = "provider/wire.rs"]
 mod wire;

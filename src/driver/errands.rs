@@ -1,8 +1,7 @@
-//! What goes on beside the loop for as long as the process lives: watches, probes, keeping tokens alive.
+//! What goes on beside the loop for as long as the process lives: watches, probes, checks.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use tokio::sync::mpsc::{UnboundedSender, channel};
 
@@ -16,9 +15,6 @@ use crate::types::Span;
 
 /// How often the local API server is probed.
 const LOCAL_PROBE: Span = Span::secs(10);
-
-/// The token is used at least twice a day; the adapter knows when that is due.
-const KEEP_ALIVE: Span = Span::secs(3600);
 
 /// How often k3s' own kubeconfig is looked at, where foip reads an imported copy.
 const KUBECONFIG_LOOK: Span = Span::secs(2);
@@ -68,16 +64,6 @@ pub fn start(
             }
             told = Some(alive);
             tokio::time::sleep(LOCAL_PROBE.as_std()).await;
-        }
-    });
-
-    let provider = Arc::clone(&hands.provider);
-    tokio::task::spawn_local(async move {
-        loop {
-            tokio::time::sleep(KEEP_ALIVE.as_std()).await;
-            let provider = Arc::clone(&provider);
-            // A dead token shows in the next answer of the provider, and is an alarm there.
-            let _ = tokio::task::spawn_blocking(move || provider.keep_alive()).await;
         }
     });
 

@@ -158,6 +158,12 @@ impl Hands {
         }
     }
 
+    /// Uses the provider's token where it was not used for long; a dead one is an alarm at the next question.
+    pub fn keep_alive(&self) {
+        let provider = Arc::clone(&self.provider);
+        tokio::task::spawn_blocking(move || _ = provider.keep_alive());
+    }
+
     /// Is this a dry run?
     pub fn dry_run(&self) -> bool {
         self.dry_run

@@ -50,6 +50,9 @@ const LONGEST_SLEEP: Span = Span::secs(1);
 /// How often the status file is written when nothing changes.
 const STATUS_AGE: Span = Span::secs(2);
 
+/// The token is used at least twice a day; the adapter knows when that is due.
+const KEEP_ALIVE: Span = Span::secs(3600);
+
 /// How long the way out waits for what is still being written.
 const LAST_WORDS: Span = Span::millis(200);
 
@@ -128,6 +131,7 @@ struct Driver {
     status: StatusFile,
     summary: summary::Summary,
     written: Option<Tick>,
+    kept: Tick,
     ready: Ready,
     leaving: bool,
     dry_run: bool,
@@ -181,6 +185,7 @@ async fn drive(settings: Settings, options: Options, log: Log) -> Result<(), Run
         status: StatusFile::start(&places.runtime).map_err(failed("write the status"))?,
         summary: summary::Summary::default(),
         written: None,
+        kept: now,
         ready: Ready::default(),
         leaving: false,
         dry_run: options.dry_run,
@@ -321,6 +326,10 @@ impl Driver {
             self.manager.ready();
         }
         let now = clock::now();
+        if now.since(self.kept) >= KEEP_ALIVE {
+            self.kept = now;
+            self.hands.keep_alive();
+        }
         if self.written.is_none_or(|at| now.since(at) >= STATUS_AGE) {
             self.written = Some(now);
             let status = self.summary.status(&self.core, now, self.store.failure());

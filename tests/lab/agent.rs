@@ -47,6 +47,8 @@ pub struct Agent {
     pub status: String,
     /// When it did not run, or was stopped: closed stretches, and perhaps one that lasts.
     pub absent: Vec<(u64, Option<u64>)>,
+    /// When its processes ended.
+    deaths: Vec<u64>,
 }
 
 impl Agent {
@@ -71,6 +73,7 @@ impl Agent {
             ready_at: None,
             status: String::new(),
             absent: vec![(clock::now().0, None)],
+            deaths: Vec::new(),
         })
     }
 
@@ -175,6 +178,7 @@ impl Agent {
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.kill();
+            self.deaths.push(clock::now().0);
             self.gone();
         }
     }
@@ -188,6 +192,7 @@ impl Agent {
         process.signal(Signal::SIGTERM)?;
         let ended = wait_until(Duration::from_secs(8), || Ok(!process.alive()))?;
         process.kill();
+        self.deaths.push(clock::now().0);
         self.gone();
         if ended {
             Ok(clock::now().0 - start)
@@ -240,6 +245,11 @@ impl Agent {
             listing.into_iter().flatten().flatten().map(|entry| entry.path()).collect();
         files.sort();
         files
+    }
+
+    /// When its processes ended, in milliseconds.
+    pub fn deaths(&self) -> &[u64] {
+        &self.deaths
     }
 
     /// Where its log, configuration and state are.

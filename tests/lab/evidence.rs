@@ -118,8 +118,8 @@ fn authority(cluster: &Cluster, host: usize, now: u64) -> Vec<Stretch> {
 fn claims(lines: impl Iterator<Item = Value>, stretches: &mut Vec<Stretch>) {
     let first = stretches.len();
     for line in lines {
-        let Some(at) = time_of(&line) else { continue };
-        for claim in find(&line, "authority") {
+        let Some(at) = line["t"].as_u64().or(line["at"].as_u64()) else { continue };
+        for claim in find(&line["actions"], "authority") {
             match claim["until"].as_u64() {
                 Some(until) => match stretches[first..].last_mut() {
                     Some(last) if at <= last.1 => last.1 = until,
@@ -133,10 +133,6 @@ fn claims(lines: impl Iterator<Item = Value>, stretches: &mut Vec<Stretch>) {
             }
         }
     }
-}
-
-fn time_of(line: &Value) -> Option<u64> {
-    ["at", "now", "t", "tick"].iter().find_map(|name| line[name].as_u64())
 }
 
 /// Everything under a key, however deep.
@@ -194,11 +190,11 @@ mod tests {
 
     #[test]
     fn claims_follow_one_another() {
-        let note = |at: u64, until: Value| json!({"at": at, "actions": [{"note": {"authority": {"group": "default", "epoch": 1, "until": until}}}]});
+        let note = |at: u64, until: Value| json!({"t": at, "actions": [{"note": {"authority": {"group": "default", "epoch": 1, "until": until}}}]});
         let lines = [
             note(10, json!(20)),
             note(15, json!(25)),
-            json!({"at": 16, "actions": []}),
+            json!({"t": 16, "actions": []}),
             note(30, json!(40)),
             note(33, Value::Null),
         ];

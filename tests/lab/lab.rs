@@ -46,6 +46,7 @@ use trouble::Outcome;
 const USAGE: &str = "\
 usage: lab demo  [--real] [--out FOLDER]       the story, with a table and a timeline
        lab test  [SCENARIO...] [--need-real]   every scenario; on the real API too with KUBEBUILDER_ASSETS
+       lab all                                 the same, and fails without the real API
        lab bench [--runs N] [--built-in]       the bars, as medians and maxima
        lab list                                the scenarios
        lab clean                               removes what killed runs left
@@ -148,10 +149,10 @@ fn command() -> Outcome<()> {
             let keep = options.keep.as_deref();
             rounds::round(&programs()?, flavour, &chosen?, options.figures, keep)
         }
-        ["test", ..] => {
+        ["test" | "all", ..] => {
             let wish = suite::Wish {
                 names: words[1..].iter().map(|name| (*name).to_owned()).collect(),
-                need_real: options.need_real,
+                need_real: options.need_real || words[0] == "all",
                 at_once: options.at_once,
                 keep: options.out.clone(),
             };

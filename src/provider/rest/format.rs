@@ -13,7 +13,7 @@ use super::super::http::{Body, Request, form_encode};
 use crate::core::facts::{PastCall, ProviderTime, TaskId, TaskState};
 use crate::types::{FailoverIp, Mac, ServerName};
 
-/// How many entries a page of a list is asked to have.
+/// How many entries a page of a list is asked to have. It may have fewer: only an empty page is the end.
 pub(in super::super) const PAGE: usize = 100;
 
 /// The two lists of failover IPs.
@@ -80,8 +80,7 @@ pub(in super::super) fn task(base: &str, task: &TaskId, token: &SecretString) ->
 }
 
 /// `GET …/tasks`: the newest first.
-pub(in super::super) fn tasks(base: &str, page: usize, token: &SecretString) -> Request {
-    let offset = page * PAGE;
+pub(in super::super) fn tasks(base: &str, offset: usize, token: &SecretString) -> Request {
     Request::get(format!("{base}/api/v1/tasks?limit={PAGE}&offset={offset}"), token)
 }
 
@@ -89,10 +88,9 @@ pub(in super::super) fn tasks(base: &str, page: usize, token: &SecretString) -> 
 pub(in super::super) fn servers(
     base: &str,
     filter: Option<(&str, &str)>,
-    page: usize,
+    offset: usize,
     token: &SecretString,
 ) -> Request {
-    let offset = page * PAGE;
     let filter =
         filter.map_or(String::new(), |(name, value)| format!("{name}={}&", form_encode(value)));
     Request::get(format!("{base}/api/v1/servers?{filter}limit={PAGE}&offset={offset}"), token)
@@ -271,14 +269,13 @@ pub(in super::super) fn parse_failover_ips(
     Ok(entries.iter().filter_map(read).collect())
 }
 
-/// The list of servers, and whether there may be more.
-pub(in super::super) fn parse_servers(body: &[u8]) -> Result<(Vec<Listed>, bool), String> {
+/// The list of servers, and how many entries it has, readable or not.
+pub(in super::super) fn parse_servers(body: &[u8]) -> Result<(Vec<Listed>, usize), String> {
     let entries = list(body)?;
     let read = |value: &Value| {
         Some(Listed { id: number(value, "id")?, name: text(value, "name")?.parse().ok()? })
     };
-    let more = entries.len() >= PAGE;
-    Ok((entries.iter().filter_map(read).collect(), more))
+    Ok((entries.iter().filter_map(read).collect(), entries.len()))
 }
 
 /// One server.
@@ -350,13 +347,15 @@ pub(in super::super) fn parse_task(body: &[u8]) -> Result<Task, String> {
     Ok(Task { id, state })
 }
 
-/// A page of tasks, seen at `now`.
+/// A page of tasks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in super::super) struct Tasks {
-    /// The route calls among them that are younger than `since`.
+    /// The route calls among them that are young enough.
     pub calls: Vec<PastCall>,
-    /// The next page may have more of them.
-    pub more: bool,
+    /// How many tasks are on the page.
+    pub count: usize,
+    /// All younger ones have been seen: the newest come first.
+    pub last: bool,
 }
 
 /// The list of tasks. A route task that does not say when it started is taken for one of `now`:
@@ -367,11 +366,11 @@ pub(in super::super) fn parse_tasks(
     now: ProviderTime,
 ) -> Result<Tasks, String> {
     let entries = list(body)?;
-    let mut tasks = Tasks { calls: Vec::new(), more: entries.len() >= PAGE };
+    let mut tasks = Tasks { calls: Vec::new(), count: entries.len(), last: entries.is_empty() };
     for value in &entries {
         let started = text(value, "startedAt").and_then(date::rfc3339);
         if started.is_some_and(|started| started < since) {
-            tasks.more = false;
+            tasks.last = true;
             continue;
         }
         let name = text(value, "name").ok_or("a task without a name")?;

@@ -36,7 +36,9 @@ const AT_ONCE: usize = 8;
 pub(super) struct Soap {
     client: Client,
     url: String,
-    credentials: Credentials,
+    login_name: Account,
+    /// `None` where there is no password: nobody is asked then.
+    credentials: Option<Credentials>,
     known: Mutex<Known>,
 }
 
@@ -50,20 +52,28 @@ struct Known {
 impl Soap {
     pub(super) fn open(options: &Options) -> Result<Self, OpenError> {
         let url = http::base("url", options.url.as_deref().unwrap_or(URL))?;
-        let login_name = options.login_name.clone();
-        let password = options.password.clone();
         let client = Client::open(options)?;
-        let credentials = Credentials {
-            login_name: login_name.ok_or(OpenError::Missing("login_name"))?,
-            password: password.ok_or(OpenError::Missing("password_file"))?,
-        };
-        client.hide(&credentials.password);
-        Ok(Self { client, url, credentials, known: Mutex::default() })
+        let login_name = options.login_name.clone().ok_or(OpenError::Missing("login_name"))?;
+        let password = options.password.clone();
+        if let Some(password) = &password {
+            client.hide(password);
+        }
+        let credentials =
+            password.map(|password| Credentials { login_name: login_name.clone(), password });
+        Ok(Self { client, url, login_name, credentials, known: Mutex::default() })
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
         // A cache: nothing in it is half written when a thread dies.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn credentials(&self) -> Result<&Credentials, ProviderFailure> {
+        self.credentials.as_ref().ok_or_else(|| {
+            ProviderFailure::Auth(
+                "there is no webservice password: put it in the file that password_file in [provider] names, or in the systemd credential soap-password".into(),
+            )
+        })
     }
 
     /// Asks, and opens the envelope.
@@ -87,14 +97,15 @@ impl Soap {
 
     fn open_envelope(&self, operation: &str, answer: &Answer) -> Judged {
         let what = format!("SOAP {operation}");
-        let gone = matches!(answer.status, 200 | 404 | 405 | 410);
-        if answer.is_html() && gone {
+        let parsed = answer.whole().and_then(|body| format::parse(operation, body));
+        // An envelope is one, whatever its media type says.
+        let page = parsed.is_err() && answer.is_html();
+        if page && matches!(answer.status, 200 | 404 | 405 | 410) {
             return Judged::Refused(ProviderFailure::Config(format!(
                 "{what}: {} answers with a web page: the SOAP service is gone, switch to api = \"rest\" in [provider]",
                 self.url
             )));
         }
-        let parsed = answer.whole().and_then(|body| format::parse(operation, body));
         match parsed {
             Ok(Reply::Fault(text)) => {
                 Judged::Refused(sorted(&what, &text, &self.client.words(&text)))
@@ -120,7 +131,7 @@ impl Soap {
         deadline: Tick,
         date: &mut Option<ProviderTime>,
     ) -> Result<(Vec<ServerName>, bool), ProviderFailure> {
-        let request = format::get_vservers(&self.url, &self.credentials);
+        let request = format::get_vservers(&self.url, self.credentials()?);
         let response = self.ask("getVServers", request, deadline, date)?;
         Ok(format::parse_servers(&response))
     }
@@ -130,7 +141,7 @@ impl Soap {
         server: &ServerName,
         deadline: Tick,
     ) -> Result<format::Detail, ProviderFailure> {
-        let request = format::get_vserver_information(&self.url, &self.credentials, server);
+        let request = format::get_vserver_information(&self.url, self.credentials()?, server);
         let response = self.ask("getVServerInformation", request, deadline, &mut None)?;
         format::parse_information(&response).map_err(|odd| ProviderFailure::Retry {
             why: format!("SOAP getVServerInformation of {server}: {odd}"),
@@ -224,9 +235,12 @@ type Answered = (Result<Vec<format::Routed>, ProviderFailure>, Option<ProviderTi
 impl Soap {
     fn ips_of(&self, server: &ServerName, deadline: Tick) -> Answered {
         let mut date = None;
-        let request = format::get_vserver_ips(&self.url, &self.credentials, server);
-        let response = self.ask("getVServerIPs", request, deadline, &mut date);
-        (response.map(|response| format::parse_ips(&response)), date)
+        let entries = self.credentials().and_then(|credentials| {
+            let request = format::get_vserver_ips(&self.url, credentials, server);
+            let response = self.ask("getVServerIPs", request, deadline, &mut date)?;
+            Ok(format::parse_ips(&response))
+        });
+        (entries, date)
     }
 
     /// Asks these servers, several at a time: an answer takes a second or more, and an observation
@@ -379,7 +393,11 @@ impl Provider for Soap {
                 Err(failure) => return not_sent(failure),
             },
         };
-        let request = format::change_ip_routing(&self.url, &self.credentials, ip, &to.name, mac);
+        let credentials = match self.credentials() {
+            Ok(credentials) => credentials,
+            Err(failure) => return not_sent(failure),
+        };
+        let request = format::change_ip_routing(&self.url, credentials, ip, &to.name, mac);
         let gate = Arc::new(Gate::new(guard.not_after));
         let left = clock::now().until(deadline);
         let answer = match self.client.send(request, left, Some(&gate)) {
@@ -416,7 +434,7 @@ impl Provider for Soap {
     }
 
     fn account(&self) -> Option<Account> {
-        Some(self.credentials.login_name.clone())
+        Some(self.login_name.clone())
     }
 
     fn keep_alive(&self) -> Result<(), ProviderFailure> {

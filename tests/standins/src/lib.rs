@@ -43,6 +43,7 @@ pub mod encode;
 pub mod fault;
 pub mod kube;
 pub mod log;
+mod play;
 pub mod scp;
 mod stop;
 pub mod tls;

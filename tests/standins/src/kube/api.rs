@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,8 +15,9 @@ use super::select::Selector;
 use super::status::Problem;
 use super::store::Store;
 use crate::clock::{Clock, boottime_ms};
-use crate::fault::{Fault, Faults, play};
+use crate::fault::{Fault, Faults};
 use crate::log::{Log, What};
+use crate::play::play;
 use crate::stop::{Stop, lock};
 use crate::tls::Judge;
 use crate::wire::{Admission, Reply, Request, Service, Wire};
@@ -83,7 +84,7 @@ impl Api {
     }
 
     /// Says in the log that an object was written.
-    pub(crate) fn note(&self, change: &str, object: &Value) {
+    pub(crate) fn note(&self, change: &str, object: &Value, client: Option<IpAddr>) {
         let text = |value: &Value| value.as_str().map(str::to_owned);
         self.log.add(What::Stored {
             change: change.to_owned(),
@@ -91,6 +92,8 @@ impl Api {
             name: text(&object["metadata"]["name"]).unwrap_or_default(),
             version: text(&object["metadata"]["resourceVersion"]).unwrap_or_default(),
             holder: text(&object["spec"]["holderIdentity"]),
+            epoch: object["spec"]["leaseTransitions"].as_i64(),
+            client,
         });
         self.ring();
     }
@@ -178,7 +181,7 @@ impl Api {
         };
         drop(store);
         if let Some(change) = change {
-            self.note(change, &object);
+            self.note(change, &object, Some(request.client.ip()));
         }
         if change != Some("DELETED") {
             return Ok(Reply::json(status, &object));

@@ -7,6 +7,7 @@ mod account;
 mod budget;
 mod command;
 mod oidc;
+pub mod program;
 mod rest;
 mod routes;
 mod setup;
@@ -30,8 +31,9 @@ use account::Account;
 
 use crate::clock::{boottime_ms, http_date};
 use crate::control::Control;
-use crate::fault::{Faults, Rule, play};
+use crate::fault::{Faults, Rule};
 use crate::log::{Entry, Log, What};
+use crate::play::play;
 use crate::stop::{Stop, lock};
 use crate::tls::{Authority, server_config};
 use crate::wire::{Admission, Listen, Reply, Request, Server, Service, Wire};

@@ -190,6 +190,8 @@ pub(crate) fn server(server: &Server, routes: &Routes, live: bool) -> Value {
         ("rescueSystemActive", json!(false)),
         ("snapshotAllowed", json!(true)),
         ("architecture", json!("AMD64")),
+        ("disksAvailableSpaceInMiB", json!(524_288)),
+        ("gpuDriverAvailable", json!(false)),
         ("serverLiveInfo", Value::Null),
     ] {
         value[name] = field;
@@ -218,6 +220,10 @@ pub(crate) fn server(server: &Server, routes: &Routes, live: bool) -> Value {
         value["serverLiveInfo"] = json!({
             "state": server.state, "autostart": true, "uefi": false, "uptimeInSeconds": 46715,
             "interfaces": interfaces, "disks": [], "bootorder": ["HDD"], "template": null,
+            "requiredStorageOptimization": "NO", "currentServerMemoryInMiB": 16384,
+            "maxServerMemoryInMiB": 16384, "cpuCount": 8, "cpuMaxCount": 8, "sockets": 1, "coresPerSocket": 8,
+            "latestQemu": true, "configChanged": false, "osOptimization": "LINUX", "nestedGuest": false,
+            "machineType": "pc-q35-9.2", "keyboardLayout": "de", "cloudinitAttached": false,
         });
     }
     value
