@@ -311,6 +311,7 @@ struct Builder<'a> {
 
 impl<'a> Builder<'a> {
     fn new(process: &'a Process) -> Self {
+        let before = Place { line: 0, at: process.began, tick: Tick(0), step: 0 };
         let life = Life {
             process,
             node: &process.start.config.node,
@@ -327,7 +328,7 @@ impl<'a> Builder<'a> {
             requests: Vec::new(),
             steps: Vec::new(),
             saves: Vec::new(),
-            home: Vec::new(),
+            home: process.start.saved.home.iter().map(|home| (before, &home.server)).collect(),
             reloads: Vec::new(),
             stopped: None,
             died: Real::NEVER,
@@ -394,6 +395,14 @@ impl<'a> Builder<'a> {
             Event::Routes { ticket, result, .. } => {
                 if let Some(asked) = self.looks.remove(ticket) {
                     let listing = result.as_ref().ok();
+                    let shows = |call: &&mut Call<'_>| {
+                        let after = call.answer.is_some_and(|(a, _)| a.line < asked.line);
+                        let routed = listing.and_then(|l| l.routes.get(&call.ip));
+                        after && routed == Some(&Routed::To(call.to.name.clone()))
+                    };
+                    for call in self.life.calls.iter_mut().filter(shows) {
+                        call.over = call.over.or(Some(place));
+                    }
                     self.life.looks.push(Look { asked, answered: place, listing });
                 }
             }
