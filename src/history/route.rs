@@ -274,8 +274,9 @@ fn needless(life: &Life<'_>, call: &Call<'_>, n: usize) -> Option<String> {
     let earlier = life.calls.iter().take(n).filter(|c| c.ip == call.ip && c.sent());
     for earlier in earlier {
         let over = match earlier.over {
-            Some(over) => look.asked.line > over.line,
-            None => look.asked.tick >= earlier.not_after + earlier.timeout,
+            Some(over) if over.line < call.said.line => look.asked.line > over.line,
+            // Given up without its end: what may still arrive has arrived.
+            Some(_) | None => look.asked.tick >= earlier.not_after + earlier.timeout,
         };
         if !over {
             return Some("asked before the last call for it ended".to_owned());
