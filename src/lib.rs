@@ -6,6 +6,7 @@ pub mod clock;
 pub mod cluster;
 pub mod config;
 pub mod core;
+pub mod driver;
 pub mod files;
 pub mod history;
 pub mod logging;

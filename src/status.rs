@@ -288,8 +288,8 @@ impl StatusFile {
         }
     }
 
-    /// On the way out: nothing runs from now on.
-    pub fn remove(self, limit: Span) {
+    /// On the way out: nothing runs from now on, and `foip status` says so instead of calling the process dead.
+    pub fn remove(&self, limit: Span) {
         self.file.settle(limit);
         let _ = std::fs::remove_file(&self.path);
     }

@@ -5,7 +5,7 @@
 //! ```text
 //! {"foip":"0.1.0","start":{…},"at":1234}      once, first: the program, core::event::Start, its tick
 //! {"t":1250,"event":{…}}                       core::event::Event, in the order of the steps
-//! {"t":1250,"actions":[…]}                     what the step (or the start) answered, also where that is nothing
+//! {"t":1250,"actions":[…]}                     what the step (or the start) answered; left out where that is nothing
 //! {"dropped":3}                                 so many lines are missing here: nothing behind it can be replayed
 //! {"full":67108864}                             the size limit was reached: the trace ends
 //! ```
@@ -96,6 +96,9 @@ impl Trace {
 
     /// What the core answered to its start or to the event before.
     pub fn actions(&self, now: Tick, actions: &[Action]) {
+        if actions.is_empty() {
+            return;
+        }
         self.line(&ActionsLine { t: now, actions });
     }
 
@@ -216,7 +219,7 @@ mod tests {
         trace.actions(now + Span(5), &[]);
         assert!(trace.flush(Span::secs(5)));
         let lines = lines(&std::fs::read(&path).unwrap());
-        assert_eq!(lines.len(), 4);
+        assert_eq!(lines.len(), 3);
         let read = |line: usize, key: &str| lines[line][key].clone();
         assert_eq!(serde_json::from_value::<Start>(read(0, "start")).unwrap(), start);
         assert_eq!(read(0, "at"), now.0);
@@ -225,7 +228,6 @@ mod tests {
         assert_eq!(back, actions);
         assert_eq!(serde_json::from_value::<Event>(read(2, "event")).unwrap(), event);
         assert_eq!(read(2, "t"), now.0 + 5);
-        assert_eq!(read(3, "actions"), serde_json::json!([]));
     }
 
     #[test]

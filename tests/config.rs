@@ -160,3 +160,48 @@ fn a_password_is_read_when_needed_and_absent_is_none() {
     assert!(PasswordSource::Missing.read().is_err());
     fs::remove_dir_all(folder).unwrap();
 }
+
+/// The golden files, good and bad, as raw material.
+fn texts() -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/config");
+    let mut cases: Vec<_> =
+        fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).collect();
+    cases.sort();
+    cases.iter().map(|case| fs::read_to_string(case.join("foip.toml")).unwrap()).collect()
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(2000))]
+
+    /// A damaged file is accepted or refused with places that are in it: no panic, no message without text.
+    #[test]
+    fn a_damaged_file_is_an_error_at_most(
+        file in 0..texts().len(),
+        at in 0usize..400,
+        cut in 0usize..20,
+        put in "[\\[\\]\"'=.,#a-z0-9:/{}\n -]{0,12}",
+    ) {
+        let mut text = texts()[file].clone();
+        let mut start = at.min(text.len());
+        while !text.is_char_boundary(start) {
+            start -= 1;
+        }
+        let mut end = (start + cut).min(text.len());
+        while !text.is_char_boundary(end) {
+            end += 1;
+        }
+        text.replace_range(start..end, &put);
+        if let Err(error) = Settings::parse(Path::new(FILE), &text, &host()) {
+            let lines = text.split('\n').count();
+            proptest::prop_assert!(!error.problems().is_empty());
+            for problem in error.problems() {
+                proptest::prop_assert!(!problem.text.is_empty());
+                if let Some((line, column)) = problem.place {
+                    proptest::prop_assert!((1..=lines).contains(&line), "{error}");
+                    let long = text.split('\n').nth(line - 1).unwrap().chars().count();
+                    proptest::prop_assert!((1..=long + 1).contains(&column), "{error}");
+                }
+            }
+        }
+    }
+}

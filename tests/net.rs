@@ -20,5 +20,7 @@ mod monitor;
 mod nics;
 #[path = "net/primary.rs"]
 mod primary;
+#[path = "net/races.rs"]
+mod races;
 #[path = "net/traps.rs"]
 mod traps;

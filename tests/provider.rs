@@ -3,6 +3,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::disallowed_methods,
+    clippy::wildcard_enum_match_arm,
     reason = "a test program stops at the first surprise"
 )]
 
@@ -12,5 +13,7 @@ mod bench;
 mod login;
 #[path = "provider/rest.rs"]
 mod rest;
+#[path = "provider/soap.rs"]
+mod soap;
 #[path = "provider/wire.rs"]
 mod wire;

@@ -9,6 +9,7 @@
 
 mod kubeconfig;
 mod login;
+mod replay;
 mod run;
 
 use std::io::Write;
@@ -16,10 +17,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use nix::sys::resource::{Resource, setrlimit};
 
 use crate::clock;
 use crate::config::{ConfigError, DEFAULT_PATH, Host, Places, Settings};
-use crate::status;
+use crate::{logging, status};
 
 /// Keeps netcup failover IPs on one healthy k3s server node.
 #[derive(Debug, Parser)]
@@ -93,6 +95,9 @@ impl Failure {
 
 /// The program: reads the arguments of this process and does what they say.
 pub fn main() -> ExitCode {
+    // Secrets get into no core dump, whoever starts this (I14). A failure would need a kernel that forbids asking
+    // for less.
+    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
     // Whoever makes a TLS connection later finds its cryptography here.
     let _ = rustls::crypto::ring::default_provider().install_default();
     // `parse` ends the process with 2 on wrong usage, with 0 after --help and --version.
@@ -105,7 +110,7 @@ pub fn main() -> ExitCode {
         Verb::Login => settings().map_err(Failure::from).and_then(|s| login::login(&s)),
         Verb::Logout => settings().map_err(Failure::from).and_then(|s| login::logout(&s)),
         Verb::Status { json } => show_status(json),
-        Verb::Replay { file } => run::replay(&file),
+        Verb::Replay { file } => replay::replay(&file),
         Verb::ImportKubeconfig => kubeconfig::import(&Places::of_process()),
     };
     match done {
@@ -135,11 +140,13 @@ fn print(text: &str) {
     let _ = std::io::stdout().flush();
 }
 
-/// To standard error: one line each, with the program's name as in other programs.
+/// To standard error: one line each, with the program's name as in other programs. journald takes the number in
+/// front for the priority, an error (`sd-daemon(3)`).
 fn complain(text: &str) {
     let mut error = std::io::stderr();
+    let priority = if logging::is_journal_attached() { "<3>" } else { "" };
     for line in text.lines() {
-        let _ = error.write_all(format!("foip: {line}\n").as_bytes());
+        let _ = error.write_all(format!("{priority}foip: {line}\n").as_bytes());
     }
 }
 

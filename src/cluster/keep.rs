@@ -153,13 +153,14 @@ mod tests {
     #[test]
     fn servers_come_from_both_sources_without_the_own_node() {
         let nodes = || {
-            serde_json::from_value::<NodeList>(serde_json::json!({"items": [
+            serde_json::from_value::<NodeList>(serde_json::json!({"kind": "NodeList", "items": [
                 node("node-a", "192.0.2.1"), node("node-b", "192.0.2.2"),
             ]}))
             .ok()
         };
         let slice = || {
             serde_json::from_value::<EndpointSlice>(serde_json::json!({
+                "kind": "EndpointSlice",
                 "ports": [{"name": "https", "port": 6443}],
                 "endpoints": [{"addresses": ["192.0.2.1"]}, {"addresses": ["192.0.2.3"]}],
             }))

@@ -20,6 +20,7 @@ pub mod lease;
 mod link;
 pub mod node;
 mod watch;
+mod watch_node;
 mod wire;
 
 use std::collections::BTreeSet;
@@ -64,8 +65,16 @@ pub struct Cluster {
     link: Arc<Link>,
 }
 
+/// Anything else is no list, though it may look like an empty one.
+#[derive(Deserialize)]
+enum ListKind {
+    LeaseList,
+}
+
 #[derive(Deserialize)]
 struct LeaseList {
+    #[serde(rename = "kind")]
+    _kind: ListKind,
     metadata: ListMetadata,
     items: Option<Vec<Lease>>,
 }
@@ -206,6 +215,11 @@ impl Cluster {
     /// foip's label looks deleted.
     pub async fn watch(&self, seen: mpsc::Sender<(Key, Option<Stored>)>) {
         watch::run(self, &seen).await;
+    }
+
+    /// Tells the own Node whenever it changes, late or never: reads decide. Runs until the receiver is dropped.
+    pub async fn watch_node(&self, seen: mpsc::Sender<NodeFacts>) {
+        watch_node::run(self, &seen).await;
     }
 
     /// Does the kubeconfig's own URL answer `/readyz` with 200 within the deadline?

@@ -65,9 +65,18 @@ struct NodeAddress {
     address: String,
 }
 
+/// What a list of Nodes and a slice say that they are: an answer without it is garbage, not an empty list.
+#[derive(Debug, Deserialize)]
+enum Kind {
+    NodeList,
+    EndpointSlice,
+}
+
 /// A list of Nodes.
 #[derive(Debug, Deserialize)]
 pub struct NodeList {
+    #[serde(rename = "kind")]
+    _kind: Kind,
     /// The Nodes.
     pub items: Vec<Node>,
 }
@@ -75,6 +84,8 @@ pub struct NodeList {
 /// The EndpointSlice `kubernetes`: where API servers say that they are.
 #[derive(Debug, Deserialize)]
 pub struct EndpointSlice {
+    #[serde(rename = "kind")]
+    _kind: Kind,
     endpoints: Option<Vec<SliceEndpoint>>,
     ports: Option<Vec<SlicePort>>,
 }
@@ -224,7 +235,7 @@ mod tests {
     fn the_slice_names_servers_and_their_port() {
         let slice = |ports: serde_json::Value| -> EndpointSlice {
             serde_json::from_value(serde_json::json!({
-                "addressType": "IPv4", "ports": ports,
+                "kind": "EndpointSlice", "addressType": "IPv4", "ports": ports,
                 "endpoints": [{"addresses": ["192.0.2.1"], "conditions": {"ready": true}},
                               {"addresses": ["192.0.2.2", "odd"]}, {"addresses": null}],
             }))

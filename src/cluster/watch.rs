@@ -31,13 +31,13 @@ use crate::types::{ResourceVersion, Span, Tick};
 const LENGTH: Span = Span::secs(290);
 
 /// Bookmarks come about every minute; a watch silent for longer is taken for dead.
-const SILENCE: Span = Span::secs(90);
+pub const SILENCE: Span = Span::secs(90);
 
 const FIRST_DELAY: Span = Span::millis(200);
-const LAST_DELAY: Span = Span::secs(5);
+const LAST_DELAY: Span = Span::secs(3);
 
 /// A watch that lived this long went well.
-const WELL: Span = Span::secs(10);
+const WELL: Span = Span::secs(2);
 
 /// The receiver is gone: nobody wants to know any more.
 struct Unwanted;
@@ -214,7 +214,7 @@ mod tests {
             delay = next_delay(delay, Tick(0), Tick(50));
         }
         assert_eq!(delay, LAST_DELAY);
-        assert_eq!(next_delay(delay, Tick(0), Tick(10_000)), FIRST_DELAY);
+        assert_eq!(next_delay(delay, Tick(0), Tick(5_000)), FIRST_DELAY);
         for _ in 0..100 {
             let jittered = jittered(FIRST_DELAY);
             assert!(jittered >= FIRST_DELAY && jittered <= Span::millis(300));

@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn what_is_not_the_object_is_garbage_and_not_quoted() {
-        for body in ["", "{", "<html>", r#"{"items":"top-secret"}"#] {
+        for body in ["", "{", "<html>", "{}", r#"{"kind":"NodeList","items":"top-secret"}"#] {
             let error = answer(200, body).object::<super::super::node::NodeList>().unwrap_err();
             assert!(matches!(error, Error::Garbage { .. }), "{body}");
             assert!(!error.to_string().contains("top-secret"), "{error}");

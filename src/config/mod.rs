@@ -24,6 +24,7 @@ pub use host::{Host, Places, account_of_token};
 
 use crate::core;
 use crate::core::config::Api;
+use crate::provider;
 use crate::types::{Account, IfName, ServerName, Span};
 
 /// Where the configuration is unless `--config` says otherwise.
@@ -120,6 +121,29 @@ impl PasswordSource {
             "" => Err(PasswordError::Empty(path.clone())),
             password => Ok(SecretString::from(password)),
         }
+    }
+}
+
+impl ProviderSettings {
+    /// What the provider's client is built from. Reads the password where one is needed (SOAP).
+    ///
+    /// # Errors
+    /// SOAP without a password: a person must act.
+    pub fn options(&self) -> Result<provider::Options, PasswordError> {
+        let password = match self.api {
+            Api::Rest => None,
+            Api::Soap => Some(self.password.read()?),
+        };
+        Ok(provider::Options {
+            api: self.api,
+            url: Some(self.url.clone()),
+            auth_url: Some(self.auth_url.clone()),
+            ca_file: self.ca_file.clone(),
+            token_file: self.token_file.clone(),
+            login_name: self.login_name.clone(),
+            password,
+            timeouts: provider::Timeouts::default(),
+        })
     }
 }
 

@@ -38,13 +38,17 @@ pub(super) fn lease(root: &Section<'_>) -> Option<LeaseTiming> {
     }
     if duration < renew.times(RENEWALS) {
         let key = if given_duration.is_some() { "duration" } else { "renew" };
+        let longest = Span(duration.0 / RENEWALS);
+        let renew_fix = match longest.0 {
+            1000 => "renew = \"1s\"".to_owned(),
+            longest => format!("renew = \"{longest}ms\" or shorter"),
+        };
         section.say(
             section.place(key),
             format!(
-                "duration {duration} is shorter than {RENEWALS} times renew {renew}: one lost renewal would \
-                 nearly lose the lease; write duration = \"{}s\" or longer, or renew = \"{}ms\" or shorter",
+                "duration {duration} is shorter than {RENEWALS} times renew {renew}: one lost renewal would nearly \
+                 lose the lease; write {renew_fix}, or duration = \"{}s\" or longer",
                 renew.times(RENEWALS).0.div_ceil(1000),
-                duration.0 / RENEWALS,
             ),
         );
         return None;

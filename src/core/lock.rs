@@ -426,12 +426,22 @@ impl Core {
         match (authority, holder) {
             (true, _) if held => format!("group {group}: a new term here, epoch {epoch}"),
             (true, _) => format!("group {group}: this node holds it from now on, epoch {epoch}"),
-            (false, Some(name)) if held && *name == self.cfg.node => format!(
-                "group {group}: authority ended because the Lease was not renewed in time; \
-                 the address stays, no route is changed until it is renewed"
-            ),
+            (false, Some(_)) if held && self.handing_over(group) => {
+                format!("group {group}: this node hands it over")
+            }
+            (false, Some(name)) if held && *name == self.cfg.node => {
+                format!(
+                    "group {group}: authority ended because the Lease was not renewed in time. The address stays, \
+                     no route is changed until it is renewed"
+                )
+            }
             (false, Some(name)) if held => {
                 format!("group {group}: {name} holds it now, epoch {epoch}; this node gave it up")
+            }
+            (false, Some(name)) if *name == self.cfg.node => {
+                format!(
+                    "group {group}: this node is named in the Lease, epoch {epoch}, and takes it"
+                )
             }
             (false, Some(name)) => format!("group {group}: {name} holds it, epoch {epoch}"),
             (false, None) => format!("group {group}: no node holds it"),

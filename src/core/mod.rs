@@ -37,6 +37,7 @@ pub mod record;
 mod route;
 pub mod saved;
 mod slot;
+pub mod status;
 pub mod view;
 mod witness;
 

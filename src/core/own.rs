@@ -96,17 +96,7 @@ impl Core {
                 ),
             );
         }
-        let others = self.peers.values().filter(|peer| peer.fresh(self.now)).count();
-        let settled = self.now.since(self.started) >= Span::secs(30);
-        self.at(self.started + Span::secs(30));
-        if settled && others == 0 {
-            let text = "no other node runs foip: there is nobody to fail over to";
-            self.alarm("alone", text.to_owned());
-        } else if settled && others == 1 {
-            let text = "two nodes run foip: two etcd servers have no quorum when one dies, and without the \
-                        Kubernetes API nothing is moved";
-            self.alarm("two-nodes", text.to_owned());
-        }
+        self.plan_company();
         for group in self.group_names() {
             if self.differs(&group) {
                 let text = format!(
@@ -115,6 +105,37 @@ impl Core {
                 );
                 self.alarm("differs", text);
             }
+        }
+    }
+
+    /// Says who is missing. While the API does not answer, nobody's silence means anything.
+    fn plan_company(&mut self) {
+        /// So long after the start, and after the API's return, every living node has written its record.
+        const HEARD: Span = Span::secs(30);
+        let Some(back) = self.access.back else { return };
+        self.at(back + HEARD);
+        if self.now.since(back) < HEARD {
+            return;
+        }
+        let silent: Vec<&str> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| !peer.fresh(self.now))
+            .map(|(name, _)| name.as_str())
+            .collect();
+        if self.peers.is_empty() {
+            let text = "no other node runs foip: there is nobody to fail over to";
+            self.alarm("alone", text.to_owned());
+        } else if !silent.is_empty() {
+            let text = format!(
+                "nothing is heard of {}: the machine or its foip is down, or it has no way to the Kubernetes API",
+                silent.join(", ")
+            );
+            self.alarm("node-silent", text);
+        } else if self.peers.len() == 1 {
+            let text = "two nodes run foip: if they are the only two servers, etcd has no quorum when one dies, and \
+                        without the Kubernetes API nothing is moved";
+            self.alarm("two-nodes", text.to_owned());
         }
     }
 

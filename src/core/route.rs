@@ -42,6 +42,9 @@ const SHOWS: Span = Span::secs(15);
 /// How long a task is followed before it counts as failed.
 const TASK_DEADLINE: Span = Span::secs(120);
 
+/// First pause after a call that did not leave the host; doubles.
+const UNSENT: Span = Span::millis(500);
+
 /// The second look at a route that somebody seems to have changed comes this much later.
 const SECOND_LOOK: Span = Span::secs(1);
 
@@ -81,8 +84,9 @@ pub struct Route {
     pub ended: Tick,
     /// First look at a route that somebody changed.
     drifted: Option<Tick>,
-    /// The ledger is missing, and a call is needed.
-    wants_ledger: bool,
+    /// Calls in a row that were given to the adapter and did not leave the host, and until when to wait for that.
+    unsent: u32,
+    hold: Tick,
     /// The first moment at which budget and back-off allow the next call, on the provider's clock.
     pub allowed: Option<ProviderTime>,
 }
@@ -99,11 +103,6 @@ impl Route {
             Stage::Settled | Stage::Intending { .. } | Stage::Renewing { .. } => false,
             Stage::Calling { .. } | Stage::Following { .. } | Stage::Verifying { .. } => true,
         }
-    }
-
-    /// Does it wait for a ledger to be begun?
-    pub fn waits_for_ledger(&self) -> bool {
-        self.wants_ledger
     }
 }
 
@@ -187,7 +186,7 @@ impl Core {
 
     fn idle(&mut self, ip: FailoverIp) -> Stage {
         if let Some(route) = self.routes.get_mut(&ip) {
-            (route.allowed, route.wants_ledger) = (None, false);
+            route.allowed = None;
         }
         Stage::Settled
     }
@@ -274,10 +273,12 @@ impl Core {
         if self.provider.needs_a_person().is_some() {
             return false;
         }
+        let hold = self.routes.get(&ip).map_or(Tick(0), |route| route.hold);
+        if self.now < hold {
+            self.at(hold);
+            return false;
+        }
         if !self.book.known() {
-            if let Some(route) = self.routes.get_mut(&ip) {
-                route.wants_ledger = true;
-            }
             return false;
         }
         let Some(time) = self.ledger_time() else {
@@ -301,7 +302,6 @@ impl Core {
         let allowed = budget.allowed(ip, need, 1 + waiting).max(budget.backed_off(ip, &to.name));
         let wait = allowed > time;
         if let Some(route) = self.routes.get_mut(&ip) {
-            route.wants_ledger = false;
             route.allowed = wait.then_some(allowed);
         }
         if wait {
@@ -420,9 +420,22 @@ impl Core {
             until,
             otherwise,
         };
+        if let Some(route) = self.routes.get_mut(&ip) {
+            // What keeps a call from leaving (a token, a slow connection) may do so again at once.
+            let doublings = route.unsent.min(5);
+            (route.unsent, route.hold) = match started {
+                Some(_) => (0, Tick(0)),
+                None => (route.unsent + 1, now + UNSENT.times(1 << doublings)),
+            };
+        }
         let stage = match outcome {
             RouteOutcome::NotSent(_) => {
                 self.end_call(&call.id, Ending::NotSent, None);
+                Stage::Settled
+            }
+            RouteOutcome::Refused(failure) if started.is_none() => {
+                self.end_call(&call.id, Ending::NotSent, None);
+                self.provider.refused(failure, now);
                 Stage::Settled
             }
             RouteOutcome::Accepted(task) => {

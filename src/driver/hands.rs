@@ -7,7 +7,6 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::nic::NicHandle;
 use super::{Message, RunError};
-use crate::clock;
 use crate::cluster::{self, Cluster};
 use crate::config::{ProviderSettings, Settings};
 use crate::core::action::Action;
@@ -81,16 +80,16 @@ impl Hands {
                 let result = cluster.read(&key).await;
                 Event::Read { ticket, key, result }
             }),
-            Action::List { ticket } => self.task(async move {
-                Event::Listed { ticket, result: cluster.list().await }
-            }),
+            Action::List { ticket } => {
+                self.task(async move { Event::Listed { ticket, result: cluster.list().await } })
+            }
             Action::Write { ticket, key, version, doc } => self.task(async move {
                 let result = cluster.write(&key, version.as_ref(), &doc).await;
                 Event::Written { ticket, key, result }
             }),
-            Action::ReadNode { ticket } => self.task(async move {
-                Event::Node { ticket, result: cluster.node().await }
-            }),
+            Action::ReadNode { ticket } => {
+                self.task(async move { Event::Node { ticket, result: cluster.node().await } })
+            }
             Action::ReadRoutes { ticket } => {
                 let wanted = ips(&self.settings);
                 self.thread(move |provider| {
@@ -105,14 +104,11 @@ impl Hands {
                     Event::Route { ticket, started, outcome, date }
                 });
             }
-            Action::ReadTask { ticket, task } => self.thread(move |provider| Event::Task {
-                ticket,
-                result: provider.task(&task),
-            }),
-            Action::ReadPastCalls { ticket } => self.thread(move |provider| Event::PastCalls {
-                ticket,
-                result: provider.past_calls(),
-            }),
+            Action::ReadTask { ticket, task } => {
+                self.thread(move |provider| Event::Task { ticket, result: provider.task(&task) })
+            }
+            Action::ReadPastCalls { ticket } => self
+                .thread(move |provider| Event::PastCalls { ticket, result: provider.past_calls() }),
             Action::PutAddress { host, lifetime } => self.nic.put(host, lifetime),
             Action::RemoveAddress { host } => self.nic.remove(host),
             Action::Announce { host } => self.nic.announce(host),
@@ -135,7 +131,9 @@ impl Hands {
                 let event = Event::Route { ticket, started: None, outcome, date: None };
                 ("route", format!("route {ip} to {}", to.name), Some(event))
             }
-            Action::PutAddress { host, .. } => ("put", format!("put {host} on the interface"), None),
+            Action::PutAddress { host, .. } => {
+                ("put", format!("put {host} on the interface"), None)
+            }
             Action::RemoveAddress { host } => {
                 ("remove", format!("take {host} off the interface"), None)
             }
@@ -151,12 +149,19 @@ impl Hands {
             | Action::Exit) => return self.carry_out(action),
         };
         if self.pretended.get(what) != Some(&would) {
-            let _ = self.messages.send(Message::Say(Level::Notice, format!("dry run: would {would}")));
+            let _ =
+                self.messages.send(Message::Say(Level::Notice, format!("dry run: would {would}")));
             self.pretended.insert(what, would);
         }
         if let Some(event) = event {
             let _ = self.messages.send(Message::Event(event));
         }
+    }
+
+    /// Uses the provider's token where it was not used for long; a dead one is an alarm at the next question.
+    pub fn keep_alive(&self) {
+        let provider = Arc::clone(&self.provider);
+        tokio::task::spawn_blocking(move || _ = provider.keep_alive());
     }
 
     /// Is this a dry run?
@@ -195,9 +200,4 @@ pub fn open_provider(settings: &ProviderSettings) -> Result<Box<dyn Provider>, O
         password: settings.password.read().ok(),
         timeouts: Timeouts { connect: Span::secs(3), total: Span::secs(5) },
     })
-}
-
-/// Now, for whoever needs it beside the loop.
-pub fn now() -> crate::types::Tick {
-    clock::now()
 }

@@ -56,8 +56,10 @@ pub fn start(
                 Some(server) => Some(server.clone()),
                 None => annotated(&cluster).await,
             };
-            let (provider, given, managed) = (Arc::clone(&provider), given.clone(), managed.clone());
-            let asked = tokio::task::spawn_blocking(move || ask(&*provider, server, given, &managed));
+            let (provider, given, managed) =
+                (Arc::clone(&provider), given.clone(), managed.clone());
+            let asked =
+                tokio::task::spawn_blocking(move || ask(&*provider, server, given, &managed));
             let Ok(result) = asked.await else { return };
             if let Ok(home) = &result {
                 if !found {
@@ -84,7 +86,7 @@ fn choose(nic: &NicHandle, mac: Mac, messages: &UnboundedSender<Message>) {
 }
 
 async fn annotated(cluster: &crate::cluster::Cluster) -> Option<ServerName> {
-    cluster.annotations().await.ok().and_then(|notes| notes.server)
+    cluster.annotations().await.ok().and_then(|notes| notes.server_name)?.ok()
 }
 
 fn ask(

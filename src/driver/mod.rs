@@ -6,7 +6,7 @@
 //!             ▼                                                                │
 //!   wait ─▶ core.step ─▶ trace, log, status, watchdog ─▶ actions ──────────────┘
 //!             ▲
-//!             └──────────── deadline, signals, watch, monitor, checks
+//!             └──────────── deadline, signals, watches, checks
 //! ```
 //!
 //! | task or thread | owner | may be dropped at any await |
@@ -15,7 +15,7 @@
 //! | one per request to the API | `Hands` | yes: the core takes a lost answer for Unknown |
 //! | watch, probes, endpoints | `errands` | yes: they begin anew |
 //! | one thread per request to the provider | `Hands` | never joined; each has a deadline |
-//! | the NIC thread | `nic` | ends with its channel |
+//! | the NIC thread and its monitor | `nic` | end with their channel |
 //!
 //! Nothing on the loop blocks: log, state file, trace and status are written on threads of their own.
 
@@ -28,19 +28,18 @@ mod summary;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use crate::checks::Checks;
 use crate::clock;
 use crate::config::Settings;
 use crate::core::Core;
 use crate::core::action::Action;
 use crate::core::event::{Event, Start};
 use crate::logging::{Kind, Level, Log, NoteLog};
-use crate::net::Monitor;
 use crate::state::{self, Opened, StateError, Store};
-use crate::status::Writer;
+use crate::status::StatusFile;
 use crate::systemd::Manager;
 use crate::trace::Trace;
 use crate::types::{Span, Tick};
@@ -51,6 +50,9 @@ const LONGEST_SLEEP: Span = Span::secs(1);
 
 /// How often the status file is written when nothing changes.
 const STATUS_AGE: Span = Span::secs(2);
+
+/// The token is used at least twice a day; the adapter knows when that is due.
+const KEEP_ALIVE: Span = Span::secs(3600);
 
 /// How long the way out waits for what is still being written.
 const LAST_WORDS: Span = Span::millis(200);
@@ -90,8 +92,6 @@ pub enum RunError {
 enum Message {
     /// For the core.
     Event(Event),
-    /// The NIC was found: listen to its changes.
-    Monitor(Monitor),
     /// SIGHUP was answered: the new configuration, or why the old one stays.
     Reloaded(Result<Box<Settings>, String>),
     /// A line for people.
@@ -124,14 +124,18 @@ pub fn run(settings: Settings, options: Options) -> Result<(), RunError> {
 struct Driver {
     core: Core,
     hands: Hands,
+    checks: Option<Checks>,
+    messages: UnboundedSender<Message>,
     log: Log,
     notes: NoteLog,
     trace: Option<Trace>,
     store: Store,
     manager: Manager,
-    status: Writer,
+    /// A dry run leaves the status file to the foip that it runs beside.
+    status: Option<StatusFile>,
     summary: summary::Summary,
     written: Option<Tick>,
+    kept: Tick,
     ready: Ready,
     leaving: bool,
     dry_run: bool,
@@ -166,7 +170,8 @@ async fn drive(settings: Settings, options: Options, log: Log) -> Result<(), Run
         Start { config: settings.core.clone(), identity, saved, seed: state::seed().unwrap_or(1) };
     let known_mac = start.saved.home.as_ref().map(|home| home.mac);
     let mut hands = Hands::new(&settings, messages.clone(), options.dry_run)?;
-    let _checks = errands::start(&settings, &hands, &messages);
+    errands::start(&settings, &hands, &messages);
+    let checks = errands::checks(&settings, &messages);
     home::start(&settings, &hands, &messages, known_mac);
 
     let now = clock::now();
@@ -177,20 +182,25 @@ async fn drive(settings: Settings, options: Options, log: Log) -> Result<(), Run
     let mut driver = Driver {
         core,
         hands,
+        checks,
+        messages: messages.clone(),
         notes: NoteLog::new(log.clone(), node),
         log,
         trace,
         store,
         manager: Manager::of_process(),
-        status: Writer::start(&places.runtime).map_err(failed("write the status"))?,
+        status: match options.dry_run {
+            true => None,
+            false => Some(StatusFile::start(&places.runtime).map_err(failed("write the status"))?),
+        },
         summary: summary::Summary::default(),
         written: None,
+        kept: now,
         ready: Ready::default(),
         leaving: false,
         dry_run: options.dry_run,
     };
     driver.carry_out(now, actions);
-    let mut monitor: Option<AsyncFd<Monitor>> = None;
     while !driver.leaving {
         let sleep = driver.sleep();
         tokio::select! {
@@ -200,15 +210,14 @@ async fn drive(settings: Settings, options: Options, log: Log) -> Result<(), Run
             _ = hangup.recv() => reload(&options, &messages),
             message = inbox.recv() => {
                 if let Some(message) = message {
-                    driver.hear(message, &mut monitor);
+                    driver.hear(message);
                 }
                 // What has come meanwhile is older than any deadline that it moves.
                 while let Ok(message) = inbox.try_recv() {
-                    driver.hear(message, &mut monitor);
+                    driver.hear(message);
                     driver.manager.alive();
                 }
             }
-            () = changes(monitor.as_ref()) => driver.look(&mut monitor),
             () = tokio::time::sleep(sleep.as_std()) => {}
         }
         if driver.core.deadline() <= clock::now() {
@@ -220,24 +229,13 @@ async fn drive(settings: Settings, options: Options, log: Log) -> Result<(), Run
     Ok(())
 }
 
-/// Ends when the monitor has something to read; never where there is none.
-async fn changes(monitor: Option<&AsyncFd<Monitor>>) {
-    match monitor {
-        Some(monitor) => {
-            if let Ok(mut guard) = monitor.readable().await {
-                guard.clear_ready();
-            }
-        }
-        None => std::future::pending().await,
-    }
-}
-
 /// Reads the configuration again on a thread: a hanging disk must not stop renewals.
 fn reload(options: &Options, messages: &UnboundedSender<Message>) {
     let (path, messages) = (options.config.clone(), messages.clone());
     tokio::task::spawn_blocking(move || {
         let host = crate::config::Host::of_process();
-        let settings = Settings::load(&path, &host).map(Box::new).map_err(|error| error.to_string());
+        let settings =
+            Settings::load(&path, &host).map(Box::new).map_err(|error| error.to_string());
         let _ = messages.send(Message::Reloaded(settings));
     });
 }
@@ -253,26 +251,37 @@ impl Driver {
 
     fn stop(&mut self) {
         self.manager.stopping();
-        self.log.say(Level::Notice, Kind::Stopping, "stopping; the address stays for the next process");
+        self.log.say(
+            Level::Notice,
+            Kind::Stopping,
+            "stopping; the address stays for the next process",
+        );
         self.step(Event::Stop);
     }
 
-    fn hear(&mut self, message: Message, monitor: &mut Option<AsyncFd<Monitor>>) {
+    fn hear(&mut self, message: Message) {
         match message {
             Message::Event(event) => self.step(event),
-            Message::Monitor(fresh) => match AsyncFd::new(fresh) {
-                Ok(fresh) => *monitor = Some(fresh),
-                Err(error) => {
-                    let text = format!("cannot listen to the network interface: {error}");
-                    self.log.say(Level::Error, Kind::Other, text);
-                }
-            },
             Message::Reloaded(Ok(settings)) => self.reconfigure(*settings),
             Message::Reloaded(Err(why)) => {
                 let text = format!("the configuration stays as it was: {why}");
                 self.log.say(Level::Error, Kind::Reloaded, text);
             }
             Message::Say(level, text) => self.log.say(level, Kind::Other, text),
+        }
+        self.learn_account();
+    }
+
+    /// The first login tells whose budget it is; from then on this node takes part in the ledger.
+    fn learn_account(&mut self) {
+        if self.hands.settings.core.account.is_some() {
+            return;
+        }
+        let account = self.hands.provider.account();
+        if account.is_some() {
+            let mut settings = self.hands.settings.clone();
+            settings.core.account = account;
+            self.reconfigure(settings);
         }
     }
 
@@ -290,22 +299,9 @@ impl Driver {
             return;
         }
         self.step(Event::Reload(Box::new(core)));
+        // The old ones end by themselves, and may still tell a verdict: it is told anew by the new ones.
+        self.checks = errands::checks(&self.hands.settings, &self.messages);
         self.log.say(Level::Notice, Kind::Reloaded, "the new configuration is in force");
-    }
-
-    /// The monitor has something to say.
-    fn look(&mut self, monitor: &mut Option<AsyncFd<Monitor>>) {
-        let Some(open) = monitor else { return };
-        match open.get_mut().drain() {
-            Ok(changes) if changes.is_empty() => {}
-            Ok(_) => self.hands.nic.look(),
-            Err(error) => {
-                let text = format!("lost sight of the network interface: {error}; opening it again");
-                self.log.say(Level::Warning, Kind::Other, text);
-                *monitor = None;
-                self.hands.nic.watch_again();
-            }
-        }
     }
 
     fn step(&mut self, event: Event) {
@@ -330,8 +326,20 @@ impl Driver {
                 }
                 Action::Save(saved) => self.store.save(&saved),
                 Action::Exit => self.leaving = true,
-                action if self.dry_run => self.hands.pretend(action),
-                action => self.hands.carry_out(action),
+                action @ (Action::Read { .. }
+                | Action::List { .. }
+                | Action::Write { .. }
+                | Action::ReadNode { .. }
+                | Action::ReadRoutes { .. }
+                | Action::Route { .. }
+                | Action::ReadTask { .. }
+                | Action::ReadPastCalls { .. }
+                | Action::PutAddress { .. }
+                | Action::RemoveAddress { .. }
+                | Action::Announce { .. }) => match self.dry_run {
+                    true => self.hands.pretend(action),
+                    false => self.hands.carry_out(action),
+                },
             }
         }
     }
@@ -344,17 +352,26 @@ impl Driver {
             self.manager.ready();
         }
         let now = clock::now();
+        if now.since(self.kept) >= KEEP_ALIVE {
+            self.kept = now;
+            self.hands.keep_alive();
+        }
         if self.written.is_none_or(|at| now.since(at) >= STATUS_AGE) {
             self.written = Some(now);
             let status = self.summary.status(&self.core, now, self.store.failure());
             self.manager.status(&status.sentence);
-            self.status.write(&status);
+            if let Some(file) = &self.status {
+                file.show(&status);
+            }
         }
     }
 
     /// The last things before exit.
-    fn part(&mut self, inbox: &mut UnboundedReceiver<Message>) {
+    fn part(self, inbox: &mut UnboundedReceiver<Message>) {
         inbox.close();
+        if let Some(status) = self.status {
+            status.remove(LAST_WORDS);
+        }
         self.store.settle(LAST_WORDS);
         if let Some(trace) = &self.trace {
             trace.flush(LAST_WORDS);

@@ -19,7 +19,7 @@ const LONGEST: usize = 16 * 1024;
 
 /// Does stderr go to journald? (`JOURNAL_STREAM`, `systemd.exec(5)`.) A child with stderr elsewhere inherits
 /// the variable, so device and inode are compared.
-pub(super) fn is_attached() -> bool {
+pub fn is_attached() -> bool {
     let Ok(variable) = std::env::var("JOURNAL_STREAM") else {
         return false;
     };

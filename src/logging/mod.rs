@@ -18,6 +18,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use tracing::field::{Field, Visit};
 use tracing::span;
 
+pub use journal::is_attached as is_journal_attached;
 pub use note::NoteLog;
 
 use crate::clock;

@@ -102,12 +102,7 @@ impl NoteLog {
                 };
                 let mut fields = vec![group_field(group), epoch_field(epoch), state(word)];
                 fields.extend(holder.iter().map(|holder| ("FOIP_HOLDER", holder.to_string())));
-                Record {
-                    level: Level::Notice,
-                    kind: Kind::Changed,
-                    text: format!("group {group}: {text}"),
-                    fields,
-                }
+                Record { level: Level::Notice, kind: Kind::Changed, text: text.clone(), fields }
             }
             Note::Alarm { code, text } => Record {
                 level: Level::Error,
@@ -168,10 +163,10 @@ mod tests {
                     group: group(),
                     holder: Some("node-a".parse().unwrap()),
                     epoch: Epoch(7),
-                    text: "takes over from node-b, whose lease expired".into(),
+                    text: "group default: this node holds it from now on, epoch 7".into(),
                 },
                 (Level::Notice, Kind::Changed),
-                "group default: takes over from node-b, whose lease expired",
+                "group default: this node holds it from now on, epoch 7",
                 "FOIP_GROUP=default FOIP_EPOCH=7 FOIP_STATE=holder FOIP_HOLDER=node-a",
             ),
             (
@@ -179,10 +174,10 @@ mod tests {
                     group: group(),
                     holder: None,
                     epoch: Epoch(8),
-                    text: "the lease is gone".into(),
+                    text: "group default: no node holds it".into(),
                 },
                 (Level::Notice, Kind::Changed),
-                "group default: the lease is gone",
+                "group default: no node holds it",
                 "FOIP_GROUP=default FOIP_EPOCH=8 FOIP_STATE=free",
             ),
             (

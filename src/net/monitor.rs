@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce};
@@ -53,7 +53,8 @@ pub enum Change {
     Overrun,
 }
 
-/// The notification socket of one NIC. Never blocks; poll it for reading and then `drain` it.
+/// The notification socket of one NIC. Poll it for reading and then `drain` it, on a thread that may wait:
+/// reading the socket never blocks, but asking the kernel anew, after an overrun or news of the link, may.
 #[derive(Debug)]
 pub struct Monitor {
     fd: OwnedFd,
@@ -124,12 +125,6 @@ impl Monitor {
 impl AsFd for Monitor {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
-    }
-}
-
-impl AsRawFd for Monitor {
-    fn as_raw_fd(&self) -> RawFd {
-        self.fd.as_raw_fd()
     }
 }
 

@@ -189,11 +189,12 @@ impl Nic {
         let before = Primary::read(link.index, &self.tag, host).map_err(refused)?;
         match put.send(How::Create) {
             Ok(()) => {}
-            // Somebody was quicker, perhaps this host's other foip: judge what is there now.
+            // Somebody was quicker: judge what is there now.
             Err(error) if error.errno() == Some(Errno::EEXIST) => {
                 return match self.standing(host, link.index)? {
                     Some(true) => self.refresh(&put),
-                    Some(false) | None => Err(AddressFailure::Stranger),
+                    Some(false) => Err(AddressFailure::Stranger),
+                    None => Err(unsettled(host, &link)),
                 };
             }
             Err(error) => return Err(refused(error)),
@@ -205,12 +206,7 @@ impl Nic {
                     "the kernel kept no tag on {host}, so it cannot be told from a stranger's; it goes by itself after {lifetime}"
                 )));
             }
-            None => {
-                return Err(AddressFailure::Refused(format!(
-                    "{host} is not on {} right after it was put there: something removes it",
-                    link.name
-                )));
-            }
+            None => return Err(unsettled(host, &link)),
         }
         let after = Primary::read(link.index, &self.tag, host).map_err(refused)?;
         Ok(Done::Created(before.changed_to(&after)))
@@ -321,6 +317,13 @@ impl Nic {
 /// Would the kernel take this row and our /32 or /128 of the same value for the same address? IPv6 looks at the value only.
 fn same_as_ours(row: &AddressRow) -> bool {
     row.host.is_ipv6() || row.is_single()
+}
+
+fn unsettled(host: IpAddr, link: &LinkRow) -> AddressFailure {
+    AddressFailure::Refused(format!(
+        "{host} does not stay on {}: something else removes it as soon as it is there",
+        link.name
+    ))
 }
 
 fn refused(error: NetError) -> AddressFailure {

@@ -31,6 +31,8 @@ use crate::types::{Account, FailoverIp, IfName, Mac, Server, ServerName, Span, T
 mod call;
 mod date;
 mod home;
+#[cfg(test)]
+mod hostile;
 mod http;
 pub mod login;
 mod oidc;
@@ -168,7 +170,7 @@ pub struct Options {
     pub token_file: PathBuf,
     /// Customer number (SOAP).
     pub login_name: Option<Account>,
-    /// The webservice password, which is not the SCP's (SOAP).
+    /// The webservice password, which is not the SCP's (SOAP). Without it every answer is `Auth`.
     pub password: Option<SecretString>,
     /// Deadlines.
     pub timeouts: Timeouts,
@@ -193,7 +195,7 @@ pub enum OpenError {
         /// What is wrong with it.
         why: String,
     },
-    /// SOAP without credentials.
+    /// SOAP without a customer number.
     #[error("api = \"soap\" needs provider.{0}")]
     Missing(&'static str),
 }

@@ -143,7 +143,7 @@ impl TokenFile {
     }
 }
 
-fn parse(text: &[u8]) -> Option<Login> {
+pub(super) fn parse(text: &[u8]) -> Option<Login> {
     let value: Value = serde_json::from_slice(text).ok()?;
     let refresh = value.get("refresh_token")?.as_str()?;
     if refresh.is_empty() || !refresh.bytes().all(|byte| byte.is_ascii_graphic()) {

@@ -269,3 +269,33 @@ impl<In: Transport> Transport for Gated<In> {
         self.inner.is_tls()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use nix::sys::socket::getsockopt;
+
+    use super::*;
+
+    #[test]
+    fn what_is_given_up_is_thrown_away() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let tcp = Tcp { last: Arc::default(), patience: Span::millis(1234) };
+        let address = listener.local_addr().unwrap();
+        let stream = tcp.open(&address, Duration::from_secs(1)).unwrap();
+        assert_eq!(getsockopt(&stream, sockopt::TcpUserTimeout).unwrap(), 1234);
+        let linger = getsockopt(&stream, sockopt::Linger).unwrap();
+        assert_eq!((linger.l_onoff, linger.l_linger), (1, 0));
+    }
+
+    #[test]
+    fn the_gate_shuts_at_its_very_moment() {
+        let gate = Gate::new(clock::now() + Span::secs(60));
+        gate.pass().unwrap();
+        assert!(gate.passed().is_some() && gate.shut().is_none());
+        let gate = Gate::new(clock::now());
+        gate.pass().unwrap_err();
+        assert!(gate.passed().is_none() && gate.shut().is_some());
+    }
+}

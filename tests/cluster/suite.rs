@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use crate::World;
 
 /// How long a change may take to be seen by a watch here.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(20);
 
 pub fn group(name: &str) -> Key {
     Key::Group(name.parse().unwrap())

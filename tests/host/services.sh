@@ -3,7 +3,7 @@
 # What tests/host/run has around the host: the stand-ins for netcup and for the Kubernetes API, and foip on the other two hosts.
 # Sourced after world.sh.
 
-# services_start: both stand-ins, with the three servers and Nodes, and the failover IP routed nowhere.
+# services_start: both stand-ins, with three servers and Nodes; the failover IP is routed nowhere.
 services_start() {
     local node servers=() listen=()
     for node in "${nodes[@]}"; do
@@ -31,40 +31,23 @@ EOF
     background scp ip netns exec "$provider" "$standins/scp-standin" --setup "$work/scp/setup.json" \
         --listen "$provider_address:443" --dir "$work/scp" --log "$work/scp/calls" --on-route "$work/switch"
     background kube ip netns exec "$provider" "$standins/kube-standin" --listen "$(IFS=,; echo "${listen[*]}")" \
+        --nodes "$(for node in "${nodes[@]}"; do echo "$node=${address[$node]}"; done | paste -sd,)" \
         --dir "$work/kube" --log "$work/kube/requests"
-    within 10 "the provider's stand-in is up" test -s "$work/scp/ca.pem"
-    within 10 "the API's stand-in is up" test -s "$work/kube/kubeconfig"
-    for node in "${nodes[@]}"; do
-        kubectl "$node" POST /api/v1/nodes "$(node_object "$node")" >"$work/node.json"
+    within 10 "the provider's stand-in is up" test -S "$work/scp/scp.sock" -a -s "$work/scp/url"
+    within 10 "the API's stand-in is up" test -s "$work/kube/node-c.kubeconfig"
+    # k3s' kubeconfig names the local API server.
+    sed -i 's#server: .*#server: https://127.0.0.1:6443#' "$work"/kube/*.kubeconfig
+    local part
+    for part in certificate key; do
+        sed -n "s/ *client-$part-data: //p" "$work/kube/node-c.kubeconfig" | base64 -d >"$work/kube/$part.pem"
     done
-}
-
-# kubectl NODE METHOD PATH [BODY]: to the API server on a host, asked from there.
-kubectl() {
-    local body=()
-    (($# < 4)) || body=(--header "Content-Type: application/json" --data "$4")
-    in_space "$name-$1" curl --silent --show-error --fail-with-body --max-time 5 --request "$2" "${body[@]}" \
-        --cacert "$work/kube/ca.pem" --cert "$work/kube/client.pem" --key "$work/kube/client.key" "https://127.0.0.1:6443$3"
-}
-
-node_object() {
-    local kind conditions=()
-    for kind in MemoryPressure=False DiskPressure=False PIDPressure=False Ready=True; do
-        conditions+=("{\"type\": \"${kind%=*}\", \"status\": \"${kind#*=}\", \"reason\": \"Test\",
-            \"lastHeartbeatTime\": \"2026-11-22T00:00:00Z\", \"lastTransitionTime\": \"2026-11-22T00:00:00Z\"}")
-    done
-    cat <<EOF
-{"apiVersion": "v1", "kind": "Node",
- "metadata": {"name": "$1", "labels": {"kubernetes.io/hostname": "$1", "node-role.kubernetes.io/control-plane": "true"}},
- "spec": {},
- "status": {"addresses": [{"type": "InternalIP", "address": "${address[$1]}"}, {"type": "Hostname", "address": "$1"}],
-            "conditions": [$(IFS=,; echo "${conditions[*]}")]}}
-EOF
 }
 
 # holder: the name in the Lease.
 holder() {
-    kubectl node-c GET /apis/coordination.k8s.io/v1/namespaces/kube-system/leases/foip-default |
+    local api=https://127.0.0.1:6443/apis/coordination.k8s.io/v1
+    in_space "$name-node-c" curl --silent --show-error --fail --max-time 5 --cacert "$work/kube/ca.pem" \
+        --cert "$work/kube/certificate.pem" --key "$work/kube/key.pem" "$api/namespaces/kube-system/leases/foip-default" |
         sed -n 's/.*"holderIdentity": *"\([^"]*\)".*/\1/p'
 }
 
@@ -86,7 +69,7 @@ neighbour() {
     local home=$work/$1
     mkdir -p "$home"/{state,run}
     cat /proc/sys/kernel/random/uuid >"$home/boot_id"
-    cp "$work/kube/kubeconfig" "$home/kubeconfig"
+    cp "$work/kube/$1.kubeconfig" "$home/kubeconfig"
     {
         echo '[provider]'
         echo 'api = "rest"'

@@ -47,16 +47,13 @@ pub struct Agent {
     pub status: String,
     /// When it did not run, or was stopped: closed stretches, and perhaps one that lasts.
     pub absent: Vec<(u64, Option<u64>)>,
+    /// When its processes ended.
+    deaths: Vec<u64>,
 }
 
 impl Agent {
     /// Makes folders and files; starts nothing.
-    pub fn prepare(
-        world: &World,
-        host: usize,
-        common: &Common,
-        kubeconfig: &str,
-    ) -> Outcome<Self> {
+    pub fn prepare(world: &World, host: usize, common: &Common, kubeconfig: &str) -> Outcome<Self> {
         let folder = world.host_folder(host);
         for name in ["state", "run", "trace"] {
             fs::create_dir_all(folder.join(name))?;
@@ -76,6 +73,7 @@ impl Agent {
             ready_at: None,
             status: String::new(),
             absent: vec![(clock::now().0, None)],
+            deaths: Vec::new(),
         })
     }
 
@@ -123,10 +121,9 @@ impl Agent {
             .launch(world, &namespace, "foip.log")
             .args(["run".to_owned(), "--trace".to_owned(), trace.display().to_string()])
             .env("NOTIFY_SOCKET", notify);
-        self.ready_at = None;
-        self.started_at = clock::now().0;
+        let started_at = clock::now().0;
         let process = launch.start()?;
-        self.process = Some(process);
+        (self.process, self.started_at, self.ready_at) = (Some(process), started_at, None);
         self.present();
         Ok(())
     }
@@ -164,7 +161,9 @@ impl Agent {
 
     /// An error if it ended although nobody asked it to.
     pub fn check(&mut self) -> Outcome<()> {
-        let Some(process) = self.process.as_mut() else { return Ok(()) };
+        let Some(process) = self.process.as_mut() else {
+            return Ok(());
+        };
         match process.ended() {
             None => Ok(()),
             Some(status) => Err(trouble!(
@@ -179,17 +178,21 @@ impl Agent {
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.kill();
+            self.deaths.push(clock::now().0);
             self.gone();
         }
     }
 
     /// SIGTERM, and waits for its end: at most 3 s, as the bound is 2 s.
     pub fn terminate(&mut self) -> Outcome<u64> {
-        let Some(mut process) = self.process.take() else { return Ok(0) };
+        let Some(mut process) = self.process.take() else {
+            return Ok(0);
+        };
         let start = clock::now().0;
         process.signal(Signal::SIGTERM)?;
         let ended = wait_until(Duration::from_secs(8), || Ok(!process.alive()))?;
         process.kill();
+        self.deaths.push(clock::now().0);
         self.gone();
         if ended {
             Ok(clock::now().0 - start)
@@ -242,6 +245,11 @@ impl Agent {
             listing.into_iter().flatten().flatten().map(|entry| entry.path()).collect();
         files.sort();
         files
+    }
+
+    /// When its processes ended, in milliseconds.
+    pub fn deaths(&self) -> &[u64] {
+        &self.deaths
     }
 
     /// Where its log, configuration and state are.

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::client::{Credentials, Kubectl};
-use crate::plan::{API_PORT, HOSTS};
+use crate::plan::{API_PORT, HOSTS, HostPlan};
 use crate::process::{Launch, Process};
 use crate::real::RealApi;
 use crate::signals::wait_until;
@@ -80,20 +80,20 @@ impl Api {
         }
     }
 
-    /// SIGSTOP or SIGCONT to API servers. The built-in one is a single process: all or none.
+    /// SIGSTOP or SIGCONT to API servers. The built-in one is a single process: stopped as a whole, or
+    /// one listener by command.
     pub fn freeze(&mut self, hosts: &[usize], frozen: bool) -> Outcome<()> {
+        let signal = if frozen { Signal::SIGSTOP } else { Signal::SIGCONT };
         match &mut self.kind {
             Kind::BuiltIn { process, .. } if hosts.len() == HOSTS.len() => {
-                process.signal(if frozen { Signal::SIGSTOP } else { Signal::SIGCONT })?;
+                process.signal(signal)?
             }
             Kind::BuiltIn { .. } => {
-                for host in hosts {
-                    self.built_in_fault(*host, frozen, "hang")?;
-                }
+                self.listeners(if frozen { "freeze" } else { "thaw" }, hosts)?;
             }
             Kind::Real(real) => {
                 for host in hosts {
-                    real.freeze(*host, frozen)?;
+                    real.signal(*host, signal)?;
                 }
             }
         }
@@ -103,11 +103,9 @@ impl Api {
 
     /// Kills API servers.
     pub fn kill(&mut self, hosts: &[usize]) -> Outcome<()> {
-        for host in hosts {
-            match &mut self.kind {
-                Kind::BuiltIn { .. } => self.built_in_fault(*host, true, "cut")?,
-                Kind::Real(real) => real.kill_server(*host),
-            }
+        match &mut self.kind {
+            Kind::BuiltIn { .. } => self.listeners("refuse", hosts)?,
+            Kind::Real(real) => hosts.iter().for_each(|host| real.kill_server(*host)),
         }
         self.note(hosts, true);
         Ok(())
@@ -115,10 +113,12 @@ impl Api {
 
     /// Starts killed API servers again.
     pub fn revive(&mut self, world: &World, hosts: &[usize]) -> Outcome<()> {
-        for host in hosts {
-            match &mut self.kind {
-                Kind::BuiltIn { .. } => self.built_in_fault(*host, false, "cut")?,
-                Kind::Real(real) => real.start_server(world, *host)?,
+        match &mut self.kind {
+            Kind::BuiltIn { .. } => self.listeners("accept", hosts)?,
+            Kind::Real(real) => {
+                for host in hosts {
+                    real.start_server(world, *host)?;
+                }
             }
         }
         self.note(hosts, false);
@@ -183,9 +183,12 @@ impl Api {
 
     /// Requests within a time that came from one host; `None` on the real API.
     pub fn requests(&self, from: u64, to: u64, host: usize) -> Option<usize> {
-        let Kind::BuiltIn { log, .. } = &self.kind else { return None };
+        let Kind::BuiltIn { log, .. } = &self.kind else {
+            return None;
+        };
         let text = fs::read_to_string(log).ok()?;
-        let entries = text.lines().filter_map(|l| serde_json::from_str::<foip_standins::log::Entry>(l).ok());
+        let entries =
+            text.lines().filter_map(|l| serde_json::from_str::<foip_standins::log::Entry>(l).ok());
         let own = HOSTS[host].v4;
         Some(
             entries
@@ -208,15 +211,15 @@ impl Api {
         }
     }
 
-    fn built_in_fault(&self, host: usize, on: bool, kind: &str) -> Outcome<()> {
-        if on {
-            let rule = json!({"on": {"listener": host}, "fault": {"kind": kind}});
-            self.command(&json!({"do": "fault", "rule": rule}))?;
-            // Watches that are open already would go on.
-            self.command(&json!({"do": "cut", "listener": host})).map(drop)
-        } else {
-            self.command(&json!({"do": "clear"})).map(drop)
+    /// A command about one listener, or about all where all hosts are meant.
+    fn listeners(&self, command: &str, hosts: &[usize]) -> Outcome<()> {
+        if hosts.len() == HOSTS.len() {
+            return self.command(&json!({"do": command})).map(drop);
         }
+        for host in hosts {
+            self.command(&json!({"do": command, "listener": host}))?;
+        }
+        Ok(())
     }
 
     fn note(&mut self, hosts: &[usize], dead: bool) {
@@ -238,35 +241,46 @@ fn built_in(world: &World, program: &Path) -> Outcome<(Kind, Credentials)> {
     fs::create_dir_all(&folder)?;
     let (socket, log) = (folder.join("control"), folder.join("log.jsonl"));
     let namespace = world.namespace("provider");
-    let mut launch = Launch::new(&namespace, program, folder.join("output"));
-    for (host, plan) in HOSTS.iter().enumerate() {
-        launch = launch
-            .args(["--listen".to_owned(), format!("{}={}@0.0.0.0:{API_PORT}", plan.name, world.host(host))]);
-    }
-    let mut process = launch
+    let listen: Vec<String> = HOSTS
+        .iter()
+        .enumerate()
+        .map(|(host, plan)| format!("{}={}@0.0.0.0:{API_PORT}", plan.name, world.host(host)))
+        .collect();
+    let named = |host: &HostPlan| format!("{}={}", host.name, host.v4);
+    let nodes: Vec<String> = HOSTS.iter().map(named).collect();
+    let sans: Vec<String> = HOSTS.iter().map(|host| host.v4.to_string()).collect();
+    let mut process = Launch::new(&namespace, program, folder.join("output"))
         .args([
-            "--control".to_owned(),
-            socket.display().to_string(),
-            "--log".to_owned(),
-            log.display().to_string(),
-            "--out".to_owned(),
-            folder.display().to_string(),
+            "--listen",
+            &listen.join(","),
+            "--nodes",
+            &nodes.join(","),
+            "--sans",
+            &format!("{},127.0.0.1", sans.join(",")),
+            "--dir",
+            &folder.display().to_string(),
+            "--control",
+            &socket.display().to_string(),
+            "--log",
+            &log.display().to_string(),
         ])
         .start()?;
-    let kubeconfig = folder.join("kubeconfig");
+    let kubeconfig = folder.join(format!("{}.kubeconfig", HOSTS[HOSTS.len() - 1].name));
+    let mut text = String::new();
     let up = wait_until(Duration::from_secs(10), || {
         if let Some(status) = process.ended() {
-            return Err(trouble!("the built-in API ended ({status}):\n    {}", process.last_words()));
+            return Err(trouble!(
+                "the built-in API ended ({status}):\n    {}",
+                process.last_words()
+            ));
         }
-        Ok(socket.exists() && kubeconfig.exists())
+        text = fs::read_to_string(&kubeconfig).unwrap_or_default();
+        Ok(socket.exists() && text.ends_with('\n'))
     })?;
     if !up {
         return Err(trouble!("the built-in API did not start within 10 s"));
     }
-    let read = |name: &str| -> Outcome<String> {
-        fs::read_to_string(folder.join(name)).tried(|| format!("built-in API: {name}"))
-    };
-    let credentials =
-        Credentials { ca: read("ca.pem")?, cert: read("client.pem")?, key: read("client.key")? };
+    let credentials = Credentials::from_kubeconfig(&text)
+        .ok_or_else(|| trouble!("{} is no kubeconfig", kubeconfig.display()))?;
     Ok((Kind::BuiltIn { process, socket, log }, credentials))
 }

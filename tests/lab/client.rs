@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use ureq::Agent;
-use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig, parse_pem, PemItem};
+use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 
 use crate::plan::{API_PORT, HOSTS, HostPlan};
 use crate::trouble;
@@ -23,6 +23,19 @@ pub struct Credentials {
 }
 
 impl Credentials {
+    /// Out of a kubeconfig.
+    pub fn from_kubeconfig(text: &str) -> Option<Self> {
+        let field = |name: &str| {
+            let line = text.lines().find_map(|line| line.trim().strip_prefix(name));
+            String::from_utf8(unbase64(line?.trim())?).ok()
+        };
+        Some(Self {
+            ca: field("certificate-authority-data:")?,
+            cert: field("client-certificate-data:")?,
+            key: field("client-key-data:")?,
+        })
+    }
+
     /// A kubeconfig as k3s writes it.
     pub fn kubeconfig(&self, server: &str) -> String {
         let b64 = |pem: &str| base64(pem.as_bytes());
@@ -38,11 +51,28 @@ impl Credentials {
     }
 }
 
+const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/// The reverse of [`base64`].
+fn unbase64(text: &str) -> Option<Vec<u8>> {
+    let (mut bytes, mut bits, mut held) = (Vec::new(), 0_u32, 0);
+    for letter in text.trim_end_matches('=').bytes() {
+        let value = LETTERS.iter().position(|known| *known == letter)?;
+        bits = bits << 6 | u32::try_from(value).ok()?;
+        held += 6;
+        if held >= 8 {
+            held -= 8;
+            bytes.push(u8::try_from(bits >> held & 0xff).ok()?);
+        }
+    }
+    Some(bytes)
+}
+
 fn base64(bytes: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
     for chunk in bytes.chunks(3) {
-        let group = chunk.iter().chain(&[0, 0]).take(3).fold(0_usize, |sum, b| sum << 8 | usize::from(*b));
+        let group =
+            chunk.iter().chain(&[0, 0]).take(3).fold(0_usize, |sum, b| sum << 8 | usize::from(*b));
         for place in 0..4 {
             if place <= chunk.len() {
                 text.push(char::from(LETTERS[group >> (18 - 6 * place) & 63]));
@@ -86,7 +116,8 @@ impl Kubectl {
     fn request(&self, method: &str, path: &str, body: Option<&Value>) -> Outcome<(u16, Value)> {
         let mut last = String::from("no server");
         for url in &self.urls {
-            let media = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+            let media =
+                if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
             let request = ureq::http::Request::builder()
                 .method(method)
                 .uri(format!("{url}{path}"))
@@ -145,7 +176,8 @@ impl Kubectl {
 
     /// `kubectl cordon` and `uncordon`.
     pub fn cordon(&self, node: &str, cordoned: bool) -> Outcome<()> {
-        let patch = json!({"spec": {"unschedulable": if cordoned { json!(true) } else { Value::Null }}});
+        let patch =
+            json!({"spec": {"unschedulable": if cordoned { json!(true) } else { Value::Null }}});
         self.must("PATCH", &format!("/api/v1/nodes/{node}"), Some(&patch)).map(drop)
     }
 
@@ -225,8 +257,11 @@ pub fn agent(ca: &str, credentials: Option<&Credentials>) -> Outcome<Agent> {
 mod tests {
     #[test]
     fn base64_pads() {
-        for (plain, coded) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")] {
+        for (plain, coded) in
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")]
+        {
             assert_eq!(super::base64(plain.as_bytes()), coded);
+            assert_eq!(super::unbase64(coded).as_deref(), Some(plain.as_bytes()));
         }
     }
 }

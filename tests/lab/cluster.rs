@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use foip::clock;
-use serde_json::{Map, Value};
 
 use crate::agent::{Agent, Common};
 use crate::api::{Api, Flavour};
@@ -34,10 +33,10 @@ impl Programs {
     /// Those built beside this one: `target/PROFILE/examples/lab` has them one folder up.
     pub fn beside(foip: Option<PathBuf>) -> Outcome<Self> {
         let own = std::env::current_exe()?;
-        let folder = own
-            .ancestors()
-            .find(|folder| folder.join("scp-standin").is_file())
-            .ok_or_else(|| trouble!("scp-standin is not beside {}: build it first", own.display()))?;
+        let folder =
+            own.ancestors().find(|folder| folder.join("scp-standin").is_file()).ok_or_else(
+                || trouble!("scp-standin is not beside {}: build it first", own.display()),
+            )?;
         let programs = Self {
             foip: foip.unwrap_or_else(|| folder.join("foip")),
             scp: folder.join("scp-standin"),
@@ -94,7 +93,8 @@ impl Cluster {
         enter(&world)?;
         let provider = Provider::start(&world, &programs.scp, &ips, &scenario.provider)?;
         let api = Api::start(&world, flavour, &programs.kube)?;
-        let soap = scenario.config.get("provider").is_some_and(|p| p.get("api") == Some(&"soap".into()));
+        let soap =
+            scenario.config.get("provider").is_some_and(|p| p.get("api") == Some(&"soap".into()));
         let common = Common {
             foip: programs.foip.clone(),
             ips: ips.clone(),
@@ -196,7 +196,7 @@ impl Cluster {
             let only = |hosts: &Vec<usize>| {
                 hosts.iter().all(|host| Some(*host) == place.holder || self.unreachable[*host])
             };
-            Ok(self.settled().is_some() && place.addresses.values().all(only))
+            Ok(place.addresses.values().all(only) && self.settled().is_some())
         })?;
         if done {
             Ok(())
@@ -254,6 +254,12 @@ impl Cluster {
         self.unreachable[host] = !reachable;
     }
 
+    /// When the first address was put on any NIC: before that there is nothing to lose.
+    pub fn first_address(&self) -> u64 {
+        let hosts = (0..HOSTS.len()).flat_map(|host| self.address_changes(host, &self.ips[0]));
+        hosts.filter(|change| change.there).map(|change| change.at).min().unwrap_or(u64::MAX)
+    }
+
     /// When a failover IP's address came to a host and went.
     pub fn address_changes(&self, host: usize, ip: &str) -> Vec<crate::monitor::Change> {
         self.monitors[host].changes(&nic_address(ip).to_string())
@@ -266,9 +272,4 @@ fn enter(world: &World) -> Outcome<()> {
     let file = std::fs::File::open(&path).tried(|| path.display().to_string())?;
     nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET)
         .tried(|| format!("cannot enter {}", path.display()))
-}
-
-/// Knobs of nothing, for a cluster without a scenario.
-pub fn ordinary() -> Map<String, Value> {
-    Map::new()
 }

@@ -116,7 +116,11 @@ impl Play<'_> {
     }
 
     /// One after the other for `each`, with time to settle in between.
-    fn on(&mut self, who: Who, mut act: impl FnMut(&mut Cluster, usize) -> Outcome<()>) -> Outcome<()> {
+    fn on(
+        &mut self,
+        who: Who,
+        mut act: impl FnMut(&mut Cluster, usize) -> Outcome<()>,
+    ) -> Outcome<()> {
         for host in self.who(who)? {
             act(self.cluster, host)?;
             if who == Who::Each {
@@ -260,12 +264,14 @@ fn measure(cluster: &Cluster, scenario: &Scenario, span: (u64, u64)) -> Verdict 
     let first = calls.iter().find(|call| call.accepted).map(|call| call.at - from);
     let mut gaps: Vec<Gap> = Vec::new();
     for pinger in &cluster.pingers {
-        gaps.extend(pinger.gaps(from, to));
+        gaps.extend(pinger.gaps(from.max(cluster.first_address()), to));
     }
     let switched = cluster
         .ips
         .iter()
-        .filter_map(|ip| cluster.provider.switches(ip).into_iter().rfind(|(at, _)| (from..=to).contains(at)))
+        .filter_map(|ip| {
+            cluster.provider.switches(ip).into_iter().rfind(|(at, _)| (from..=to).contains(at))
+        })
         .map(|(at, _)| at - from)
         .max();
     Verdict {
@@ -296,7 +302,9 @@ fn judge(cluster: &mut Cluster, expect: &Expect, before: Option<usize>, verdict:
         (Some(bar), Some(took)) if took > ms(bar) => {
             problems.push(format!("{what} took {took} ms, not {} ms", ms(bar)));
         }
-        (Some(bar), None) => problems.push(format!("{what}: not at all, not within {} ms", ms(bar))),
+        (Some(bar), None) => {
+            problems.push(format!("{what}: not at all, not within {} ms", ms(bar)))
+        }
         _ => {}
     };
     within("the route call", expect.call_within, verdict.to_call);

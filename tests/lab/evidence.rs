@@ -2,6 +2,7 @@
 //! as input of the history checker.
 
 use std::fs;
+use std::path::Path;
 
 use foip::clock;
 use serde_json::Value;
@@ -10,7 +11,8 @@ use crate::cluster::Cluster;
 use crate::director::Verdict;
 use crate::pinger::Gap;
 use crate::plan::HOSTS;
-use crate::timeline::{Act, Lane, Picture, Stretch};
+use crate::timeline::{Act, Lane, Picture, Stretch, draw};
+use crate::trouble::{Outcome, Tried};
 
 /// Draws everything since `from`.
 pub fn picture(cluster: &Cluster, from: u64, verdicts: &[Verdict]) -> Picture {
@@ -33,7 +35,7 @@ pub fn picture(cluster: &Cluster, from: u64, verdicts: &[Verdict]) -> Picture {
     });
     let mut gaps: Vec<Gap> = Vec::new();
     for pinger in &cluster.pingers {
-        gaps.extend(pinger.gaps(first_answered(cluster, from), to));
+        gaps.extend(pinger.gaps(from.max(cluster.first_address()), to));
     }
     Picture {
         title: "foip keeps a failover IP on one of three hosts".to_owned(),
@@ -58,16 +60,6 @@ fn act(verdict: &Verdict) -> Act {
     }
 }
 
-/// Before foip has put the address on any NIC there is nothing to lose.
-fn first_answered(cluster: &Cluster, from: u64) -> u64 {
-    let first = (0..HOSTS.len())
-        .flat_map(|host| cluster.address_changes(host, &cluster.ips[0]))
-        .filter(|change| change.there)
-        .map(|change| change.at)
-        .min();
-    first.map_or(from, |first| first.max(from))
-}
-
 fn closed(open: &[(u64, Option<u64>)], now: u64) -> Vec<Stretch> {
     open.iter().map(|(from, to)| (*from, to.unwrap_or(now))).collect()
 }
@@ -75,7 +67,8 @@ fn closed(open: &[(u64, Option<u64>)], now: u64) -> Vec<Stretch> {
 /// When foip did not run although there was power.
 fn stopped(cluster: &Cluster, host: usize, now: u64) -> Vec<Stretch> {
     let off = closed(&cluster.off[host], now);
-    let within = |stretch: &Stretch| off.iter().any(|o| o.0 <= stretch.0 + 50 && stretch.1 <= o.1 + 500);
+    let within =
+        |stretch: &Stretch| off.iter().any(|o| o.0 <= stretch.0 + 50 && stretch.1 <= o.1 + 500);
     let mut absent = closed(&cluster.agents[host].absent, now);
     absent.retain(|stretch| !within(stretch));
     absent
@@ -125,8 +118,8 @@ fn authority(cluster: &Cluster, host: usize, now: u64) -> Vec<Stretch> {
 fn claims(lines: impl Iterator<Item = Value>, stretches: &mut Vec<Stretch>) {
     let first = stretches.len();
     for line in lines {
-        let Some(at) = time_of(&line) else { continue };
-        for claim in find(&line, "authority") {
+        let Some(at) = line["t"].as_u64().or(line["at"].as_u64()) else { continue };
+        for claim in find(&line["actions"], "authority") {
             match claim["until"].as_u64() {
                 Some(until) => match stretches[first..].last_mut() {
                     Some(last) if at <= last.1 => last.1 = until,
@@ -142,10 +135,6 @@ fn claims(lines: impl Iterator<Item = Value>, stretches: &mut Vec<Stretch>) {
     }
 }
 
-fn time_of(line: &Value) -> Option<u64> {
-    ["at", "now", "t", "tick"].iter().find_map(|name| line[name].as_u64())
-}
-
 /// Everything under a key, however deep.
 fn find<'a>(value: &'a Value, key: &str) -> Vec<&'a Value> {
     match value {
@@ -158,6 +147,42 @@ fn find<'a>(value: &'a Value, key: &str) -> Vec<&'a Value> {
     }
 }
 
+/// Writes the picture, and with `all` the traces and logs, into a folder.
+pub fn save(
+    cluster: &Cluster,
+    from: u64,
+    verdicts: &[Verdict],
+    folder: &Path,
+    all: bool,
+) -> Outcome<()> {
+    fs::create_dir_all(folder).tried(|| format!("cannot make {}", folder.display()))?;
+    fs::write(folder.join("timeline.svg"), draw(&picture(cluster, from, verdicts)))?;
+    fs::write(folder.join("verdicts.json"), serde_json::to_string_pretty(verdicts)?)?;
+    if !all {
+        return Ok(());
+    }
+    let copy = |file: &Path, name: &str| -> Outcome<()> {
+        if file.is_file() {
+            fs::copy(file, folder.join(name))?;
+        }
+        Ok(())
+    };
+    copy(cluster.provider.log_file(), "provider.jsonl")?;
+    for (host, agent) in cluster.agents.iter().enumerate() {
+        let name = HOSTS[host].name;
+        copy(&agent.folder().join("foip.log"), &format!("{name}.log"))?;
+        for trace in agent.traces() {
+            let number = trace.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            copy(&trace, &format!("{name}-{number}.trace.jsonl"))?;
+        }
+    }
+    for pinger in ["client-v4", "client-v6"] {
+        let name = format!("{pinger}.jsonl");
+        copy(&cluster.world.folder().join(&name), &name)?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,13 +190,11 @@ mod tests {
 
     #[test]
     fn claims_follow_one_another() {
-        let note = |at: u64, until: Value| {
-            json!({"at": at, "actions": [{"note": {"authority": {"group": "default", "epoch": 1, "until": until}}}]})
-        };
+        let note = |at: u64, until: Value| json!({"t": at, "actions": [{"note": {"authority": {"group": "default", "epoch": 1, "until": until}}}]});
         let lines = [
             note(10, json!(20)),
             note(15, json!(25)),
-            json!({"at": 16, "actions": []}),
+            json!({"t": 16, "actions": []}),
             note(30, json!(40)),
             note(33, Value::Null),
         ];

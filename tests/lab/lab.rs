@@ -10,23 +10,71 @@
     reason = "a test program stops at the first surprise, sleeps, and lets errors be errors"
 )]
 
+mod agent;
+mod api;
+mod bench;
+mod client;
+mod cluster;
+mod demo;
+mod director;
+mod evidence;
+mod history;
 mod monitor;
 mod pinger;
 mod plan;
 mod process;
+mod provider;
+mod real;
+mod rounds;
 mod run;
 mod scenario;
 mod shell;
 mod signals;
+mod suite;
+mod table;
 mod timeline;
 mod trouble;
 mod world;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use api::Flavour;
+use cluster::Programs;
+use trouble::Outcome;
+
+const USAGE: &str = "\
+usage: lab demo  [--real] [--out FOLDER]       the story, with a table and a timeline
+       lab test  [SCENARIO...] [--need-real]   every scenario; on the real API too with KUBEBUILDER_ASSETS
+       lab all                                 the same, and fails without the real API
+       lab bench [--runs N] [--built-in]       the bars, as medians and maxima
+       lab list                                the scenarios
+       lab clean                               removes what killed runs left
+
+options: --foip FILE        the program (default: beside this one)
+         --scenarios FOLDER the scenarios (default: those of the clone)
+         --out FOLDER       where results go (default: lab-out)
+         --at-once N        clusters at a time in test and bench (default: 2)
+
+Needs root, iproute2 and nftables. Everything happens in network namespaces of its own.";
+
+/// The command line, as far as it is options.
+struct Options {
+    foip: Option<PathBuf>,
+    scenarios: PathBuf,
+    out: PathBuf,
+    keep: Option<PathBuf>,
+    real: bool,
+    built_in: bool,
+    need_real: bool,
+    figures: bool,
+    runs: usize,
+    at_once: usize,
+    rest: Vec<String>,
+}
+
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    match command(&args) {
+    match command() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("lab: {error}");
@@ -35,76 +83,102 @@ fn main() -> ExitCode {
     }
 }
 
-fn command(args: &[String]) -> trouble::Outcome<()> {
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    match args[..] {
-        ["ping", target, log] => pinger::main(target.parse().expect("an address"), log.as_ref()),
-        ["world"] => world_check(),
-        _ => Err(trouble!("unknown command")),
+fn options() -> Outcome<Options> {
+    let mut options = Options {
+        foip: None,
+        scenarios: PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/scenarios")),
+        out: PathBuf::from("lab-out"),
+        keep: None,
+        real: false,
+        built_in: false,
+        need_real: false,
+        figures: false,
+        runs: 10,
+        at_once: 2,
+        rest: Vec::new(),
+    };
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let mut value = || words.next().ok_or_else(|| trouble!("{word} needs a value\n{USAGE}"));
+        let number =
+            |text: String| text.parse().map_err(|_| trouble!("{text} is no number\n{USAGE}"));
+        match word.as_str() {
+            "--foip" => options.foip = Some(value()?.into()),
+            "--scenarios" => options.scenarios = value()?.into(),
+            "--out" => options.out = value()?.into(),
+            "--keep" => options.keep = Some(value()?.into()),
+            "--runs" => options.runs = number(value()?)?,
+            "--at-once" => options.at_once = number(value()?)?,
+            "--real" => options.real = true,
+            "--built-in" => options.built_in = true,
+            "--need-real" => options.need_real = true,
+            "--figures" => options.figures = true,
+            "help" | "--help" => return Err(trouble!("{USAGE}")),
+            flag if flag.starts_with("--") => return Err(trouble!("what is {flag}?\n{USAGE}")),
+            _ => options.rest.push(word),
+        }
     }
+    Ok(options)
 }
 
-fn world_check() -> trouble::Outcome<()> {
-    use std::time::{Duration, Instant};
-    let start = Instant::now();
-    let mut world = world::World::build()?;
-    println!("built in {:?}", start.elapsed());
-    let switch = world.write_switch()?.display().to_string();
-    let monitors: Vec<_> =
-        (0..3).map(|h| monitor::Monitor::start(&world.host(h)).unwrap()).collect();
-    for h in 0..2 {
-        shell::ip(&world.host(h), &["addr", "add", "203.0.113.63/32", "dev", "eth0"])?;
-        shell::ip(
-            &world.host(h),
-            &["addr", "add", "2001:db8:a:20::1/128", "dev", "eth0", "nodad"],
-        )?;
+fn command() -> Outcome<()> {
+    let options = options()?;
+    let words: Vec<&str> = options.rest.iter().map(String::as_str).collect();
+    if let ["ping", target, log] = words[..] {
+        let target = target.parse().map_err(|_| trouble!("{target} is no address"))?;
+        return pinger::main(target, log.as_ref());
     }
-    let sw = |ip: &str, s: &str| shell::run(&switch, &[ip, s]);
-    sw(plan::FAILOVER_V4, "v2202600000000003")?;
-    sw(plan::FAILOVER_V6, "v2202600000000003")?;
-    let p4 = pinger::Pinger::start(
-        &world.namespace("client"),
-        world.folder(),
-        "203.0.113.63".parse().unwrap(),
-    )?;
-    let p6 = pinger::Pinger::start(
-        &world.namespace("client"),
-        world.folder(),
-        "2001:db8:a:20::1".parse().unwrap(),
-    )?;
-    let nap = |ms| std::thread::sleep(Duration::from_millis(ms));
-    nap(2000);
-    for i in 0..6 {
-        let s = if i % 2 == 0 { "v2202600000000004" } else { "v2202600000000003" };
-        sw(plan::FAILOVER_V4, s)?;
-        sw(plan::FAILOVER_V6, s)?;
-        nap(300);
+    signals::listen()?;
+    let scenarios = || scenario::read_folder(&options.scenarios);
+    let flavour = if options.real { Flavour::Real } else { Flavour::BuiltIn };
+    let programs = || Programs::beside(options.foip.clone());
+    match words[..] {
+        ["demo"] => {
+            rounds::folder(&options.out)?;
+            demo::demo(&programs()?, flavour, &scenarios()?, &options.out)
+        }
+        ["round", ..] => {
+            let all = scenarios()?;
+            let chosen: Outcome<Vec<_>> = words[1..]
+                .iter()
+                .map(|name| {
+                    let found = all.iter().find(|scenario| scenario.name == *name);
+                    found.cloned().ok_or_else(|| trouble!("there is no scenario {name}"))
+                })
+                .collect();
+            let keep = options.keep.as_deref();
+            rounds::round(&programs()?, flavour, &chosen?, options.figures, keep)
+        }
+        ["test" | "all", ..] => {
+            let wish = suite::Wish {
+                names: words[1..].iter().map(|name| (*name).to_owned()).collect(),
+                need_real: options.need_real || words[0] == "all",
+                at_once: options.at_once,
+                keep: options.out.clone(),
+            };
+            suite::test(&programs()?.foip, &options.scenarios, &scenarios()?, &wish)
+        }
+        ["bench"] => {
+            rounds::folder(&options.out)?;
+            let wish = bench::Wish {
+                runs: options.runs,
+                at_once: options.at_once,
+                flavour: if options.built_in { Flavour::BuiltIn } else { Flavour::Real },
+                out: options.out.clone(),
+            };
+            bench::bench(&programs()?.foip, &options.scenarios, &scenarios()?, &wish)
+        }
+        ["list"] => {
+            for scenario in scenarios()? {
+                println!("{:28} {} [{}]", scenario.name, scenario.title, scenario.bar);
+            }
+            Ok(())
+        }
+        ["clean"] => {
+            let cleaned = run::clean_dead(&std::env::temp_dir())?;
+            println!("{} runs cleaned up", cleaned.len());
+            Ok(())
+        }
+        _ => Err(trouble!("{USAGE}")),
     }
-    nap(700);
-    let now = foip::clock::now().0;
-    println!(
-        "switching: {:?} {:?} late {}",
-        p4.gaps(0, now),
-        p6.gaps(0, now),
-        p4.worst_delay(0, now)
-    );
-    println!("routes {:?}", world.routes()?);
-    world.power_off(0, &[monitors[0].pid()])?;
-    nap(500);
-    sw(plan::FAILOVER_V4, "v2202600000000004")?;
-    sw(plan::FAILOVER_V6, "v2202600000000004")?;
-    nap(1000);
-    world.power_on(0)?;
-    world.cut(1, world::Cut::Network)?;
-    nap(200);
-    world.uncut(1)?;
-    nap(1000);
-    let now = foip::clock::now().0;
-    println!("power+cut: {:?} {:?}", p4.gaps(0, now), p6.gaps(0, now));
-    println!("changes a: {:?}", monitors[0].changes("203.0.113.63"));
-    println!("{:?}", std::fs::read_to_string(world.switch_log()));
-    if std::env::var("LAB_DIE").is_ok() {
-        nap(100000);
-    }
-    Ok(())
 }

@@ -182,8 +182,6 @@ fn answer(packet: &[u8], v4: bool, ident: u16) -> Option<u64> {
 
 /// A running pinger, as the lab sees it.
 pub struct Pinger {
-    /// What it pings.
-    pub target: IpAddr,
     log: PathBuf,
     _process: Process,
 }
@@ -210,7 +208,7 @@ impl Pinger {
         let launch =
             launch.args(["ping".to_owned(), target.to_string(), log.display().to_string()]);
         let process = launch.start()?;
-        Ok(Self { target, log, _process: process })
+        Ok(Self { log, _process: process })
     }
 
     /// Everything it wrote so far.
@@ -238,7 +236,9 @@ fn gaps(lines: &[Line], from: u64, to: u64) -> Vec<Gap> {
     let mut gaps: Vec<Gap> = Vec::new();
     let mut last = None;
     for line in lines {
-        let Line::Lost { lost, at } = *line else { continue };
+        let Line::Lost { lost, at } = *line else {
+            continue;
+        };
         if at < from || at > to {
             continue;
         }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::plan::{FAILOVER_V6, HOSTS, PROVIDER_V4};
 use crate::process::{Launch, Process};
+use crate::shell::run;
 use crate::signals::wait_until;
 use crate::trouble;
 use crate::trouble::{Outcome, Tried};
@@ -87,6 +88,10 @@ impl Provider {
         if !up {
             return Err(trouble!("the provider's stand-in did not start within 10 s"));
         }
+        // The stand-in tells of changes only.
+        for ip in ips {
+            run(&switch.display().to_string(), &[ip, HOSTS[0].server])?;
+        }
         Ok(Self { _process: process, socket, log, ca_file })
     }
 
@@ -135,7 +140,9 @@ impl Provider {
             .filter_map(|entry| match entry.what {
                 What::Route { client, ip, server, accepted, .. } => Some(Call {
                     at: entry.at,
-                    host: HOSTS.iter().position(|host| host.v4 == client || host.v6.parse() == Ok(client)),
+                    host: HOSTS
+                        .iter()
+                        .position(|host| host.v4 == client || host.v6.parse() == Ok(client)),
                     ip,
                     to: server.as_deref().and_then(crate::plan::host_of_server),
                     accepted,
@@ -163,7 +170,10 @@ impl Provider {
         let address = HOSTS[host].v4;
         let entries = self.log();
         let mine = entries.iter().filter(|entry| (from..=to).contains(&entry.at));
-        mine.filter(|entry| matches!(&entry.what, What::Request { client, .. } if *client == address)).count()
+        mine.filter(
+            |entry| matches!(&entry.what, What::Request { client, .. } if *client == address),
+        )
+        .count()
     }
 }
 

@@ -3,7 +3,7 @@
 //! The binaries come from the folder that KUBEBUILDER_ASSETS names (`etcd` and `kube-apiserver`).
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -165,24 +165,12 @@ impl RealApi {
         self.etcd[host] = None;
     }
 
-    /// SIGSTOP or SIGCONT to a host's API server.
-    pub fn freeze(&mut self, host: usize, frozen: bool) -> Outcome<()> {
-        let signal = if frozen { Signal::SIGSTOP } else { Signal::SIGCONT };
+    /// Sends a signal to a host's API server.
+    pub fn signal(&mut self, host: usize, signal: Signal) -> Outcome<()> {
         match self.servers[host].as_mut() {
             Some(server) => server.signal(signal),
             None => Ok(()),
         }
-    }
-
-    /// Resident memory of all processes in megabytes.
-    pub fn memory_mb(&self) -> u64 {
-        let all = self.etcd.iter().chain(&self.servers).flatten();
-        all.filter_map(|process| process.usage().ok()).map(|usage| usage.rss_kb).sum::<u64>() / 1024
-    }
-
-    /// Copies nothing, keeps nothing: the folder with logs, for a message.
-    pub fn folder(&self) -> &Path {
-        &self.folder
     }
 }
 

@@ -103,12 +103,18 @@ pub fn clean_dead(base: &Path) -> Outcome<Vec<String>> {
     for entry in fs::read_dir(base)? {
         let folder = entry?.path();
         let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let Some(pid) = name.strip_prefix("foip-lab.") else { continue };
+        let Some(pid) = name.strip_prefix("foip-lab.") else {
+            continue;
+        };
         if !pid.bytes().all(|byte| byte.is_ascii_digit()) || !folder.is_dir() {
             continue;
         }
-        let Ok(lock) = File::open(folder.join("lock")) else { continue };
-        let Ok(_held) = Flock::lock(lock, FlockArg::LockExclusiveNonblock) else { continue };
+        let Ok(lock) = File::open(folder.join("lock")) else {
+            continue;
+        };
+        let Ok(_held) = Flock::lock(lock, FlockArg::LockExclusiveNonblock) else {
+            continue;
+        };
         let prefix = fs::read_to_string(folder.join("names")).unwrap_or_default();
         // Only a name that the lab itself would have given is believed.
         if prefix.is_empty() || prefix == format!("foip{pid}") {
@@ -136,7 +142,7 @@ pub fn kill_all(namespace: &str, spared: &[u32]) -> Outcome<()> {
         let pids: Vec<u32> = listing
             .split_whitespace()
             .filter_map(|pid| pid.parse().ok())
-            .filter(|pid| *pid != own && !spared.contains(pid) && !is_zombie(*pid))
+            .filter(|pid| *pid != own && !spared.contains(pid) && !is_dead(*pid))
             .collect();
         if pids.is_empty() {
             return Ok(());
@@ -150,7 +156,9 @@ pub fn kill_all(namespace: &str, spared: &[u32]) -> Outcome<()> {
     Err(trouble!("processes in namespace {namespace} do not die"))
 }
 
-fn is_zombie(pid: u32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.trim().starts_with('Z')))
+/// Ended, perhaps not waited for yet. The listing itself was made by a process that has ended since.
+fn is_dead(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit(')').next().unwrap_or_default().trim_start();
+    state.is_empty() || state.starts_with('Z')
 }

@@ -24,7 +24,9 @@ pub fn summary(verdict: &Verdict) -> String {
 
 /// The demo's table.
 pub fn plain(verdicts: &[Verdict]) -> String {
-    let mut rows = vec![["what happened", "route calls", "time to call", "lost", "bar", ""].map(str::to_owned)];
+    let mut rows = vec![
+        ["what happened", "route calls", "time to call", "lost", "bar", ""].map(str::to_owned),
+    ];
     for verdict in verdicts {
         rows.push([
             verdict.title.clone(),
@@ -69,8 +71,11 @@ pub fn median_and_max(values: &[u64]) -> Option<(u64, u64)> {
     sorted.sort_unstable();
     let max = *sorted.last()?;
     let middle = sorted.len() / 2;
-    let median =
-        if sorted.len() % 2 == 1 { sorted[middle] } else { sorted[middle - 1].midpoint(sorted[middle]) };
+    let median = if sorted.len() % 2 == 1 {
+        sorted[middle]
+    } else {
+        sorted[middle - 1].midpoint(sorted[middle])
+    };
     Some((median, max))
 }
 

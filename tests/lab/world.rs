@@ -8,7 +8,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use crate::plan::{FAILOVER_V6, GATEWAY_V4, GATEWAY_V6, HOSTS, PROVIDER_V4, nic_address};
+use crate::plan::{GATEWAY_V4, GATEWAY_V6, HOSTS, PROVIDER_V4, nic_address};
 use crate::run::{ROLES, Run, kill_all};
 use crate::shell::{feed, ip, ip_batch, run};
 use crate::trouble;
@@ -294,9 +294,4 @@ fn sysctl(namespace: &str, key: &str, value: &str) -> Outcome<()> {
     run("ip", &["netns", "exec", namespace, "sh", "-c", &script])
         .map(drop)
         .tried(|| format!("cannot set {key} in {namespace}"))
-}
-
-/// Does the failover IP name the /64?
-pub fn is_v6(failover_ip: &str) -> bool {
-    failover_ip == FAILOVER_V6
 }

@@ -272,6 +272,10 @@ pub fn raw(kind: u16, flags: u16, fixed: &[u8], attributes: &[(u16, &[u8])]) -> 
     let mut buffer = vec![0; 65_536];
     while let Ok(length) = recv(fd.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
         answer.extend_from_slice(&buffer[..length]);
+        // A change is answered once; a dump goes on.
+        if flags & 0x300 != 0x300 {
+            break;
+        }
     }
     answer
 }

@@ -3,11 +3,10 @@
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use foip::core::facts::AddressFailure;
-use foip::net::{Done, NetError, Nic};
+use foip::net::{Done, Nic};
 use foip::types::Span;
 use nix::net::if_::if_nametoindex;
 
@@ -15,10 +14,10 @@ use crate::fixture::{
     Net, V4, V6, addr, has_protocol_tag, ifaddrmsg, inside, ip, notifications, octets, raw, wait,
 };
 
-const NEW_ADDRESS: u16 = 20;
-const CREATE_REPLACE_ACK: u16 = 0x504;
-const IFA_ADDRESS: u16 = 1;
-const IFA_LOCAL: u16 = 2;
+pub const NEW_ADDRESS: u16 = 20;
+pub const CREATE_REPLACE_ACK: u16 = 0x504;
+pub const IFA_ADDRESS: u16 = 1;
+pub const IFA_LOCAL: u16 = 2;
 const IFA_CACHEINFO: u16 = 6;
 const IFA_RT_PRIORITY: u16 = 9;
 const IFA_PROTO: u16 = 11;
@@ -384,65 +383,4 @@ fn where_ipv6_is_switched_off_the_refusal_names_the_switch() {
         )))
     );
     nic.put(V4, 45).unwrap();
-}
-
-#[test]
-fn two_processes_that_put_the_same_address_both_succeed() {
-    let Some(net) = Net::with_primary() else {
-        return;
-    };
-    let nic = net.nic();
-    let put = || {
-        net.inside(|| {
-            for _ in 0..300 {
-                nic.nic.put(addr(V4), Span::secs(45)).unwrap();
-                nic.nic.put(addr(V6), Span::secs(45)).unwrap();
-            }
-        });
-    };
-    std::thread::scope(|scope| {
-        scope.spawn(put);
-        scope.spawn(put);
-    });
-    assert_eq!(nic.seen(&[V4, V6]), [format!("{V4} ours"), format!("{V6} ours")]);
-}
-
-#[test]
-fn a_dump_while_the_table_changes_is_whole_or_an_error() {
-    let Some(net) = Net::with_primary() else {
-        return;
-    };
-    let nic = net.nic();
-    // More than one datagram of addresses.
-    let values: Vec<_> = (0..800).map(|n| format!("10.8.{}.{}", n / 250, n % 250 + 1)).collect();
-    net.batch(
-        &values.iter().map(|value| format!("addr add {value}/32 dev eth0\n")).collect::<String>(),
-    );
-    let wanted: BTreeSet<_> = values.iter().map(|value| addr(value)).collect();
-    let stop = AtomicBool::new(false);
-    let (mut whole, mut unsteady) = (0, 0);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            net.inside(|| {
-                while !stop.load(Ordering::Relaxed) {
-                    let _ = nic.nic.put(addr(V4), Span::secs(45));
-                    let _ = nic.nic.remove(addr(V4));
-                }
-            });
-        });
-        net.inside(|| {
-            for _ in 0..100 {
-                match nic.nic.addresses(&wanted) {
-                    Ok(seen) => {
-                        assert_eq!(seen.len(), wanted.len());
-                        whole += 1;
-                    }
-                    Err(NetError::Unsteady { .. }) => unsteady += 1,
-                    Err(error) => panic!("{error}"),
-                }
-            }
-        });
-        stop.store(true, Ordering::Relaxed);
-    });
-    assert!(whole > 0, "{unsteady} dumps, none of them whole");
 }

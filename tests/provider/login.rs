@@ -28,11 +28,11 @@ fn auth(failure: ProviderFailure) -> String {
 #[test]
 fn an_access_token_serves_until_four_fifths_of_its_life() {
     let bench = bench();
-    bench.scp.set(|knobs| knobs.access_ttl_s = 2);
+    bench.scp.set(|knobs| knobs.access_ttl_s = 5);
     bench.provider.routes(&both()).value.unwrap();
     bench.provider.routes(&both()).value.unwrap();
     assert_eq!(bench.asked("/token", 1), 1);
-    std::thread::sleep(Duration::from_millis(1700));
+    std::thread::sleep(Duration::from_millis(4100));
     bench.provider.routes(&both()).value.unwrap();
     assert_eq!(bench.asked("/token", 2), 2);
     // Nobody was refused: it was renewed ahead of time.
@@ -42,7 +42,7 @@ fn an_access_token_serves_until_four_fifths_of_its_life() {
 #[test]
 fn the_old_access_token_serves_while_the_login_service_does_not() {
     let bench = bench();
-    bench.scp.set(|knobs| knobs.access_ttl_s = 4);
+    bench.scp.set(|knobs| knobs.access_ttl_s = 10);
     bench.provider.routes(&both()).value.unwrap();
     bench.scp.fault(Rule::new(Match::path("/token"), Fault::status(503)));
     std::thread::sleep(Duration::from_millis(3300));

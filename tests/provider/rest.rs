@@ -162,7 +162,7 @@ fn without_an_answer_the_outcome_is_unknown_and_nothing_is_repeated() {
         let guard = Guard { timeout: Span::millis(700), ..soon() };
         let began = Instant::now();
         let routing = bench.provider.route(v4(), &server(1), guard);
-        assert!(began.elapsed() < Duration::from_millis(1500), "{fault:?}");
+        assert!(began.elapsed() < Duration::from_millis(2500), "{fault:?}");
         assert!(
             matches!(routing.outcome, RouteOutcome::Unknown(_)),
             "{fault:?}: {:?}",

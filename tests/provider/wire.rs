@@ -162,5 +162,5 @@ fn nobody_there_is_no_answer() {
     let began = Instant::now();
     let failure = bench.again().routes(&[v4()].into()).value.unwrap_err();
     assert!(matches!(failure, ProviderFailure::Retry { .. }));
-    assert!(began.elapsed() < Duration::from_secs(2));
+    assert!(began.elapsed() < Duration::from_secs(5));
 }

@@ -13,7 +13,7 @@ use super::super::http::{Body, Request, form_encode};
 use crate::core::facts::{PastCall, ProviderTime, TaskId, TaskState};
 use crate::types::{FailoverIp, Mac, ServerName};
 
-/// How many entries a page of a list is asked to have.
+/// How many entries a page of a list is asked to have. It may have fewer: only an empty page is the end.
 pub(in super::super) const PAGE: usize = 100;
 
 /// The two lists of failover IPs.
@@ -40,13 +40,18 @@ impl Family {
 }
 
 /// `GET …/users/{id}/failoverips/v4`: all of them. The `ip` filter's form for IPv6 is not documented.
-pub(super) fn failover_ips(base: &str, user: u64, family: Family, token: &SecretString) -> Request {
+pub(in super::super) fn failover_ips(
+    base: &str,
+    user: u64,
+    family: Family,
+    token: &SecretString,
+) -> Request {
     let family = family.path();
     Request::get(format!("{base}/api/v1/users/{user}/failoverips/{family}"), token)
 }
 
 /// `PATCH …/users/{id}/failoverips/v4/{id}`: the one request that changes anything.
-pub(super) fn route(
+pub(in super::super) fn route(
     base: &str,
     user: u64,
     family: Family,
@@ -69,37 +74,40 @@ pub(super) fn route(
 }
 
 /// `GET …/tasks/{uuid}`.
-pub(super) fn task(base: &str, task: &TaskId, token: &SecretString) -> Request {
+pub(in super::super) fn task(base: &str, task: &TaskId, token: &SecretString) -> Request {
     let task = form_encode(&task.0);
     Request::get(format!("{base}/api/v1/tasks/{task}"), token)
 }
 
 /// `GET …/tasks`: the newest first.
-pub(super) fn tasks(base: &str, page: usize, token: &SecretString) -> Request {
-    let offset = page * PAGE;
+pub(in super::super) fn tasks(base: &str, offset: usize, token: &SecretString) -> Request {
     Request::get(format!("{base}/api/v1/tasks?limit={PAGE}&offset={offset}"), token)
 }
 
 /// `GET …/servers`, all of them or filtered by `name` or `ip`.
-pub(super) fn servers(
+pub(in super::super) fn servers(
     base: &str,
     filter: Option<(&str, &str)>,
-    page: usize,
+    offset: usize,
     token: &SecretString,
 ) -> Request {
-    let offset = page * PAGE;
     let filter =
         filter.map_or(String::new(), |(name, value)| format!("{name}={}&", form_encode(value)));
     Request::get(format!("{base}/api/v1/servers?{filter}limit={PAGE}&offset={offset}"), token)
 }
 
 /// `GET …/servers/{id}`.
-pub(super) fn server(base: &str, server: u64, live: bool, token: &SecretString) -> Request {
+pub(in super::super) fn server(
+    base: &str,
+    server: u64,
+    live: bool,
+    token: &SecretString,
+) -> Request {
     Request::get(format!("{base}/api/v1/servers/{server}?loadServerLiveInfo={live}"), token)
 }
 
 /// `GET …/servers/{id}/interfaces`.
-pub(super) fn interfaces(base: &str, server: u64, token: &SecretString) -> Request {
+pub(in super::super) fn interfaces(base: &str, server: u64, token: &SecretString) -> Request {
     Request::get(format!("{base}/api/v1/servers/{server}/interfaces?loadRdns=false"), token)
 }
 
@@ -141,7 +149,7 @@ pub(in super::super) struct Entry {
 
 /// One of the account's servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Listed {
+pub(in super::super) struct Listed {
     pub id: u64,
     pub name: ServerName,
 }
@@ -158,7 +166,7 @@ pub(in super::super) struct Detail {
 
 /// A task.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Task {
+pub(in super::super) struct Task {
     pub id: TaskId,
     pub state: Option<TaskState>,
 }
@@ -261,14 +269,13 @@ pub(in super::super) fn parse_failover_ips(
     Ok(entries.iter().filter_map(read).collect())
 }
 
-/// The list of servers, and whether there may be more.
-pub(super) fn parse_servers(body: &[u8]) -> Result<(Vec<Listed>, bool), String> {
+/// The list of servers, and how many entries it has, readable or not.
+pub(in super::super) fn parse_servers(body: &[u8]) -> Result<(Vec<Listed>, usize), String> {
     let entries = list(body)?;
     let read = |value: &Value| {
         Some(Listed { id: number(value, "id")?, name: text(value, "name")?.parse().ok()? })
     };
-    let more = entries.len() >= PAGE;
-    Ok((entries.iter().filter_map(read).collect(), more))
+    Ok((entries.iter().filter_map(read).collect(), entries.len()))
 }
 
 /// One server.
@@ -322,7 +329,7 @@ fn task_id(value: &Value) -> Option<TaskId> {
 }
 
 /// One task. Its failure's words are the provider's and still to be made fit for people.
-pub(super) fn parse_task(body: &[u8]) -> Result<Task, String> {
+pub(in super::super) fn parse_task(body: &[u8]) -> Result<Task, String> {
     let value = json(body)?;
     let id = task_id(&value).ok_or("a task without a usable uuid")?;
     let state = text(&value, "state").and_then(|state| match state {
@@ -340,28 +347,30 @@ pub(super) fn parse_task(body: &[u8]) -> Result<Task, String> {
     Ok(Task { id, state })
 }
 
-/// A page of tasks, seen at `now`.
+/// A page of tasks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Tasks {
-    /// The route calls among them that are younger than `since`.
+pub(in super::super) struct Tasks {
+    /// The route calls among them that are young enough.
     pub calls: Vec<PastCall>,
-    /// The next page may have more of them.
-    pub more: bool,
+    /// How many tasks are on the page.
+    pub count: usize,
+    /// All younger ones have been seen: the newest come first.
+    pub last: bool,
 }
 
 /// The list of tasks. A route task that does not say when it started is taken for one of `now`:
 /// a call too many in the ledger waits, one too few may spend what is not there.
-pub(super) fn parse_tasks(
+pub(in super::super) fn parse_tasks(
     body: &[u8],
     since: ProviderTime,
     now: ProviderTime,
 ) -> Result<Tasks, String> {
     let entries = list(body)?;
-    let mut tasks = Tasks { calls: Vec::new(), more: entries.len() >= PAGE };
+    let mut tasks = Tasks { calls: Vec::new(), count: entries.len(), last: entries.is_empty() };
     for value in &entries {
         let started = text(value, "startedAt").and_then(date::rfc3339);
         if started.is_some_and(|started| started < since) {
-            tasks.more = false;
+            tasks.last = true;
             continue;
         }
         let name = text(value, "name").ok_or("a task without a name")?;
@@ -377,7 +386,7 @@ pub(super) fn parse_tasks(
 }
 
 /// What a refusal says for itself, if it is one of netcup's own.
-pub(super) fn parse_error(body: &[u8]) -> String {
+pub(in super::super) fn parse_error(body: &[u8]) -> String {
     let Ok(value) = serde_json::from_slice::<Value>(body) else {
         return String::new();
     };

@@ -326,13 +326,16 @@ impl Rest {
             // A failover IP, too, may find a server, and not the one that it was found on: the MAC decides.
             found.extend(listed.iter().map(|server| server.id));
         }
-        for page in 0..PAGES {
-            let got = self.get(deadline, |base, token| format::servers(base, None, page, token))?;
-            let (listed, more) = self.parsed(&got, format::parse_servers)?;
-            found.extend(listed.iter().map(|server| server.id));
-            if !more {
+        let mut offset = 0;
+        for _ in 0..PAGES {
+            let got =
+                self.get(deadline, |base, token| format::servers(base, None, offset, token))?;
+            let (listed, count) = self.parsed(&got, format::parse_servers)?;
+            if count == 0 {
                 break;
             }
+            offset += count;
+            found.extend(listed.iter().map(|server| server.id));
         }
         let mut seen = BTreeSet::new();
         found.retain(|id| seen.insert(*id));
@@ -449,8 +452,9 @@ impl Provider for Rest {
     fn past_calls(&self) -> Result<Option<Vec<PastCall>>, ProviderFailure> {
         let deadline = self.deadline();
         let mut calls = BTreeSet::new();
-        for page in 0..PAGES {
-            let got = self.get(deadline, |base, token| format::tasks(base, page, token))?;
+        let mut offset = 0;
+        for _ in 0..PAGES {
+            let got = self.get(deadline, |base, token| format::tasks(base, offset, token))?;
             let now = got.answer.date;
             let tasks = self.parsed(&got, |body| {
                 let now = now.ok_or("an answer without a date")?;
@@ -458,14 +462,14 @@ impl Provider for Rest {
                 format::parse_tasks(body, since, now)
             })?;
             calls.extend(tasks.calls);
-            if !tasks.more {
+            offset += tasks.count;
+            if tasks.last {
                 return Ok(Some(calls.into_iter().collect()));
             }
         }
         Err(ProviderFailure::Retry {
             why: format!(
-                "the account has had more than {} tasks in the last hour: the route calls among them cannot be counted",
-                PAGES * format::PAGE
+                "the account has had more than {offset} tasks in the last hour: the route calls among them cannot be counted",
             ),
             after: None,
         })

@@ -2,10 +2,14 @@
 
 use secrecy::SecretString;
 
-use super::super::testing::{Peer, compare, golden, wire};
+use super::super::http::Answer;
+use super::super::testing::{Peer, compare, golden, options, wire};
 use super::format::*;
-use super::{match_mac, sort};
-use crate::core::facts::{PastCall, ProviderTime, Routed, TaskId, TaskState};
+use super::{Got, Rest, match_mac, sort};
+use crate::core::config::Api;
+use crate::core::facts::{
+    PastCall, ProviderFailure, ProviderTime, RouteOutcome, Routed, TaskId, TaskState,
+};
 use crate::provider::{HostFacts, date};
 use crate::types::{FailoverIp, Server};
 
@@ -41,7 +45,7 @@ fn requests_are_these_bytes() {
         ("route-v6", route(&base, 555_001, Family::V6, 333_002, 111_004, &token())),
         ("task", task(&base, &task_id, &token())),
         ("tasks", tasks(&base, 0, &token())),
-        ("tasks-page-2", tasks(&base, 1, &token())),
+        ("tasks-page-2", tasks(&base, 100, &token())),
         ("servers", servers(&base, None, 0, &token())),
         ("servers-name", servers(&base, Some(("name", "v2202600000000003")), 0, &token())),
         ("servers-ip", servers(&base, Some(("ip", "198.51.100.83")), 0, &token())),
@@ -173,7 +177,7 @@ fn past_calls_are_the_route_tasks_of_the_window() {
     let now = date::rfc3339("2026-08-27T11:05:00Z").unwrap();
     let since = ProviderTime(now.0 - 3_600_000);
     let tasks = parse_tasks(golden("rest/tasks.json").as_bytes(), since, now).unwrap();
-    assert!(!tasks.more);
+    assert_eq!((tasks.count, tasks.last), (5, true));
     let call = |n: u64, at: &str| PastCall {
         task: TaskId(format!("00000000-0000-4000-8000-{n:012}")),
         at: date::rfc3339(at).unwrap(),
@@ -187,17 +191,18 @@ fn past_calls_are_the_route_tasks_of_the_window() {
             call(44, "2026-08-27T11:03:23.678Z"),
         ]
     );
-    let page = format!("[{}]", vec![r#"{"name": "Other", "startedAt": null}"#; PAGE].join(","));
-    assert!(parse_tasks(page.as_bytes(), since, now).unwrap().more);
+    let page = parse_tasks(br#"[{"name": "Other", "startedAt": null}]"#, since, now).unwrap();
+    assert_eq!((page.count, page.last), (1, false));
+    assert!(parse_tasks(b"[]", since, now).unwrap().last);
     assert!(parse_tasks(br#"[{"name": "RouteFailoverIpTask"}]"#, since, now).is_err());
     assert!(parse_tasks(b"[{}]", since, now).is_err());
 }
 
 #[test]
 fn servers_and_their_macs() {
-    let (listed, more) = parse_servers(golden("rest/servers.json").as_bytes()).unwrap();
+    let (listed, count) = parse_servers(golden("rest/servers.json").as_bytes()).unwrap();
     let ids: Vec<u64> = listed.iter().map(|server| server.id).collect();
-    assert_eq!((ids, more), (vec![111_003, 111_004], false));
+    assert_eq!((ids, count), (vec![111_003, 111_004], 2));
 
     let detail = parse_server(golden("rest/server.json").as_bytes()).unwrap();
     assert_eq!((detail.id, &detail.name), (111_003, &own().name));
@@ -222,6 +227,57 @@ fn a_mismatch_names_both_sides() {
     let why = match_mac(&host, &own().name, &theirs).unwrap_err();
     for part in ["v2202600000000003", "02:00:00:ea:83:66", "02:00:00:00:00:01 (eth0)", "[node]"] {
         assert!(why.contains(part), "{why}");
+    }
+}
+
+/// What the answer to a route call means.
+fn outcome(status: u16, file: &str) -> &'static str {
+    let rest = Rest::open(&options(Api::Rest, "http://127.0.0.1:9")).unwrap();
+    let kind = if file.ends_with(".html") { "text/html" } else { "application/json" };
+    let answer = Answer {
+        status,
+        kind: kind.into(),
+        date: None,
+        retry_after: None,
+        body: golden(&format!("rest/{file}")).into_bytes(),
+        cut: None,
+    };
+    let got = Got { what: "PATCH".into(), answer };
+    match rest.outcome(&got, v4(), &own()) {
+        RouteOutcome::Accepted(_) => "accepted",
+        RouteOutcome::Unknown(_) => "unknown",
+        RouteOutcome::Refused(ProviderFailure::Auth(_)) => "auth",
+        RouteOutcome::Refused(ProviderFailure::Budget { .. }) => "budget",
+        RouteOutcome::Refused(ProviderFailure::Config(_)) => "config",
+        RouteOutcome::Refused(ProviderFailure::Retry { .. }) => "retry",
+        RouteOutcome::NotSent(_) | RouteOutcome::Done => "nonsense",
+    }
+}
+
+#[test]
+fn answers_to_a_route_call() {
+    for (status, file, expected) in [
+        (202, "task-pending.json", "accepted"),
+        (202, "task-finished.json", "accepted"),
+        (202, "error-404.json", "unknown"),
+        (200, "page.html", "unknown"),
+        (400, "error-400-site.json", "config"),
+        (400, "error-400-content-type.json", "config"),
+        (401, "error-401.json", "auth"),
+        (403, "page.html", "auth"),
+        (404, "error-404-route.json", "config"),
+        (409, "error-409.json", "retry"),
+        (422, "error-422.json", "config"),
+        (429, "error-429.json", "budget"),
+        (429, "page.html", "budget"),
+        (500, "error-404.json", "unknown"),
+        (502, "page.html", "unknown"),
+        (503, "page.html", "retry"),
+        // What the body says does not count.
+        (409, "error-429.json", "retry"),
+        (429, "task-pending.json", "budget"),
+    ] {
+        assert_eq!(outcome(status, file), expected, "{status} {file}");
     }
 }
 

@@ -18,7 +18,7 @@ pub(in super::super) struct Credentials {
 }
 
 /// `changeIPRouting`.
-pub(super) fn change_ip_routing(
+pub(in super::super) fn change_ip_routing(
     url: &str,
     credentials: &Credentials,
     ip: FailoverIp,
@@ -43,12 +43,12 @@ pub(super) fn change_ip_routing(
 }
 
 /// `getVServers`: the names of the account's servers.
-pub(super) fn get_vservers(url: &str, credentials: &Credentials) -> Request {
+pub(in super::super) fn get_vservers(url: &str, credentials: &Credentials) -> Request {
     request(url, credentials, "getVServers", &[])
 }
 
 /// `getVServerIPs`: what is routed to a server.
-pub(super) fn get_vserver_ips(
+pub(in super::super) fn get_vserver_ips(
     url: &str,
     credentials: &Credentials,
     server: &ServerName,
@@ -57,7 +57,7 @@ pub(super) fn get_vserver_ips(
 }
 
 /// `getVServerInformation`: here the server's name is in lower case.
-pub(super) fn get_vserver_information(
+pub(in super::super) fn get_vserver_information(
     url: &str,
     credentials: &Credentials,
     server: &ServerName,

@@ -1,7 +1,7 @@
 //! The adapter to netcup's older webservice, whose end was announced for 2026-05-01.
 //!
 //! ```text
-//!   routes:  own server ─▶ where it was last ─▶ the others      first find wins; "nowhere" needs two rounds
+//!   routes:  own server ─▶ where it was last ─▶ the others ─▶ all again    until found; "nowhere" is missed twice
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,12 +29,16 @@ const URL: &str = "https://www.servercontrolpanel.de/WSEndUser";
 const COOLDOWN: Span = Span::secs(300);
 /// Most servers that are looked at.
 const SERVERS: usize = 60;
+/// How many of them are asked at a time.
+const AT_ONCE: usize = 8;
 
 /// netcup's SOAP webservice.
 pub(super) struct Soap {
     client: Client,
     url: String,
-    credentials: Credentials,
+    login_name: Account,
+    /// `None` where there is no password: nobody is asked then.
+    credentials: Option<Credentials>,
     known: Mutex<Known>,
 }
 
@@ -48,20 +52,28 @@ struct Known {
 impl Soap {
     pub(super) fn open(options: &Options) -> Result<Self, OpenError> {
         let url = http::base("url", options.url.as_deref().unwrap_or(URL))?;
-        let login_name = options.login_name.clone();
-        let password = options.password.clone();
         let client = Client::open(options)?;
-        let credentials = Credentials {
-            login_name: login_name.ok_or(OpenError::Missing("login_name"))?,
-            password: password.ok_or(OpenError::Missing("password_file"))?,
-        };
-        client.hide(&credentials.password);
-        Ok(Self { client, url, credentials, known: Mutex::default() })
+        let login_name = options.login_name.clone().ok_or(OpenError::Missing("login_name"))?;
+        let password = options.password.clone();
+        if let Some(password) = &password {
+            client.hide(password);
+        }
+        let credentials =
+            password.map(|password| Credentials { login_name: login_name.clone(), password });
+        Ok(Self { client, url, login_name, credentials, known: Mutex::default() })
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
         // A cache: nothing in it is half written when a thread dies.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn credentials(&self) -> Result<&Credentials, ProviderFailure> {
+        self.credentials.as_ref().ok_or_else(|| {
+            ProviderFailure::Auth(
+                "there is no webservice password: put it in the file that password_file in [provider] names, or in the systemd credential soap-password".into(),
+            )
+        })
     }
 
     /// Asks, and opens the envelope.
@@ -85,14 +97,15 @@ impl Soap {
 
     fn open_envelope(&self, operation: &str, answer: &Answer) -> Judged {
         let what = format!("SOAP {operation}");
-        let gone = matches!(answer.status, 200 | 404 | 405 | 410);
-        if answer.is_html() && gone {
+        let parsed = answer.whole().and_then(|body| format::parse(operation, body));
+        // An envelope is one, whatever its media type says.
+        let page = parsed.is_err() && answer.is_html();
+        if page && matches!(answer.status, 200 | 404 | 405 | 410) {
             return Judged::Refused(ProviderFailure::Config(format!(
                 "{what}: {} answers with a web page: the SOAP service is gone, switch to api = \"rest\" in [provider]",
                 self.url
             )));
         }
-        let parsed = answer.whole().and_then(|body| format::parse(operation, body));
         match parsed {
             Ok(Reply::Fault(text)) => {
                 Judged::Refused(sorted(&what, &text, &self.client.words(&text)))
@@ -118,7 +131,7 @@ impl Soap {
         deadline: Tick,
         date: &mut Option<ProviderTime>,
     ) -> Result<(Vec<ServerName>, bool), ProviderFailure> {
-        let request = format::get_vservers(&self.url, &self.credentials);
+        let request = format::get_vservers(&self.url, self.credentials()?);
         let response = self.ask("getVServers", request, deadline, date)?;
         Ok(format::parse_servers(&response))
     }
@@ -128,7 +141,7 @@ impl Soap {
         server: &ServerName,
         deadline: Tick,
     ) -> Result<format::Detail, ProviderFailure> {
-        let request = format::get_vserver_information(&self.url, &self.credentials, server);
+        let request = format::get_vserver_information(&self.url, self.credentials()?, server);
         let response = self.ask("getVServerInformation", request, deadline, &mut None)?;
         format::parse_information(&response).map_err(|odd| ProviderFailure::Retry {
             why: format!("SOAP getVServerInformation of {server}: {odd}"),
@@ -168,17 +181,21 @@ fn sorted(what: &str, text: &str, shown: &str) -> ProviderFailure {
     }
 }
 
-/// One look at the servers for some IPs.
-#[derive(Debug, Default)]
+/// What some servers' answers say about some IPs.
+#[derive(Debug)]
 struct Round {
     found: BTreeMap<FailoverIp, ServerName>,
-    /// Not found, but one of the answers mentions them in a form that is not understood.
+    /// Mentioned in a form that is not understood.
     doubtful: BTreeSet<FailoverIp>,
     /// Every server was asked and every entry was understood.
     whole: bool,
 }
 
 impl Round {
+    fn new() -> Self {
+        Self { found: BTreeMap::new(), doubtful: BTreeSet::new(), whole: true }
+    }
+
     fn take(
         &mut self,
         ips: &BTreeSet<FailoverIp>,
@@ -202,102 +219,121 @@ impl Round {
     fn done(&self, ips: &BTreeSet<FailoverIp>) -> bool {
         ips.iter().all(|ip| self.found.contains_key(ip))
     }
+
+    /// The IPs that are at none of the servers, as far as these answers go.
+    fn missing(&self, ips: &BTreeSet<FailoverIp>) -> BTreeSet<FailoverIp> {
+        let clear = |ip: &&FailoverIp| {
+            self.whole && !self.found.contains_key(ip) && !self.doubtful.contains(ip)
+        };
+        ips.iter().filter(clear).copied().collect()
+    }
 }
 
+/// One server's answer, or why there is none, and its date.
+type Answered = (Result<Vec<format::Routed>, ProviderFailure>, Option<ProviderTime>);
+
 impl Soap {
-    /// Asks the own server, then where the IPs were last, then the others, until all are found.
-    fn round(
+    fn ips_of(&self, server: &ServerName, deadline: Tick) -> Answered {
+        let mut date = None;
+        let entries = self.credentials().and_then(|credentials| {
+            let request = format::get_vserver_ips(&self.url, credentials, server);
+            let response = self.ask("getVServerIPs", request, deadline, &mut date)?;
+            Ok(format::parse_ips(&response))
+        });
+        (entries, date)
+    }
+
+    /// Asks these servers, several at a time: an answer takes a second or more, and an observation
+    /// is worth something for five.
+    fn ask_all(
         &self,
+        servers: &[ServerName],
         ips: &BTreeSet<FailoverIp>,
         deadline: Tick,
+        round: &mut Round,
         date: &mut Option<ProviderTime>,
-    ) -> Result<Round, ProviderFailure> {
-        let (own, hints) = {
-            let known = self.known();
-            let hints: Vec<_> = ips.iter().filter_map(|ip| known.last.get(ip).cloned()).collect();
-            (known.own.clone(), hints)
-        };
-        let mut round = Round { whole: true, ..Round::default() };
-        let mut asked = BTreeSet::new();
-        // The own server's answer is the one that everything hangs on: without it there is none.
-        if let Some(own) = own {
-            round.take(ips, &own, &self.ips_of(&own, deadline, date)?);
-            asked.insert(own);
-        }
-        let mut others = hints;
-        let mut listed = false;
-        while !round.done(ips) {
-            let Some(server) = others.pop() else {
-                if listed {
-                    break;
-                }
-                listed = true;
-                let (names, whole) = self.servers(deadline, date)?;
-                round.whole &= whole && names.len() <= SERVERS;
-                others = names.into_iter().take(SERVERS).rev().collect();
-                continue;
-            };
-            if !asked.insert(server.clone()) {
-                continue;
-            }
-            match self.ips_of(&server, deadline, date) {
-                Ok(entries) => round.take(ips, &server, &entries),
-                Err(failure @ ProviderFailure::Auth(_)) => return Err(failure),
-                Err(failure) => {
-                    tracing::debug!("{}", failure.why());
-                    round.whole = false;
+    ) -> Result<(), ProviderFailure> {
+        for some in servers.chunks(AT_ONCE) {
+            let answers: Vec<Option<Answered>> = std::thread::scope(|scope| {
+                let asked: Vec<_> = some
+                    .iter()
+                    .map(|server| scope.spawn(move || self.ips_of(server, deadline)))
+                    .collect();
+                asked.into_iter().map(|thread| thread.join().ok()).collect()
+            });
+            for (server, answer) in some.iter().zip(answers) {
+                let (entries, dated) = answer.unwrap_or((Ok(vec![format::Routed::Odd]), None));
+                *date = dated.max(*date);
+                match entries {
+                    Ok(entries) => round.take(ips, server, &entries),
+                    Err(failure @ ProviderFailure::Auth(_)) => return Err(failure),
+                    Err(failure) => {
+                        tracing::debug!("{}", failure.why());
+                        round.whole = false;
+                        // It may be gone for good.
+                        self.known().last.retain(|_, last| last != server);
+                    }
                 }
             }
         }
-        Ok(round)
+        Ok(())
     }
 
-    fn ips_of(
-        &self,
-        server: &ServerName,
-        deadline: Tick,
-        date: &mut Option<ProviderTime>,
-    ) -> Result<Vec<format::Routed>, ProviderFailure> {
-        let request = format::get_vserver_ips(&self.url, &self.credentials, server);
-        let response = self.ask("getVServerIPs", request, deadline, date)?;
-        Ok(format::parse_ips(&response))
-    }
-
+    /// Asks the own server, then where the IPs were last, then the others, until all are found.
+    ///
+    /// An IP that moves while the servers are asked can be missed at both ends. netcup moves it at
+    /// most once in five minutes, so who is missed in two rounds is nowhere.
     fn find(
         &self,
         ips: &BTreeSet<FailoverIp>,
         date: &mut Option<ProviderTime>,
     ) -> Result<Listing, ProviderFailure> {
-        // A round may need a request per server.
-        let deadline = clock::now() + self.client.timeouts.total.times(3);
-        let first = self.round(ips, deadline, date)?;
-        let mut routes: BTreeMap<FailoverIp, Routed> = BTreeMap::new();
-        let missing: BTreeSet<FailoverIp> =
-            ips.iter().filter(|ip| !first.found.contains_key(ip)).copied().collect();
-        // The servers are asked one after the other, so an IP that moves meanwhile can be missed at
-        // both ends. It moves at most once in five minutes: who is missed twice is nowhere.
-        let second = match first.whole && !missing.is_empty() {
-            true => self.round(&missing, deadline, date)?,
-            false => Round::default(),
+        let deadline = clock::now() + self.client.timeouts.total.times(2);
+        let (own, hints) = {
+            let known = self.known();
+            let hints: BTreeSet<_> =
+                ips.iter().filter_map(|ip| known.last.get(ip).cloned()).collect();
+            (known.own.clone(), hints)
         };
-        for (ip, server) in first.found.into_iter().chain(second.found) {
-            routes.insert(ip, Routed::To(server));
+        let mut round = Round::new();
+        let mut asked = BTreeSet::new();
+        if let Some(own) = own {
+            // Everything hangs on this answer: without it there is none.
+            let (entries, dated) = self.ips_of(&own, deadline);
+            *date = dated;
+            round.take(ips, &own, &entries?);
+            asked.insert(own);
         }
-        for ip in missing {
-            let doubtful = first.doubtful.contains(&ip) || second.doubtful.contains(&ip);
-            if second.whole && !doubtful {
-                routes.entry(ip).or_insert(Routed::Nowhere);
+        if !round.done(ips) {
+            let hints: Vec<_> = hints.difference(&asked).cloned().collect();
+            self.ask_all(&hints, ips, deadline, &mut round, date)?;
+            asked.extend(hints);
+        }
+        let mut nowhere = BTreeSet::new();
+        if !round.done(ips) {
+            let (names, whole) = self.servers(deadline, date)?;
+            round.whole &= whole && names.len() <= SERVERS;
+            let names: Vec<_> = names.into_iter().take(SERVERS).collect();
+            let rest: Vec<_> =
+                names.iter().filter(|name| !asked.contains(*name)).cloned().collect();
+            self.ask_all(&rest, ips, deadline, &mut round, date)?;
+            let missing = round.missing(ips);
+            if !missing.is_empty() {
+                asked.extend(names);
+                let all: Vec<_> = asked.into_iter().collect();
+                let mut second = Round::new();
+                self.ask_all(&all, &missing, deadline, &mut second, date)?;
+                nowhere = second.missing(&missing);
+                round.found.append(&mut second.found);
             }
         }
         let mut known = self.known();
-        for (ip, routed) in &routes {
-            match routed {
-                Routed::To(server) => known.last.insert(*ip, server.clone()),
-                Routed::Nowhere => known.last.remove(ip),
-            };
+        for (ip, server) in &round.found {
+            known.last.insert(*ip, server.clone());
         }
-        drop(known);
-        Ok(Listing { routes })
+        let found = round.found.into_iter().map(|(ip, server)| (ip, Routed::To(server)));
+        let nowhere = nowhere.into_iter().map(|ip| (ip, Routed::Nowhere));
+        Ok(Listing { routes: found.chain(nowhere).collect() })
     }
 }
 
@@ -357,7 +393,11 @@ impl Provider for Soap {
                 Err(failure) => return not_sent(failure),
             },
         };
-        let request = format::change_ip_routing(&self.url, &self.credentials, ip, &to.name, mac);
+        let credentials = match self.credentials() {
+            Ok(credentials) => credentials,
+            Err(failure) => return not_sent(failure),
+        };
+        let request = format::change_ip_routing(&self.url, credentials, ip, &to.name, mac);
         let gate = Arc::new(Gate::new(guard.not_after));
         let left = clock::now().until(deadline);
         let answer = match self.client.send(request, left, Some(&gate)) {
@@ -394,7 +434,7 @@ impl Provider for Soap {
     }
 
     fn account(&self) -> Option<Account> {
-        Some(self.credentials.login_name.clone())
+        Some(self.login_name.clone())
     }
 
     fn keep_alive(&self) -> Result<(), ProviderFailure> {

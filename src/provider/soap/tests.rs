@@ -179,7 +179,7 @@ fn a_fault_that_quotes_the_password_is_redacted() {
     let soap = Soap::open(&options(Api::Soap, &url)).unwrap();
     let fault = golden("soap/fault-other.xml").replace("Something", "bad webservice-password for");
     peer.say(answer("500 Internal Server Error", "text/xml", &fault));
-    let request = get_vservers(&url, &soap.credentials);
+    let request = get_vservers(&url, soap.credentials().unwrap());
     let failure = soap
         .ask("getVServers", request, crate::clock::now() + Span::secs(5), &mut None)
         .unwrap_err();

@@ -15,12 +15,8 @@ pub struct Args {
 }
 
 impl Args {
-    /// Reads the program's own arguments.
-    pub fn parse(usage: &'static str, names: &[&str], flags: &[&str]) -> Result<Self, String> {
-        Self::parse_from(usage, names, flags, std::env::args().skip(1))
-    }
-
-    fn parse_from(
+    /// Reads the words after a program's name. `names` take a value, `flags` none.
+    pub fn parse(
         usage: &'static str,
         names: &[&str],
         flags: &[&str],
@@ -92,9 +88,8 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_refused() {
-        let parse = |text: &str| {
-            Args::parse_from("usage", &["a"], &["f"], text.split(' ').map(str::to_owned))
-        };
+        let parse =
+            |text: &str| Args::parse("usage", &["a"], &["f"], text.split(' ').map(str::to_owned));
         let good = parse("--a 1,2 --f").unwrap();
         assert_eq!((good.list::<u8>("a"), good.has("f")), (Ok(vec![1, 2]), true));
         for bad in ["--b 1", "--a", "a", "--a 1 --a 2"] {

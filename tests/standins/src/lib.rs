@@ -17,7 +17,7 @@
 //!
 //! let kube = Kube::start(Cluster::three(&["node-a", "node-b", "node-c"]))?;
 //! assert!(kube.kubeconfig(0).contains("current-context: default"));
-//! kube.fault(Rule::new(Match::method("update", "/leases/"), Fault::status(409)).at(1));
+//! kube.fault(Rule::new(Match::method("update", "/leases/").at(1), Fault::status(409)).times(3));
 //! kube.set(Some(0), |knobs| knobs.unready = true);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -43,6 +43,7 @@ pub mod encode;
 pub mod fault;
 pub mod kube;
 pub mod log;
+mod play;
 pub mod scp;
 mod stop;
 pub mod tls;

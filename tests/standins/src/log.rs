@@ -92,6 +92,12 @@ pub enum What {
         /// The holder of a Lease.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         holder: Option<String>,
+        /// A Lease's `leaseTransitions`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        epoch: Option<i64>,
+        /// Who wrote it; none: a command.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        client: Option<IpAddr>,
     },
     /// A command was given by hand, with what it said.
     Command {

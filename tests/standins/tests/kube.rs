@@ -238,3 +238,24 @@ fn people_change_things_by_hand() {
     kube.command(Command::Restore).unwrap();
     assert!(kube.get("leases", "kube-system", "foip-default").is_some());
 }
+
+#[test]
+fn watches_meet_faults_of_their_own() {
+    let kube = Kube::start(Setup::example(&["node-a"])).unwrap();
+    let object = create(&mut connect(&kube, 0));
+    let version = object["metadata"]["resourceVersion"].clone();
+    let on = || Match::method("watch", "/leases");
+    kube.fault(Rule::new(on(), Fault::status(410)).times(1));
+    let mut client = connect(&kube, 0);
+    let gone = ask(&mut client, "GET", &format!("{LEASES}?watch=true"), &Value::Null).unwrap();
+    assert_eq!((gone.status, &gone.json()["reason"]), (410, &json!("Expired")));
+    kube.fault(Rule::new(on(), Fault::Half).times(1));
+    assert!(watch(&kube, 0, &version, "").chunk().is_err());
+    kube.fault(Rule::new(on(), Fault::Delay { ms: 100 }).times(1));
+    let begun = Instant::now();
+    let mut late = watch(&kube, 0, &json!("0"), "");
+    assert_eq!(event(&mut late)["type"], "ADDED");
+    assert!(begun.elapsed() >= Duration::from_millis(100));
+    kube.command(Command::Cut { listener: Some(0) }).unwrap();
+    assert!(late.chunk().is_err());
+}

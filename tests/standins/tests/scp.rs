@@ -264,3 +264,56 @@ fn a_person_moves_it_in_the_panel() {
     assert_eq!(get(&scp, LIST).json(), json!([]));
     assert_eq!(route(&scp, 111_001).status, 404);
 }
+
+#[test]
+fn the_provider_can_be_down_or_deaf() {
+    let scp = start();
+    scp.command(Command::Refuse).unwrap();
+    let refused = Client::connect(&scp.url(), scp.ca_pem(), None).err().unwrap();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    scp.command(Command::Accept).unwrap();
+    let mut client = connect(&scp);
+    assert_eq!(client.ask("GET", "/scp-core/api/ping", &[], b"").unwrap().status, 200);
+    scp.command(Command::Cut).unwrap();
+    assert!(client.ask("GET", "/scp-core/api/ping", &[], b"").is_err());
+    scp.set(|knobs| knobs.cut_handshakes = true);
+    assert!(Client::connect(&scp.url(), scp.ca_pem(), None).is_err());
+    scp.set(|knobs| knobs.handshakes_of = Some(vec![[127, 0, 0, 9].into()]));
+    connect(&scp);
+    scp.set(|knobs| {
+        (knobs.cut_handshakes, knobs.hang_handshakes, knobs.handshakes_of) = (false, true, None)
+    });
+    let deaf = std::thread::scope(|scope| {
+        let hanging = scope.spawn(|| Client::connect(&scp.url(), scp.ca_pem(), None).is_err());
+        std::thread::sleep(Duration::from_millis(100));
+        let waits = !hanging.is_finished();
+        scp.command(Command::Cut).unwrap();
+        waits && hanging.join().unwrap()
+    });
+    assert!(deaf);
+}
+
+#[test]
+fn what_others_spend_is_in_the_list_of_tasks() {
+    let scp = start();
+    scp.set(|knobs| knobs.task_ms = 60_000);
+    scp.command(Command::Spend { calls: 2 }).unwrap();
+    assert_eq!(route(&scp, 111_001).status, 202);
+    let all = get(&scp, "/scp-core/api/v1/tasks").json();
+    assert_eq!(all.as_array().unwrap().len(), 3);
+    assert_eq!((&all[0]["state"], &all[2]["state"]), (&json!("PENDING"), &json!("FINISHED")));
+    assert!(all[0].get("steps").is_none());
+    let of = |query: &str| {
+        get(&scp, &format!("/scp-core/api/v1/tasks?{query}")).json().as_array().unwrap().len()
+    };
+    assert_eq!(
+        (of("serverId=111001"), of("serverId=111002"), of("q=ROUTE"), of("limit=2")),
+        (1, 0, 3, 2)
+    );
+    assert_eq!(get(&scp, "/scp-core/api/v1/tasks?state=ROLLBACK").status, 400);
+    let uuid = all[0]["uuid"].as_str().unwrap();
+    let cancel = format!("/scp-core/api/v1/tasks/{uuid}:cancel");
+    let states: Vec<u16> =
+        (0..2).map(|_| ask(&scp, "PUT", &cancel, &json!({})).unwrap().status).collect();
+    assert_eq!(states, [202, 204]);
+}

@@ -1,30 +1,6 @@
-//! The Kubernetes stand-in as a program, for network namespaces and demonstrations.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test program stops at the first surprise"
-)]
+//! The stand-in of the same name; see the library's `kube` module.
 
-use std::net::IpAddr;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::str::FromStr;
-
-use foip_standins::args::{Args, block_signals, wait_for_end};
-use foip_standins::kube::{Kube, NodeSetup, Setup};
-use foip_standins::log::Log;
-use foip_standins::wire::Listen;
-
-const USAGE: &str = "\
-usage: kube-standin --listen [NAME=][NETNS@]IP:PORT[,…] --dir DIR --nodes NAME=IP[,…]
-                    [--control SOCKET] [--log FILE] [--endpoints IP[,…]] [--sans IP[,…]]
-
-Writes the authority's certificate to DIR/ca.pem and for each listener DIR/NAME.kubeconfig,
-where NAME is the listener's, or that of the node with its address, or listener-N; then
-prints a line per listener. The control socket is DIR/kube.sock unless said otherwise.
---endpoints are the addresses in the EndpointSlice (those of the nodes that have a listener
-if left out), --sans more addresses for the serving certificate.
-Ends on SIGTERM or SIGINT; with --stdin when its standard input closes.";
 
 fn main() -> ExitCode {
     match run() {

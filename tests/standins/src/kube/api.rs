@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,8 +15,9 @@ use super::select::Selector;
 use super::status::Problem;
 use super::store::Store;
 use crate::clock::{Clock, boottime_ms};
-use crate::fault::{Faults, play};
+use crate::fault::{Fault, Faults};
 use crate::log::{Log, What};
+use crate::play::play;
 use crate::stop::{Stop, lock};
 use crate::tls::Judge;
 use crate::wire::{Admission, Reply, Request, Service, Wire};
@@ -28,6 +30,8 @@ pub struct Knobs {
     pub unready: bool,
     /// Connections are cut during the TLS handshake.
     pub cut_handshakes: bool,
+    /// Connections are taken and nothing more happens on them.
+    pub hang_handshakes: bool,
     /// Watches stay open and say nothing; what they missed comes when this ends.
     pub silent: bool,
     /// Milliseconds that watches are behind.
@@ -80,7 +84,7 @@ impl Api {
     }
 
     /// Says in the log that an object was written.
-    pub(crate) fn note(&self, change: &str, object: &Value) {
+    pub(crate) fn note(&self, change: &str, object: &Value, client: Option<IpAddr>) {
         let text = |value: &Value| value.as_str().map(str::to_owned);
         self.log.add(What::Stored {
             change: change.to_owned(),
@@ -88,6 +92,8 @@ impl Api {
             name: text(&object["metadata"]["name"]).unwrap_or_default(),
             version: text(&object["metadata"]["resourceVersion"]).unwrap_or_default(),
             holder: text(&object["spec"]["holderIdentity"]),
+            epoch: object["spec"]["leaseTransitions"].as_i64(),
+            client,
         });
         self.ring();
     }
@@ -175,7 +181,7 @@ impl Api {
         };
         drop(store);
         if let Some(change) = change {
-            self.note(change, &object);
+            self.note(change, &object, Some(request.client.ip()));
         }
         if change != Some("DELETED") {
             return Ok(Reply::json(status, &object));
@@ -319,12 +325,15 @@ fn list(store: &Store, place: &Place<'_>, selector: &Selector) -> Value {
 }
 
 impl Service for Api {
-    fn admit(&self, listener: usize) -> Admission {
+    fn admit(&self, listener: usize, _: SocketAddr) -> Admission {
         let going_on = self.gate.shake_hands(listener, &self.stop);
-        if going_on && !self.knobs(listener).cut_handshakes {
-            Admission::Serve
-        } else {
+        let knobs = self.knobs(listener);
+        if !going_on || knobs.cut_handshakes {
             Admission::CutInHandshake
+        } else if knobs.hang_handshakes {
+            Admission::Hold
+        } else {
+            Admission::Serve
         }
     }
 
@@ -347,13 +356,23 @@ impl Service for Api {
             return wire.send(&Problem::usual(status).reply());
         }
         let fault = self.faults.outer(request, verb);
-        if verb == "watch" && fault.is_none() {
+        // A fault in an answer without an end is something else than in one with an end.
+        let late = match (&fault, verb) {
+            (None | Some(Fault::Drip { .. }), "watch") => Some(0),
+            (Some(Fault::Delay { ms } | Fault::Late { ms }), "watch") => Some(*ms),
+            _ => None,
+        };
+        if let (Some(ms), Some(place)) = (late, &place) {
             drop(turn);
-            self.log(request, 200, None);
-            return match &place {
-                Some(place) => self.watch(request, place, wire),
-                None => wire.send(&Problem::usual(404).reply()),
-            };
+            self.log(request, 200, fault.as_ref().map(Fault::name));
+            wire.wait(Duration::from_millis(ms));
+            return self.watch(request, place, wire);
+        }
+        if let (Some(Fault::Half), "watch") = (&fault, verb) {
+            self.log(request, 200, fault.as_ref().map(Fault::name));
+            wire.begin(&Reply::empty(200).with("Content-Type", "application/json"))?;
+            wire.write(b"1f4\r\n{\"type\":\"MODIFIED\",\"object\":{\"kind\":")?;
+            return Err(wire.cut());
         }
         let mut turn = Some(turn);
         let mut act = || {

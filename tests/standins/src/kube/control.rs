@@ -72,7 +72,7 @@ impl Inside {
                 let kind = resource(&kind)?;
                 let done = lock(&self.api.store).delete(kind, &namespace, &name, &Value::Null);
                 let gone = done.map_err(|problem| problem.message)?;
-                self.api.note("DELETED", &gone);
+                self.api.note("DELETED", &gone, None);
             }
             Command::Condition { node, r#type, status } => {
                 return self.edit("nodes", "", &node, |object| {
@@ -115,7 +115,7 @@ impl Inside {
         let kind =
             Resource::of(&object).ok_or("kind and apiVersion name no kind of object here")?;
         let stored = lock(&self.api.store).put(kind, object);
-        self.api.note("PUT", &stored);
+        self.api.note("PUT", &stored, None);
         Ok(stored)
     }
 
@@ -133,7 +133,7 @@ impl Inside {
         change(&mut object);
         let stored = store.put(kind, object);
         drop(store);
-        self.api.note("PUT", &stored);
+        self.api.note("PUT", &stored, None);
         Ok(stored)
     }
 

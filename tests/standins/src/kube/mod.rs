@@ -9,6 +9,7 @@ mod control;
 mod gate;
 mod kubeconfig;
 mod nodes;
+pub mod program;
 mod resources;
 mod select;
 mod status;

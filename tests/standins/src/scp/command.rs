@@ -33,7 +33,7 @@ pub enum Command {
         /// The server's name; null: to nowhere.
         server: Option<String>,
     },
-    /// `{"do":"spend","calls":10}`: somebody else uses up routing calls of the account.
+    /// `{"do":"spend","calls":10}`: somebody else uses up routing calls of the account; the list of tasks shows them.
     Spend {
         /// How many, all now.
         calls: usize,
@@ -69,6 +69,12 @@ pub enum Command {
         /// The server.
         server: Server,
     },
+    /// `{"do":"refuse"}`: connections are cut and refused, as when the provider is down.
+    Refuse,
+    /// `{"do":"accept"}`: they are accepted again.
+    Accept,
+    /// `{"do":"cut"}`: the connections there are end now.
+    Cut,
     /// `{"do":"state"}`: gives routes, tasks, budget, faults and waiting logins.
     State,
     /// `{"do":"log","from":0}`: gives the log's entries from that number on.
@@ -101,11 +107,14 @@ pub(crate) fn obey(
             if let Some(name) = &server {
                 account.routes.server(name).ok_or_else(|| format!("there is no server {name}"))?;
             }
+            if account.knobs.hand_spends {
+                account.routes.spend_elsewhere(now);
+            }
             account.routes.book(&ip, server, now, &account.knobs);
             Ok(Value::Null)
         }
         Command::Spend { calls } => {
-            (0..calls).for_each(|_| account.routes.budget.spend(now));
+            (0..calls).for_each(|_| account.routes.spend_elsewhere(now));
             Ok(Value::Null)
         }
         Command::Set { knobs } => {
@@ -147,6 +156,9 @@ pub(crate) fn obey(
             account.routes.servers.retain(|known| known.id != server.id);
             account.routes.servers.push(server);
             Ok(Value::Null)
+        }
+        Command::Refuse | Command::Accept | Command::Cut => {
+            Err("only a whole stand-in can do that".to_owned())
         }
         Command::State => Ok(state(account, faults, now)),
         Command::Log { from } => {

@@ -7,10 +7,13 @@ mod account;
 mod budget;
 mod command;
 mod oidc;
+pub mod program;
 mod rest;
 mod routes;
 mod setup;
 mod shapes;
+mod soap;
+mod xml;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -28,11 +31,12 @@ use account::Account;
 
 use crate::clock::{boottime_ms, http_date};
 use crate::control::Control;
-use crate::fault::{Faults, Rule, play};
+use crate::fault::{Faults, Rule};
 use crate::log::{Entry, Log, What};
+use crate::play::play;
 use crate::stop::{Stop, lock};
 use crate::tls::{Authority, server_config};
-use crate::wire::{Listen, Reply, Request, Server, Service, Wire};
+use crate::wire::{Admission, Listen, Reply, Request, Server, Service, Wire};
 
 /// What the data plane does when a route has changed: failover IP, and server name or nothing.
 pub type OnRoute = Box<dyn Fn(&str, Option<&str>) + Send + Sync>;
@@ -51,10 +55,30 @@ struct Panel {
 pub struct Scp {
     // Order matters: commands and requests end before the data plane does.
     control: Option<Control>,
-    server: Option<Server>,
+    server: Option<Arc<Server>>,
     plane: Option<JoinHandle<()>>,
     panel: Arc<Panel>,
     ca_pem: String,
+}
+
+/// Carries a command out: on the listeners, or on what is behind them.
+fn obey(panel: &Panel, server: &Server, command: Command) -> Result<Value, String> {
+    let listeners = 0..server.listens().len();
+    if matches!(command, Command::Refuse | Command::Accept | Command::Cut) {
+        panel.log.add(What::Command { text: serde_json::to_string(&command).unwrap_or_default() });
+    }
+    if command == Command::Refuse {
+        listeners.for_each(|number| server.refuse(number));
+    } else if command == Command::Accept {
+        for number in listeners {
+            server.accept_again(number).map_err(|error| error.to_string())?;
+        }
+    } else if command == Command::Cut {
+        server.cut(None);
+    } else {
+        return panel.obey(command);
+    }
+    Ok(Value::Null)
 }
 
 impl Scp {
@@ -103,7 +127,7 @@ impl Scp {
             .spawn(move || follow.follow_routes(on_route.as_ref()))?;
         Ok(Self {
             control: None,
-            server: Some(server),
+            server: Some(Arc::new(server)),
             plane: Some(plane),
             panel,
             ca_pem: authority.pem(),
@@ -112,10 +136,11 @@ impl Scp {
 
     /// Takes commands at a unix socket too.
     pub fn open_control(&mut self, path: &Path) -> io::Result<()> {
-        let panel = self.panel.clone();
+        let (panel, server) = (self.panel.clone(), self.server.clone());
+        let server = server.ok_or(io::Error::from(io::ErrorKind::NotConnected))?;
         let obey = move |line: &str| {
             let command = serde_json::from_str(line).map_err(|error| error.to_string())?;
-            panel.obey(command)
+            obey(&panel, &server, command)
         };
         self.control = Some(Control::open(path, Arc::new(obey))?);
         Ok(())
@@ -139,7 +164,8 @@ impl Scp {
 
     /// Carries a command out.
     pub fn command(&self, command: Command) -> Result<Value, String> {
-        self.panel.obey(command)
+        let server = self.server.as_ref().ok_or("it has ended")?;
+        obey(&self.panel, server, command)
     }
 
     /// Puts a fault in force; gives its number for [`Command::Clear`].
@@ -164,11 +190,6 @@ impl Scp {
         let mut account = lock(&self.panel.account);
         account.settle();
         account.routes.ip(ip).map(|routed| routed.listed.clone())
-    }
-
-    /// The listeners, to refuse and cut connections.
-    pub fn server(&self) -> Option<&Server> {
-        self.server.as_ref()
     }
 }
 
@@ -229,7 +250,7 @@ impl Panel {
         }
     }
 
-    fn answer(&self, request: &Request) -> Reply {
+    fn answer(&self, request: &Request) -> soap::Answer {
         let mut account = lock(&self.account);
         account.settle();
         let reply = if request.path.starts_with("/scp-core/") {
@@ -239,12 +260,14 @@ impl Panel {
                     value.clone_from(&account.knobs.media_type);
                 }
             }
-            reply
+            reply.into()
+        } else if soap::is_here(&request.path) {
+            soap::serve(request, &mut account, &self.faults)
         } else if request.path.starts_with("/realms/") {
             let Account { tokens, user, clock, knobs, .. } = &mut *account;
-            tokens.serve(request, self.base(), user, clock, knobs)
+            tokens.serve(request, self.base(), user, clock, knobs).into()
         } else {
-            Reply::new(200, "text/html", "<!doctype html><html><body>SCP</body></html>")
+            Reply::new(200, "text/html", "<!doctype html><html><body>SCP</body></html>").into()
         };
         account.settle();
         drop(account);
@@ -266,10 +289,25 @@ impl Panel {
 }
 
 impl Service for Panel {
+    fn admit(&self, _: usize, client: SocketAddr) -> Admission {
+        let account = lock(&self.account);
+        let knobs = &account.knobs;
+        let meant = knobs.handshakes_of.as_ref().is_none_or(|of| of.contains(&client.ip()));
+        match (knobs.cut_handshakes, knobs.hang_handshakes) {
+            (true, _) if meant => Admission::CutInHandshake,
+            (_, true) if meant => Admission::Hold,
+            _ => Admission::Serve,
+        }
+    }
+
     fn serve(&self, request: &Request, wire: &mut Wire) -> io::Result<()> {
         let fault = self.faults.outer(request, &request.method);
         let usual = |status| self.dated(rest::usual(status));
-        let mut act = || self.dated(self.answer(request));
+        let mut act = || {
+            let answer = self.answer(request);
+            self.stop.wait(Duration::from_millis(answer.pause_ms));
+            self.dated(answer.reply)
+        };
         let (went, sent) = play(fault.as_ref(), wire, &usual, &mut act);
         self.log.add_at(
             request.at,

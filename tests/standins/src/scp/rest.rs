@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use serde_json::{Value, json};
 
 use super::account::Account;
-use super::routes::{Refusal, Routes};
+use super::routes::{Refusal, Routed, Routes};
 use super::setup::{Server, split_prefix};
 use super::shapes;
 use crate::fault::{Fault, Faults, Outcome};
@@ -167,7 +167,7 @@ fn one_server(request: &Request, server: &Server, rest: &[&str], account: &Accou
     let interfaces = || shapes::interfaces(server, &account.routes, &account.knobs);
     match rest {
         [] => {
-            let live = request.param("loadServerLiveInfo") == Some("true");
+            let live = request.param("loadServerLiveInfo") != Some("false");
             Reply::json(200, &shapes::server(server, &account.routes, live))
         }
         ["interfaces"] => Reply::json(200, &interfaces().into()),
@@ -189,12 +189,20 @@ fn tasks(request: &Request, account: &Account, now: u64) -> Reply {
     if state == Some("ROLLBACK") {
         return error(400, "error.badrequest", "Invalid value for state");
     }
+    let unknown = String::new();
+    let server = request.param("serverId").map(|id| {
+        let known = account.routes.servers.iter().find(|server| server.id.to_string() == id);
+        known.map_or(&unknown, |server| &server.name)
+    });
+    let text = request.param("q").map(str::to_lowercase);
     let found = account
         .routes
         .tasks
         .iter()
         .rev()
         .filter(|task| state.is_none_or(|state| state == task.state(now)))
+        .filter(|task| server.is_none_or(|server| task.target.as_ref() == Some(server)))
+        .filter(|task| text.as_ref().is_none_or(|text| task.is_about(text)))
         .map(|task| shapes::task(task, now, &account.clock, &account.user, false))
         .collect();
     Reply::json(200, &page(request, found).into())
@@ -213,6 +221,16 @@ fn cancel(uuid: &str, account: &mut Account, now: u64) -> Reply {
     }
 }
 
+/// What lists say of an IP in answer to this request, which may be a lie.
+pub(crate) fn shown(routed: &Routed, request: &Request, faults: &Faults) -> Option<String> {
+    let about = |fault: &Fault| matches!(fault, Fault::Lie { ip, .. } if *ip == routed.ip.ip);
+    if let Some(Fault::Lie { server, .. }) = faults.inner(request, about) {
+        server
+    } else {
+        routed.listed.clone()
+    }
+}
+
 /// Whether a filter names this IP. For v6 both forms are taken: which one netcup wants is not known.
 fn names(filter: &str, ip: &str) -> bool {
     match split_prefix::<Ipv6Addr>(ip, 128) {
@@ -228,12 +246,8 @@ fn failover_ips(request: &Request, account: &Account, v6: bool, faults: &Faults)
     let routes = &account.routes;
     let mut found = Vec::new();
     for routed in routes.ips.iter().filter(|routed| routed.ip.ip.contains(':') == v6) {
-        let about = |fault: &Fault| matches!(fault, Fault::Lie { ip, .. } if *ip == routed.ip.ip);
-        let shown = match faults.inner(request, about) {
-            Some(Fault::Lie { server, .. }) => server,
-            _ => routed.listed.clone(),
-        };
-        let server = shown.and_then(|name| routes.server(&name));
+        let server = shown(routed, request, faults);
+        let server = server.and_then(|name| routes.server(&name));
         let wanted = request.param("ip").is_none_or(|ip| names(ip, &routed.ip.ip))
             && request
                 .param("serverId")

@@ -61,6 +61,17 @@ impl Task {
         }
     }
 
+    /// netcup's name for it.
+    pub(crate) fn name(&self) -> &'static str {
+        if self.clear { "ClearFailoverIpTask" } else { "RouteFailoverIpTask" }
+    }
+
+    /// Whether a search for a text in lower case finds it.
+    pub(crate) fn is_about(&self, text: &str) -> bool {
+        let target = self.target.as_deref().unwrap_or_default();
+        [self.name(), &self.uuid, target].iter().any(|field| field.to_lowercase().contains(text))
+    }
+
     fn takes_effect(&self) -> bool {
         !self.cancelled
             && matches!(self.outcome, None | Some(Outcome::StuckButRouted | Outcome::Unknown))
@@ -172,6 +183,22 @@ impl Routes {
             self.due.push((at + knobs.list_lag_ms, Due::List(ip.to_owned(), server.clone())));
             self.due.push((at + knobs.plane_ms, Due::Switch(ip.to_owned(), server)));
         }
+    }
+
+    /// Somebody else, a person in the panel perhaps, has routed an IP of this account.
+    pub(crate) fn spend_elsewhere(&mut self, now: u64) {
+        self.budget.spend(now);
+        self.tasks.push(Task {
+            uuid: uuid(),
+            ip: String::new(),
+            target: None,
+            clear: false,
+            began: now,
+            ends: now,
+            outcome: None,
+            cancelled: false,
+            over: true,
+        });
     }
 
     /// Whether the account lets this IP go to that server (a number; none: to nowhere).

@@ -182,6 +182,14 @@ pub struct Knobs {
     pub maintenance: bool,
     /// Seconds that `Date` is off.
     pub date_offset_s: i64,
+    /// Connections are cut during the TLS handshake.
+    pub cut_handshakes: bool,
+    /// Connections are taken and nothing more happens on them.
+    pub hang_handshakes: bool,
+    /// Whose connections these two are about; none: everybody's.
+    pub handshakes_of: Option<Vec<std::net::IpAddr>>,
+    /// Whether a route by hand in the panel uses up the limits.
+    pub hand_spends: bool,
     /// Whether answers carry `Date`.
     pub date: bool,
     /// The media type of REST answers.
@@ -223,6 +231,10 @@ impl Default for Knobs {
             routed_in_interfaces: true,
             allow: None,
             maintenance: true,
+            cut_handshakes: false,
+            hang_handshakes: false,
+            handshakes_of: None,
+            hand_spends: false,
             date_offset_s: 0,
             date: true,
             media_type: "application/json".to_owned(),

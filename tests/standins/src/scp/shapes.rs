@@ -76,10 +76,9 @@ pub(crate) fn task(task: &Task, now: u64, clock: &Clock, owner: &User, full: boo
     let began = clock.wall_at(task.began);
     let over = matches!(state, "FINISHED" | "ERROR" | "CANCELED");
     let finished = over.then(|| rfc3339(clock.wall_at(task.ends), 9));
-    let name = if task.clear { "ClearFailoverIpTask" } else { "RouteFailoverIpTask" };
     let mut value = json!({
         "uuid": task.uuid,
-        "name": name,
+        "name": task.name(),
         "state": state,
         "startedAt": rfc3339(began, 9),
         "finishedAt": finished,
@@ -191,6 +190,8 @@ pub(crate) fn server(server: &Server, routes: &Routes, live: bool) -> Value {
         ("rescueSystemActive", json!(false)),
         ("snapshotAllowed", json!(true)),
         ("architecture", json!("AMD64")),
+        ("disksAvailableSpaceInMiB", json!(524_288)),
+        ("gpuDriverAvailable", json!(false)),
         ("serverLiveInfo", Value::Null),
     ] {
         value[name] = field;
@@ -219,6 +220,10 @@ pub(crate) fn server(server: &Server, routes: &Routes, live: bool) -> Value {
         value["serverLiveInfo"] = json!({
             "state": server.state, "autostart": true, "uefi": false, "uptimeInSeconds": 46715,
             "interfaces": interfaces, "disks": [], "bootorder": ["HDD"], "template": null,
+            "requiredStorageOptimization": "NO", "currentServerMemoryInMiB": 16384,
+            "maxServerMemoryInMiB": 16384, "cpuCount": 8, "cpuMaxCount": 8, "sockets": 1, "coresPerSocket": 8,
+            "latestQemu": true, "configChanged": false, "osOptimization": "LINUX", "nestedGuest": false,
+            "machineType": "pc-q35-9.2", "keyboardLayout": "de", "cloudinitAttached": false,
         });
     }
     value

@@ -29,12 +29,14 @@ pub enum Admission {
     Serve,
     /// The client's first message is read, and then the connection is cut.
     CutInHandshake,
+    /// Nothing more happens until the client leaves.
+    Hold,
 }
 
 /// What a stand-in does with connections and requests.
 pub trait Service: Send + Sync + 'static {
     /// Decides on a new connection; may block.
-    fn admit(&self, _listener: usize) -> Admission {
+    fn admit(&self, _listener: usize, _client: SocketAddr) -> Admission {
         Admission::Serve
     }
 
@@ -316,9 +318,17 @@ impl Inside {
     fn converse(&self, number: usize, stream: TcpStream, client: SocketAddr) -> io::Result<()> {
         stream.set_nodelay(true)?;
         let raw = stream.try_clone()?;
-        if self.service.admit(number) == Admission::CutInHandshake {
-            let _ = (&raw).read(&mut [0_u8; 4096]);
-            return raw.shutdown(Shutdown::Both);
+        match self.service.admit(number, client) {
+            Admission::Serve => {}
+            Admission::CutInHandshake => {
+                let _ = (&raw).read(&mut [0_u8; 4096]);
+                return raw.shutdown(Shutdown::Both);
+            }
+            Admission::Hold => {
+                // What the client sends is read and dropped, so that its leaving is seen.
+                let _ = io::copy(&mut &raw, &mut io::sink());
+                return raw.shutdown(Shutdown::Both);
+            }
         }
         let tls = lock(&self.tls).clone();
         let mut peer = Vec::new();

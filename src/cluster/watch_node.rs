@@ -1,0 +1,72 @@
+//! The watch of the own Node: a cordon is known in milliseconds, without a read per second.
+//!
+//! Without a resource version an API server begins with the object as it is; each round therefore tells the
+//! Node once, however the last one ended. It is a hint like every watch: reads decide.
+
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use super::Cluster;
+use super::node::Node;
+use super::watch::{SILENCE, jittered};
+use super::wire::{Ask, ONE, quoted};
+use crate::core::facts::NodeFacts;
+use crate::types::Span;
+
+/// The server ends each watch after about this long.
+const LENGTH: Span = Span::secs(290);
+
+/// Between two rounds.
+const PAUSE: Span = Span::secs(2);
+
+#[derive(Deserialize)]
+struct Event {
+    r#type: String,
+    object: Value,
+}
+
+/// Runs until the receiver is dropped.
+pub async fn run(cluster: &Cluster, seen: &mpsc::Sender<NodeFacts>) {
+    while !seen.is_closed() {
+        round(cluster, seen).await;
+        tokio::time::sleep(jittered(PAUSE).as_std()).await;
+    }
+}
+
+/// One watch, until it ends, is cut, falls silent, or another endpoint is used.
+async fn round(cluster: &Cluster, seen: &mpsc::Sender<NodeFacts>) {
+    let link = &cluster.link;
+    let mut moved = link.moved.subscribe();
+    let name = link.node.as_str();
+    let ask = Ask::get(
+        format!(
+            "/api/v1/nodes?watch=true&allowWatchBookmarks=true&fieldSelector={}&timeoutSeconds={}",
+            quoted(&format!("metadata.name={name}")),
+            jittered(LENGTH).as_secs(),
+        ),
+        ONE,
+    );
+    let Ok(mut stream) = link.open(&ask).await else { return };
+    // Opening it may itself have moved to another endpoint; that is where the watch is.
+    moved.mark_unchanged();
+    loop {
+        let line = tokio::select! {
+            line = tokio::time::timeout(SILENCE.as_std(), stream.line()) => line,
+            _ = moved.changed() => return,
+        };
+        let Ok(Ok(Some(line))) = line else { return };
+        let Ok(event) = serde_json::from_slice::<Event>(&line) else { return };
+        match event.r#type.as_str() {
+            "ADDED" | "MODIFIED" => {}
+            // Says only that the watch lives: a Node may be quiet for longer than a dead connection may.
+            "BOOKMARK" => continue,
+            // A deleted Node is the read's business; an error ends the round.
+            _ => return,
+        }
+        let Ok(node) = serde_json::from_value::<Node>(event.object) else { return };
+        if node.metadata.name == name && seen.send(node.facts()).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! The state of things for people: one sentence, and the facts behind it.
+
+use std::collections::BTreeMap;
+
+use super::Core;
+use super::budget::Need;
+use super::facts::{ProviderTime, Routed};
+use super::health::Vector;
+use crate::types::{Epoch, FailoverIp, GroupName, NodeName, Span, Tick};
+
+/// The state of things on one node.
+#[derive(Clone, Debug)]
+pub struct Picture {
+    /// This node.
+    pub node: NodeName,
+    /// The state in one sentence.
+    pub sentence: String,
+    /// Every group.
+    pub groups: Vec<GroupPicture>,
+    /// Every failover IP.
+    pub ips: Vec<IpPicture>,
+    /// Every node that has a record, this one included.
+    pub nodes: Vec<NodePicture>,
+    /// What may still be routed.
+    pub budget: BudgetPicture,
+    /// Alarms by their stable word.
+    pub alarms: BTreeMap<&'static str, String>,
+}
+
+/// One group.
+#[derive(Clone, Debug)]
+pub struct GroupPicture {
+    /// Its name.
+    pub name: GroupName,
+    /// Whom the Lease names.
+    pub holder: Option<NodeName>,
+    /// The term.
+    pub epoch: Epoch,
+    /// How long this node's authority lasts without another renewal; `None`: it has none.
+    pub authority_left: Option<Span>,
+    /// The successor in a planned move.
+    pub successor: Option<NodeName>,
+    /// When the next route call is possible, where one is wanted.
+    pub next_route: Option<Tick>,
+    /// Why this node does not hold it.
+    pub why_not_here: Option<String>,
+}
+
+/// One failover IP.
+#[derive(Clone, Debug)]
+pub struct IpPicture {
+    /// The IP.
+    pub ip: FailoverIp,
+    /// Its group.
+    pub group: GroupName,
+    /// A server's name, "nowhere", or unknown.
+    pub routed: Option<String>,
+    /// How long ago that was asked.
+    pub observed_age: Option<Span>,
+    /// All its addresses are on this node's NIC.
+    pub address_present: bool,
+}
+
+/// One node.
+#[derive(Clone, Debug)]
+pub struct NodePicture {
+    /// Its name.
+    pub name: NodeName,
+    /// Its record is up to date.
+    pub fresh: bool,
+    /// It may hold.
+    pub eligible: bool,
+    /// What is wrong with it, or "healthy".
+    pub health: String,
+    /// It reaches the provider.
+    pub provider: Option<bool>,
+}
+
+/// What may still be routed.
+#[derive(Clone, Debug)]
+pub struct BudgetPicture {
+    /// Calls left in 5 and in 60 minutes; unknown without a ledger or the provider's clock.
+    pub left: Option<[usize; 2]>,
+    /// The first possible call, where none is possible now.
+    pub next: Option<Tick>,
+}
+
+impl Core {
+    /// The state of things now.
+    pub fn picture(&self, now: Tick) -> Picture {
+        let groups = self.locks.keys().map(|name| self.group_picture(name, now)).collect();
+        let ips = self.routes.keys().filter_map(|ip| self.ip_picture(*ip, now)).collect();
+        Picture {
+            node: self.cfg.node.clone(),
+            sentence: self.sentence(now),
+            groups,
+            ips,
+            nodes: self.node_pictures(now),
+            budget: self.budget_picture(now),
+            alarms: self.raised.clone(),
+        }
+    }
+
+    fn group_picture(&self, name: &GroupName, now: Tick) -> GroupPicture {
+        let lock = self.locks.get(name);
+        let authority = lock.and_then(|lock| lock.authority(now));
+        let seen = lock.and_then(|lock| lock.sight.seen()).map(|seen| &seen.record);
+        let holder = seen.and_then(|record| record.holder.clone());
+        let next = self.routes.iter().filter(|(ip, _)| self.group_of(**ip) == Some(name));
+        let next = next.filter_map(|(_, route)| route.allowed).min();
+        GroupPicture {
+            name: name.clone(),
+            epoch: lock.map(|lock| lock.sight.highest).unwrap_or_default(),
+            authority_left: authority.map(|term| now.until(term.until)),
+            successor: seen
+                .and_then(|record| record.successor.as_ref().map(|next| next.to.clone())),
+            next_route: next.and_then(|at| self.tick_of(at, now)),
+            why_not_here: authority.is_none().then(|| self.why_not_here(holder.as_ref())),
+            holder,
+        }
+    }
+
+    fn why_not_here(&self, holder: Option<&NodeName>) -> String {
+        if !self.cfg.eligible {
+            "this node is not eligible by its configuration ([node] eligible)".to_owned()
+        } else if self.health.absent {
+            "there is no Node object for this server".to_owned()
+        } else if !self.health.able() {
+            "the network interface has no link or no default route".to_owned()
+        } else if self.access.lost.is_some() {
+            "the Kubernetes API does not answer".to_owned()
+        } else {
+            match holder {
+                Some(name) if *name == self.cfg.node => "its Lease is being renewed".to_owned(),
+                Some(name) => format!("{name} holds it, and nothing is wrong with that"),
+                None => "no node holds it yet".to_owned(),
+            }
+        }
+    }
+
+    fn ip_picture(&self, ip: FailoverIp, now: Tick) -> Option<IpPicture> {
+        let seen = self.provider.last(ip);
+        Some(IpPicture {
+            ip,
+            group: self.group_of(ip)?.clone(),
+            routed: seen.map(|seen| match &seen.routed {
+                Routed::To(name) => name.to_string(),
+                Routed::Nowhere => "nowhere".to_owned(),
+            }),
+            observed_age: seen.map(|seen| now.since(seen.asked)),
+            address_present: self.has_addresses(ip),
+        })
+    }
+
+    fn node_pictures(&self, now: Tick) -> Vec<NodePicture> {
+        let words = |vector: &Vector| match vector.words() {
+            words if words.is_empty() => "healthy".to_owned(),
+            words => words.join(", "),
+        };
+        let own = NodePicture {
+            name: self.cfg.node.clone(),
+            fresh: self.access.lost.is_none(),
+            eligible: self.cfg.eligible && self.health.able(),
+            health: words(&self.vector()),
+            provider: self.provider.good.map(|_| self.provider.answers()),
+        };
+        let peers = self.peers.iter().map(|(name, peer)| NodePicture {
+            name: name.clone(),
+            fresh: peer.fresh(now),
+            eligible: peer.record.eligible,
+            health: words(&peer.record.vector),
+            provider: Some(peer.record.provider),
+        });
+        let mut nodes: Vec<NodePicture> = peers.chain([own]).collect();
+        nodes.sort_by(|a, b| a.name.cmp(&b.name));
+        nodes
+    }
+
+    fn budget_picture(&self, now: Tick) -> BudgetPicture {
+        let time = self.provider.time(now).filter(|_| self.book.known());
+        let budget = self.budget(self.book.ledger());
+        let next = time.and_then(|time| {
+            let ips = self.routes.keys();
+            let at = ips.map(|ip| budget.allowed(*ip, Need::Urgent, 1)).min()?;
+            (at > time).then(|| self.tick_of(at, now)).flatten()
+        });
+        BudgetPicture { left: time.map(|time| budget.left(time)), next }
+    }
+
+    fn tick_of(&self, at: ProviderTime, now: Tick) -> Option<Tick> {
+        let time = self.provider.time(now)?;
+        Some(now + Span(at.0.saturating_sub(time.0)))
+    }
+
+    /// One sentence for `systemctl status`.
+    fn sentence(&self, now: Tick) -> String {
+        let held: Vec<&GroupName> = self
+            .locks
+            .iter()
+            .filter(|(_, lock)| lock.authority(now).is_some())
+            .map(|(name, _)| name)
+            .collect();
+        let state = if held.is_empty() {
+            let holders: Vec<String> = self
+                .locks
+                .iter()
+                .map(|(name, lock)| {
+                    let record = lock.sight.seen().map(|seen| &seen.record);
+                    match record.and_then(|record| record.holder.as_ref()) {
+                        Some(holder) => format!("{name} is held by {holder}"),
+                        None => format!("{name} is held by nobody"),
+                    }
+                })
+                .collect();
+            format!("standing by: {}", holders.join(", "))
+        } else {
+            let groups: Vec<String> = held.iter().map(|name| self.holding(name)).collect();
+            groups.join("; ")
+        };
+        match self.raised.values().next() {
+            Some(alarm) => format!("{state}. {alarm}"),
+            None => state,
+        }
+    }
+
+    fn holding(&self, group: &GroupName) -> String {
+        let ips = self.routes.keys().filter(|ip| self.group_of(**ip) == Some(group));
+        let places: Vec<String> = ips
+            .map(|ip| match self.provider.last(*ip).map(|seen| &seen.routed) {
+                Some(routed) if self.is_here(routed) => format!("{ip} is routed here"),
+                Some(Routed::To(name)) => format!("{ip} is routed to {name}"),
+                Some(Routed::Nowhere) => format!("{ip} is routed nowhere"),
+                None => format!("where {ip} is routed is not known"),
+            })
+            .collect();
+        format!("holding {group}: {}", places.join(", "))
+    }
+}

@@ -1,0 +1,343 @@
+//! `foip run` as a process: its lock, its signals, and what it does while everything around it hangs.
+//!
+//! Nothing here reaches further than loopback: the provider is a listener that never answers, and there is no
+//! kubeconfig.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    reason = "a test program stops at the first surprise"
+)]
+
+use std::fs;
+use std::io::{PipeReader, PipeWriter, Read, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use foip::status::Status;
+use foip::types::Tick;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// A host with a provider that takes connections and never says anything.
+struct Host {
+    folder: PathBuf,
+    notify: UnixDatagram,
+    _provider: TcpListener,
+}
+
+impl Host {
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let folder =
+            std::env::temp_dir().join(format!("foip-service-{}-{count}", std::process::id()));
+        fs::create_dir_all(folder.join("state")).unwrap();
+        let provider = TcpListener::bind("127.0.0.1:0").unwrap();
+        let notify = UnixDatagram::bind(folder.join("notify")).unwrap();
+        notify.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let token = "{\"account\":\"100000\",\"user_id\":555001,\"refresh_token\":\"top-secret\"}";
+        fs::write(folder.join("state/token"), token).unwrap();
+        let host = Self { folder, notify, _provider: provider };
+        host.configure("");
+        host
+    }
+
+    fn configure(&self, more: &str) {
+        let at = self._provider.local_addr().unwrap();
+        let none = self.folder.join("no-kubeconfig");
+        let text = format!(
+            "[provider]\napi = \"rest\"\nurl = \"http://{at}/scp-core\"\nauth_url = \"http://{at}/realms/scp\"\n\
+             [[failover_ip]]\naddress = \"203.0.113.63\"\n[node]\nname = \"node-a\"\n\
+             [kubernetes]\nkubeconfig = {none:?}\n{more}"
+        );
+        fs::write(self.folder.join("foip.toml"), text).unwrap();
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_foip"));
+        command
+            .args(["run", "--config"])
+            .arg(self.folder.join("foip.toml"))
+            .env("STATE_DIRECTORY", self.folder.join("state"))
+            .env("RUNTIME_DIRECTORY", self.folder.join("run"))
+            .env("NOTIFY_SOCKET", self.folder.join("notify"))
+            .env("WATCHDOG_USEC", "3000000")
+            .env_remove("WATCHDOG_PID")
+            .env_remove("JOURNAL_STREAM")
+            .env_remove("CREDENTIALS_DIRECTORY")
+            .env_remove("FOIP_KUBECONFIG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    fn start(&self) -> Service {
+        let service = Service(self.command().spawn().unwrap());
+        // The first sign of life: the status, or the watchdog.
+        self.hear("WATCHDOG=1");
+        service
+    }
+
+    /// Waits until the service manager has been told something that begins like this.
+    fn hear(&self, what: &str) -> String {
+        let mut bytes = [0; 4096];
+        let end = Instant::now() + Duration::from_secs(20);
+        while Instant::now() < end {
+            let length = self.notify.recv(&mut bytes).expect("the service tells systemd nothing");
+            let message = String::from_utf8_lossy(&bytes[..length]).into_owned();
+            if message.starts_with(what) {
+                return message;
+            }
+        }
+        panic!("nobody says {what}");
+    }
+
+    /// The status once it is newer than `tick`.
+    fn status_after(&self, tick: Tick) -> Status {
+        let end = Instant::now() + Duration::from_secs(10);
+        while Instant::now() < end {
+            let text = fs::read_to_string(self.folder.join("run/status.json")).unwrap_or_default();
+            if let Ok(status) = serde_json::from_str::<Status>(&text)
+                && status.tick > tick
+            {
+                return status;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("no new status");
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A running foip, killed at the end of the test if it still runs.
+struct Service(Child);
+
+impl Service {
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.0.id().try_into().unwrap()), signal).unwrap();
+    }
+
+    /// Its exit code and what it wrote to stderr, once it ends; it has this long.
+    fn end(mut self, limit: Duration) -> (Option<i32>, String) {
+        let end = Instant::now() + limit;
+        let status = loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                break status;
+            }
+            assert!(Instant::now() < end, "it did not end within {limit:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        let mut said = String::new();
+        self.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        (status.code(), said)
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_hanging_provider_stops_neither_the_loop_nor_the_way_out() {
+    let host = Host::new();
+    let service = host.start();
+    let before = host.status_after(Tick(0));
+    for _ in 0..4 {
+        host.hear("WATCHDOG=1");
+    }
+    host.status_after(before.tick);
+    let begun = Instant::now();
+    service.signal(Signal::SIGTERM);
+    host.hear("STOPPING=1");
+    let (code, said) = service.end(Duration::from_secs(2));
+    assert!(begun.elapsed() < Duration::from_secs(2));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains(" starts on node node-a"), "{said}");
+    assert!(!said.contains("top-secret"), "{said}");
+}
+
+/// A pipe that takes not one byte more, and its reader, who never reads.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+    while writer.write(&[b'x'; 1]).is_ok() {}
+    fcntl(&writer, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
+    (reader, writer)
+}
+
+#[test]
+fn a_frozen_service_manager_and_a_blocked_log_stop_neither() {
+    let host = Host::new();
+    // The manager's queue is short, and this fills it soon: nobody reads it here.
+    let mut command = host.command();
+    let (_reader, log) = full_pipe();
+    let mut service = Service(command.stderr(log).env("WATCHDOG_USEC", "3000").spawn().unwrap());
+    let mut tick = Tick(0);
+    for _ in 0..3 {
+        tick = host.status_after(tick).tick;
+    }
+    let begun = Instant::now();
+    service.signal(Signal::SIGTERM);
+    while service.0.try_wait().unwrap().is_none() {
+        assert!(begun.elapsed() < Duration::from_secs(2));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// `foip run` attached to a journald whose socket is in the host's folder: in a mount namespace of its own, where
+/// /run is empty but for it.
+fn under_journald(host: &Host) -> Command {
+    let log = fs::File::create(host.folder.join("stderr")).unwrap();
+    let stream = log.metadata().unwrap();
+    let plain = host.command();
+    let mut command = Command::new("unshare");
+    command
+        .args(["--mount", "sh", "-ec"])
+        .arg(
+            "mount -t tmpfs none /run; mkdir /run/systemd; ln -s \"$0\" /run/systemd/journal; exec \"$@\"",
+        )
+        .arg(&host.folder)
+        .arg(plain.get_program())
+        .args(plain.get_args());
+    for (name, value) in plain.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command.env("JOURNAL_STREAM", format!("{}:{}", stream.dev(), stream.ino()));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    command
+}
+
+#[test]
+fn journald_gets_fields_and_stderr_nothing() {
+    let host = Host::new();
+    let journald = UnixDatagram::bind(host.folder.join("socket")).unwrap();
+    journald.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let service = Service(under_journald(&host).spawn().unwrap());
+    let mut bytes = [0; 65536];
+    let mut lines = Vec::new();
+    while !lines.iter().any(|line: &String| line.contains("FOIP_GROUP=default\n")) {
+        let length = journald.recv(&mut bytes).expect("no line about the group");
+        lines.push(String::from_utf8_lossy(&bytes[..length]).into_owned());
+    }
+    for line in &lines {
+        for field in ["MESSAGE=", "\nPRIORITY=5\n", "\nSYSLOG_IDENTIFIER=foip\n", "\nMESSAGE_ID="] {
+            assert!(line.contains(field), "{line}");
+        }
+    }
+    assert!(lines[0].starts_with("MESSAGE=foip "), "{lines:?}");
+    drop(service);
+    assert_eq!(fs::read_to_string(host.folder.join("stderr")).unwrap(), "");
+}
+
+#[test]
+fn a_stopped_journald_stops_neither() {
+    let host = Host::new();
+    let _never_read = UnixDatagram::bind(host.folder.join("socket")).unwrap();
+    let filler = UnixDatagram::unbound().unwrap();
+    filler.set_nonblocking(true).unwrap();
+    while filler.send_to(b"MESSAGE=full\n", host.folder.join("socket")).is_ok() {}
+    let mut service = Service(under_journald(&host).spawn().unwrap());
+    let mut tick = Tick(0);
+    for _ in 0..3 {
+        tick = host.status_after(tick).tick;
+    }
+    let begun = Instant::now();
+    service.signal(Signal::SIGTERM);
+    while service.0.try_wait().unwrap().is_none() {
+        assert!(begun.elapsed() < Duration::from_secs(2));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_second_process_is_refused_by_name() {
+    let host = Host::new();
+    let first = host.start();
+    let second = Service(host.command().spawn().unwrap());
+    let (code, said) = second.end(Duration::from_secs(5));
+    assert_eq!(code, Some(1));
+    assert!(
+        said.contains(&format!("another foip (process {}) runs with ", first.0.id())),
+        "{said}"
+    );
+    drop(first);
+    // Killed, it leaves nothing that keeps its successor out.
+    let third = host.start();
+    third.signal(Signal::SIGTERM);
+    assert_eq!(third.end(Duration::from_secs(2)).0, Some(0));
+}
+
+#[test]
+fn a_bad_configuration_on_sighup_is_told_and_the_last_good_one_stays() {
+    let host = Host::new();
+    let service = host.start();
+    host.configure("[lease]\nduration = \"1s\"\n");
+    service.signal(Signal::SIGHUP);
+    std::thread::sleep(Duration::from_millis(300));
+    host.configure("[health]\ndwell = \"1m\"\n");
+    service.signal(Signal::SIGHUP);
+    std::thread::sleep(Duration::from_millis(300));
+    host.hear("WATCHDOG=1");
+    service.signal(Signal::SIGTERM);
+    let (code, said) = service.end(Duration::from_secs(2));
+    assert_eq!(code, Some(0));
+    let bad = said.find("foip.toml:12:12: duration = \"1s\" is too short").expect(&said);
+    let good = said.find("the new configuration is in force").expect(&said);
+    assert!(said.contains("the configuration stays as it was"), "{said}");
+    assert!(bad < good, "{said}");
+}
+
+#[test]
+fn secrets_get_into_no_core_dump() {
+    let host = Host::new();
+    let service = host.start();
+    let limits = fs::read_to_string(format!("/proc/{}/limits", service.0.id())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    let words: Vec<_> = core.split_whitespace().collect();
+    assert_eq!(words[4..6], ["0", "0"], "{core}");
+}
+
+#[test]
+fn a_real_trace_replays_the_same_and_holds_no_secret() {
+    let host = Host::new();
+    let trace = host.folder.join("trace");
+    for dry in [false, true] {
+        let mut command = host.command();
+        command.arg("--trace").arg(&trace);
+        if dry {
+            command.arg("--dry-run");
+        }
+        let service = Service(command.spawn().unwrap());
+        let tick = host.status_after(foip::clock::now()).tick;
+        host.status_after(tick);
+        service.signal(Signal::SIGTERM);
+        let (code, said) = service.end(Duration::from_secs(2));
+        assert_eq!(code, Some(0), "{said}");
+        let text = fs::read_to_string(&trace).unwrap();
+        assert!(text.contains("\"event\":\"stop\""), "{text}");
+        assert!(!text.contains("top-secret"), "{text}");
+        let replay =
+            Command::new(env!("CARGO_BIN_EXE_foip")).arg("replay").arg(&trace).output().unwrap();
+        assert_eq!(replay.status.code(), Some(0), "{}", String::from_utf8_lossy(&replay.stderr));
+    }
+}
