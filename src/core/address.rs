@@ -56,6 +56,13 @@ impl Addresses {
         self.hosts.values().any(|address| address.seen == Some(true))
     }
 
+    /// Does the kernel refuse one of them?
+    pub fn refused(&self) -> bool {
+        let refusal =
+            |address: &Address| matches!(address.failure, Some(AddressFailure::Refused(_)));
+        self.hosts.values().any(refusal)
+    }
+
     /// The link came back: what was said before may not have been heard.
     pub fn announce_again(&mut self) {
         for address in self.hosts.values_mut() {

@@ -177,7 +177,10 @@ impl Core {
         let mine = *node == self.cfg.node;
         Fitness {
             not_named: !named,
-            no_provider: !peer.map_or(self.provider.answers(), |record| record.provider),
+            no_provider: match peer {
+                Some(record) if !mine => !record.provider,
+                Some(_) | None => !self.can_route(),
+            },
             vector: match peer {
                 Some(record) if !mine => record.vector.clone(),
                 Some(_) | None => self.vector(),

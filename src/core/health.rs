@@ -1,5 +1,6 @@
 //! How fit a node is to hold: a vector, worst first, and the order of candidates made from it.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
@@ -22,11 +23,40 @@ pub const SIGNS: [&str; 7] = [
 pub const CORDONED: usize = 3;
 
 /// What is wrong with a node, worst first; compared lexicographically, so the smaller is the healthier.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+/// A place that is missing is not bad: nodes may have different numbers of checks.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Vector(pub Vec<bool>);
 
+impl PartialEq for Vector {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Vector {}
+
+impl PartialOrd for Vector {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Vector {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let places = 0..self.0.len().max(other.0.len());
+        places
+            .map(|place| self.is_bad(place).cmp(&other.is_bad(place)))
+            .find(|order| order.is_ne())
+            .unwrap_or(Ordering::Equal)
+    }
+}
+
 impl Vector {
+    fn is_bad(&self, place: usize) -> bool {
+        self.0.get(place).copied().unwrap_or(false)
+    }
+
     /// The names of what is wrong, for people.
     pub fn words(&self) -> Vec<String> {
         let wrong = self.0.iter().enumerate().filter(|(_, bad)| **bad);
@@ -40,8 +70,9 @@ impl Vector {
 
     /// Is it worse than `other` for a cordon, so that the short dwell time applies?
     pub fn worse_by_cordon(&self, other: &Self) -> bool {
-        let first = self.0.iter().zip(&other.0).position(|(mine, theirs)| mine != theirs);
-        first == Some(CORDONED) && self.0.get(CORDONED) == Some(&true)
+        let mut places = 0..self.0.len().max(other.0.len());
+        let first = places.find(|place| self.is_bad(*place) != other.is_bad(*place));
+        first == Some(CORDONED) && self.is_bad(CORDONED)
     }
 }
 

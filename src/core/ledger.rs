@@ -95,6 +95,17 @@ impl Call {
         !matches!(self.end, None | Some(End { result: Ending::Unknown, .. }))
     }
 
+    /// Was it sent, and never seen done? Then it may be what routed the IP.
+    pub fn may_have_landed(&self) -> bool {
+        match self.end {
+            None => true,
+            Some(End { result, .. }) => match result {
+                Ending::Unknown | Ending::Accepted | Ending::Failed => true,
+                Ending::Done | Ending::Refused | Ending::Throttled | Ending::NotSent => false,
+            },
+        }
+    }
+
     /// Until when its effect may still show: its arrival and the provider's time to carry it out.
     pub fn settles(&self, settle: Span) -> Option<ProviderTime> {
         match self.end {

@@ -78,6 +78,8 @@ pub struct Core {
     raised: BTreeMap<&'static str, String>,
     saved: Saved,
     saved_out: Saved,
+    /// Since when this node could not route anything, had it to.
+    unable: Option<Tick>,
     stopping: Option<Tick>,
     exited: bool,
     bug: Option<bug::Bug>,
@@ -113,6 +115,7 @@ impl Core {
             raised: BTreeMap::new(),
             saved: saved.clone(),
             saved_out: saved,
+            unable: None,
             stopping: None,
             exited: false,
             bug: None,
@@ -203,6 +206,10 @@ impl Core {
         self.alarms.clear();
         let looked = self.access.watch(self.now);
         self.at(looked);
+        self.unable = match self.can_route() {
+            true => None,
+            false => self.unable.or(Some(self.now)),
+        };
         self.plan_health();
         self.plan_roles();
         self.plan_giving();

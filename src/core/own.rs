@@ -198,7 +198,7 @@ impl Core {
             server: self.provider.home().cloned(),
             vector: self.vector(),
             eligible: self.cfg.eligible && self.health.able(),
-            provider: self.provider.answers(),
+            provider: self.can_route(),
             priority: self.cfg.priority,
             stopping: self.stopping.is_some(),
             ready: self.own.ready.clone(),

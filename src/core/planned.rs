@@ -100,6 +100,12 @@ impl Core {
             if let Some(lock) = self.locks.get_mut(group) {
                 (lock.moving, lock.better, lock.move_from) = (None, None, cooled);
             }
+            // What the move left elsewhere was routed there by us, not by somebody else.
+            for ip in self.group_ips(group) {
+                if let Some(route) = self.routes.get_mut(&ip) {
+                    route.forget_here();
+                }
+            }
         }
     }
 

@@ -29,6 +29,9 @@ const GAP: Span = Span::millis(500);
 /// First and longest pause after a failed question.
 const RETRY: (Span, Span) = (Span::secs(1), Span::secs(10));
 
+/// The same for a node that needs the answer for its record only.
+const IDLE_RETRY: (Span, Span) = (Span::secs(5), Span::secs(60));
+
 /// A question that was not answered in this time does not keep the next one from being asked.
 const STUCK: Span = Span::secs(3);
 
@@ -86,6 +89,11 @@ impl Provider {
         self.failing.is_none() && self.good.is_some()
     }
 
+    /// Did a question asked at `from` or later bring a good answer, whatever it lists?
+    pub fn asked_since(&self, from: Tick) -> bool {
+        self.good.is_some_and(|good| good >= from)
+    }
+
     /// Since when it has not answered; `None` while it does.
     pub fn failing(&self) -> Option<Tick> {
         self.failing
@@ -109,6 +117,11 @@ impl Provider {
             ProviderFailure::Auth(_) | ProviderFailure::Config(_) => true,
             ProviderFailure::Retry { .. } | ProviderFailure::Budget { .. } => false,
         })
+    }
+
+    /// How long a node that needs nothing waits after so many failures in a row.
+    fn pause(&self) -> Span {
+        Span(IDLE_RETRY.0.times(1 << self.failures.min(5)).0.min(IDLE_RETRY.1.0))
     }
 
     /// A route call was refused: a failure that a person must mend stops further calls.
@@ -175,6 +188,8 @@ impl Core {
                     self.observe(ip, Observation { asked, routed });
                 }
             }
+            // A question older than a good answer says nothing about now.
+            Err(_) if self.provider.good.is_some_and(|good| asked < good) => {}
             Err(failure) => {
                 self.provider.failing.get_or_insert(self.now);
                 let doublings = self.provider.failures.min(5);
@@ -222,6 +237,15 @@ impl Core {
         matches!((routed, self.provider.home()), (Routed::To(name), Some(home)) if *name == home.name)
     }
 
+    /// Could this node route, as far as budget and lock allow? It needs answers, credentials, its own server, and a
+    /// kernel that takes the addresses.
+    pub(super) fn can_route(&self) -> bool {
+        self.provider.answers()
+            && self.provider.home().is_some()
+            && self.provider.needs_a_person().is_none()
+            && !self.addresses.refused()
+    }
+
     /// Did the provider last say that any IP of the group is routed here?
     pub(super) fn routed_here(&self, group: &GroupName) -> bool {
         let ips = self.cfg.groups.get(group).map(|group| group.ips.keys());
@@ -264,8 +288,8 @@ impl Core {
         let failing = self.provider.failing.is_some();
         let routine = match last {
             None => self.now,
-            Some(last) if failing => last + self.patience(RETRY.1),
-            Some(last) => last + self.patience(Span::ZERO),
+            Some(last) if failing => last + self.patience().min(self.provider.pause()),
+            Some(last) => last + self.patience(),
         };
         let answered = last.is_some_and(|last| last >= wanted);
         let due = if wanted > Tick(0) && !answered { self.now } else { routine };
@@ -285,7 +309,7 @@ impl Core {
     }
 
     /// How long an answer is good for this node, in the role it has.
-    fn patience(&self, least: Span) -> Span {
+    fn patience(&self) -> Span {
         let families = [
             |ip: &FailoverIp| matches!(ip, FailoverIp::V4(_)),
             |ip: &FailoverIp| matches!(ip, FailoverIp::V6(_)),
@@ -297,13 +321,12 @@ impl Core {
         };
         let holds = self.locks.values().any(|lock| lock.authority(self.now).is_some());
         let standby = STANDBY.times(u64::try_from(cost).unwrap_or(1));
-        let role = if holds {
+        if holds {
             HOLDER
         } else if self.addresses.any_ours() {
             LEFTOVER
         } else {
             standby
-        };
-        role.max(least)
+        }
     }
 }

@@ -17,6 +17,9 @@ const AGE: Span = Span::secs(10);
 /// How often the own Node is read; the watch tells of changes in between.
 const NODE_AGE: Span = Span::secs(30);
 
+/// A refusal that did not come again for this long is over.
+const DENIED: Span = Span::secs(30);
+
 /// A renewal that is this late is overdue.
 const OVERDUE: Span = Span::millis(600);
 
@@ -29,7 +32,7 @@ pub struct Reads {
     last_list: Option<Tick>,
     last_node: Option<Tick>,
     last_probe: Option<Tick>,
-    denied: Option<String>,
+    denied: Option<(String, Tick)>,
     clone: Option<String>,
 }
 
@@ -89,7 +92,7 @@ impl Core {
             }
             Err(failure) => {
                 self.failed(sent, &failure);
-                self.reads.list_wanted = true;
+                self.reads.list_wanted |= !matches!(failure, ApiFailure::Denied(_));
             }
         }
     }
@@ -154,7 +157,6 @@ impl Core {
     }
 
     fn answered(&mut self, sent: Tick) {
-        self.reads.denied = None;
         if self.access.back.is_none() {
             self.reads.list_wanted = true;
         }
@@ -165,7 +167,7 @@ impl Core {
         match failure {
             ApiFailure::Denied(why) => {
                 // The server is there; it is a person who has to act.
-                self.reads.denied = Some(why.clone());
+                self.reads.denied = Some((why.clone(), self.now));
                 self.access.succeeded(sent, self.now);
             }
             ApiFailure::Unknown(_) => self.access.failed(sent, self.now),
@@ -227,7 +229,10 @@ impl Core {
 
     /// Starts the reads that are due.
     pub(super) fn plan_reads(&mut self) {
-        if let Some(why) = self.reads.denied.clone() {
+        let now = self.now;
+        self.reads.denied.take_if(|(_, at)| now.since(*at) >= DENIED);
+        if let Some((why, at)) = self.reads.denied.clone() {
+            self.at(at + DENIED);
             self.alarm("api-denied", format!("the Kubernetes API refused a request: {why}"));
         }
         if let Some(text) = self.reads.clone.clone() {

@@ -13,6 +13,9 @@ use crate::types::{Epoch, NodeName, Span};
 /// Durations beyond this are nonsense; nothing is waited out for longer.
 pub const LONGEST: Span = Span::secs(60);
 
+/// A term of this many renewals would last longer than the sun.
+const MOST_RENEWALS: u64 = 1 << 53;
+
 /// `leaseTransitions` is an i32 in Kubernetes; beyond this it was not counted but typed.
 const HIGHEST: i64 = 2_000_000_000;
 
@@ -82,7 +85,7 @@ impl Record {
             && (1..=LONGEST.as_secs()).contains(&seconds)
             && epoch.is_some()
             && number("epoch") == epoch
-            && number("renewal").is_some()
+            && number("renewal").is_some_and(|count| count < MOST_RENEWALS)
             && !by.host.is_empty()
             && !by.boot.is_empty()
             && !by.nonce.is_empty()
@@ -91,7 +94,7 @@ impl Record {
             holder,
             duration: Span::secs(seconds.min(LONGEST.as_secs())),
             epoch: Epoch(epoch.unwrap_or(0)),
-            renewal: number("renewal").unwrap_or(0),
+            renewal: number("renewal").filter(|count| *count < MOST_RENEWALS).unwrap_or(0),
             by,
             handed: handed && intact,
             successor: note("successor").split_once(' ').and_then(|(to, id)| {

@@ -45,6 +45,9 @@ const TASK_DEADLINE: Span = Span::secs(120);
 /// First pause after a call that did not leave the host; doubles.
 const UNSENT: Span = Span::millis(500);
 
+/// An IP that the provider does not list is looked for this often.
+const UNLISTED: Span = Span::secs(10);
+
 /// The second look at a route that somebody seems to have changed comes this much later.
 const SECOND_LOOK: Span = Span::secs(1);
 
@@ -95,6 +98,11 @@ impl Route {
     /// No call is under way.
     pub fn settled(&self) -> bool {
         matches!(self.stage, Stage::Settled)
+    }
+
+    /// Wherever it is now, nobody is to blame but this cluster.
+    pub fn forget_here(&mut self) {
+        (self.here_in, self.drifted) = (None, None);
     }
 
     /// A call has been given to the adapter, and its end is not known.
@@ -151,8 +159,11 @@ impl Core {
             return self.idle(ip);
         }
         let from = term.began.max(self.routes.get(&ip).map_or(Tick(0), |route| route.ended));
-        let Some(seen) = self.provider.since(ip, from).cloned() else {
-            self.need_observation(from);
+        let seen = self.provider.since(ip, from).cloned();
+        let Some(seen) =
+            seen.filter(|seen| !self.provider.asked_since(seen.asked + Span::millis(1)))
+        else {
+            self.look_for(ip, from);
             return Stage::Settled;
         };
         if self.is_here(&seen.routed)
@@ -181,6 +192,22 @@ impl Core {
                 Stage::Intending { call, since: self.now }
             }
             None => Stage::Settled,
+        }
+    }
+
+    /// Asks until there is an answer that lists the IP. One that does not is no answer about it.
+    fn look_for(&mut self, ip: FailoverIp, from: Tick) {
+        let Some(good) = self.provider.good.filter(|good| *good >= from) else {
+            return self.need_observation(from);
+        };
+        let text = format!(
+            "netcup does not list {ip} among the account's failover IPs: nothing is done about it; check the \
+             address in the configuration, and the account"
+        );
+        self.alarm("not-listed", text);
+        self.at(good + UNLISTED);
+        if self.now >= good + UNLISTED {
+            self.need_observation(good + UNLISTED);
         }
     }
 
@@ -234,7 +261,12 @@ impl Core {
                     && peer.record.server.as_ref().is_some_and(|at| at.name == *name)
             }),
         };
-        let drifted = self.routes.get(&ip).is_some_and(|route| route.here_in == Some(epoch));
+        // A call of this cluster's that was given up may have landed late.
+        let late = matches!(routed, Routed::To(name) if self.book.ledger().calls().any(|call| {
+            call.ip == ip && call.to == *name && call.may_have_landed()
+        }));
+        let seen_here = self.routes.get(&ip).is_some_and(|route| route.here_in == Some(epoch));
+        let drifted = seen_here && !late;
         if !drifted {
             return Target::To(home, Need::Urgent);
         }
@@ -319,7 +351,7 @@ impl Core {
     }
 
     fn intending(&mut self, ip: FailoverIp, group: &GroupName, call: Under, since: Tick) -> Stage {
-        if !self.still_wanted(group, &call) || self.now.since(since) >= INTENT_GOOD {
+        if !self.still_wanted(ip, group, &call) || self.now.since(since) >= INTENT_GOOD {
             return self.drop_call(call);
         }
         let Some(written) = self.book.written(&call.id) else {
@@ -345,7 +377,7 @@ impl Core {
         not_after: Tick,
         answered: Tick,
     ) -> Stage {
-        if !self.still_wanted(group, &call) || self.now >= not_after {
+        if !self.still_wanted(ip, group, &call) || self.now >= not_after {
             return self.drop_call(call);
         }
         let Some(term) = self.authority(group).cloned() else {
@@ -377,10 +409,11 @@ impl Core {
     }
 
     /// Is the call still this term's, and towards where the IP shall go?
-    fn still_wanted(&self, group: &GroupName, call: &Under) -> bool {
+    fn still_wanted(&self, ip: FailoverIp, group: &GroupName, call: &Under) -> bool {
         let term = self.authority(group).is_some_and(|term| term.epoch == call.epoch);
-        let target = match self.locks.get(group).and_then(|lock| lock.moving.as_ref()) {
-            Some(to) => to.server.name == call.to.name && self.is_ready(group),
+        let target = match self.target_of_move(ip, group) {
+            Some(Target::To(server, _)) => server.name == call.to.name,
+            Some(Target::Any) => false,
             None => self.provider.home().is_some_and(|home| home.name == call.to.name),
         };
         term && target && self.stopping.is_none() && !self.handing_over(group)
@@ -554,15 +587,15 @@ impl Core {
         if self.shows(ip, &call) {
             return self.arrived(ip, call);
         }
-        if self.now >= until && self.provider.since(ip, until).is_some() {
+        if self.now >= until && self.provider.asked_since(until) {
             return self.failed_call(ip, call, otherwise);
         }
-        let last = self.provider.last(ip).map_or(since, |seen| seen.asked.max(since));
+        let last = self.provider.good.map_or(since, |asked| asked.max(since));
         let pause = match self.now.since(since) {
             early if early < Span::secs(3) => Span::millis(500),
             _ => Span::secs(2),
         };
-        let fresh = self.provider.since(ip, since).is_some();
+        let fresh = self.provider.asked_since(since);
         let next = if fresh { last + pause } else { since };
         self.at(next);
         if self.now >= next {

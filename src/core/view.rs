@@ -10,6 +10,9 @@ use super::facts::Stored;
 use super::record::{LONGEST, Record};
 use crate::types::{Epoch, Span, Tick};
 
+/// An edited record's epoch may be this far ahead of what is known, and no further.
+const LEAP: u64 = 1_000_000;
+
 /// A record as this node first saw it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
@@ -55,6 +58,8 @@ pub struct Sight {
     /// The highest epoch known of the group: from Lease, ledger and state file.
     pub highest: Epoch,
     newest: (Epoch, u64),
+    /// When the last sound record ran out, or will: whatever was done to the object, its writer may rely on it.
+    last_end: Tick,
 }
 
 impl Sight {
@@ -70,6 +75,9 @@ impl Sight {
                 (View::Missing { .. }, _) => News::Same,
                 (View::Unread | View::Seen(_), false) => News::Doubt,
                 (View::Unread | View::Seen(_), true) => {
+                    if let Some(seen) = self.seen().filter(|seen| seen.sound) {
+                        self.last_end = seen.since + seen.record.duration;
+                    }
                     self.view = View::Missing { since: now };
                     News::Changed
                 }
@@ -87,7 +95,14 @@ impl Sight {
             let old = record.intact && record.order() <= self.newest;
             return if old { News::Same } else { News::Doubt };
         }
-        self.highest = self.highest.max(record.epoch);
+        // A number that somebody typed counts only where it may have been counted.
+        if record.intact || record.epoch.0 <= self.highest.0 + LEAP {
+            self.highest = self.highest.max(record.epoch);
+        }
+        let before = self.seen().filter(|seen| seen.sound && !sound);
+        if let Some(end) = before.map(|seen| seen.since + seen.record.duration) {
+            self.last_end = end;
+        }
         if sound {
             self.newest = record.order();
         }
@@ -106,10 +121,11 @@ impl Sight {
     pub fn expiry(&self, configured: Span) -> Option<Tick> {
         match &self.view {
             View::Unread => None,
-            View::Missing { since } => Some(*since + configured),
+            View::Missing { since } => Some((*since + configured).max(self.last_end)),
             View::Seen(seen) if seen.sound => Some(seen.since + seen.record.duration),
             View::Seen(seen) => {
-                Some(seen.since + seen.record.duration.max(configured).min(LONGEST))
+                let waited = seen.since + seen.record.duration.max(configured).min(LONGEST);
+                Some(waited.max(self.last_end))
             }
         }
     }

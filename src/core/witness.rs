@@ -12,7 +12,7 @@ use super::facts::Routed;
 use super::peer::Testimony;
 use crate::types::{Epoch, FailoverIp, GroupName, NodeName, Span, Tick};
 
-/// A holder without a good answer for this long looks for a witness.
+/// A holder that has not been able to route for this long looks for a witness.
 const SILENCE: Span = Span::secs(20);
 
 /// Between two askings.
@@ -33,10 +33,13 @@ impl Core {
         let Some(term) = self.authority(group).cloned() else {
             return;
         };
-        let good = self.provider.good_at.unwrap_or(self.started).max(term.began);
-        let silent = self.provider.failing().is_some() && self.now.since(good) >= SILENCE;
-        if self.provider.failing().is_some() {
-            self.at(good + SILENCE);
+        let since = match self.can_route() {
+            true => None,
+            false => Some(self.unable.unwrap_or(self.now).max(term.began)),
+        };
+        let silent = since.is_some_and(|since| self.now.since(since) >= SILENCE);
+        if let Some(since) = since {
+            self.at(since + SILENCE);
         }
         let landed = self.own_calls_landed(group);
         let Some(lock) = self.locks.get_mut(group) else {
