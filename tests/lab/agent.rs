@@ -32,6 +32,20 @@ pub struct Common {
     pub changes: toml::Table,
 }
 
+/// Why foip did not run for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// SIGKILL, and perhaps a new start at the end.
+    Killed,
+    /// SIGTERM, and a new start at the end.
+    Terminated,
+    /// SIGSTOP, and SIGCONT at the end.
+    Stopped,
+}
+
+/// A time without foip; it may last.
+pub type Absence = (Why, u64, Option<u64>);
+
 /// foip on one host.
 pub struct Agent {
     host: usize,
@@ -46,7 +60,7 @@ pub struct Agent {
     /// The last STATUS= it sent.
     pub status: String,
     /// When it did not run, or was stopped: closed stretches, and perhaps one that lasts.
-    pub absent: Vec<(u64, Option<u64>)>,
+    pub absent: Vec<Absence>,
     /// When its processes ended.
     deaths: Vec<u64>,
 }
@@ -72,7 +86,7 @@ impl Agent {
             started_at: 0,
             ready_at: None,
             status: String::new(),
-            absent: vec![(clock::now().0, None)],
+            absent: Vec::new(),
             deaths: Vec::new(),
         })
     }
@@ -179,7 +193,7 @@ impl Agent {
         if let Some(mut process) = self.process.take() {
             process.kill();
             self.deaths.push(clock::now().0);
-            self.gone();
+            self.gone(Why::Killed);
         }
     }
 
@@ -193,7 +207,7 @@ impl Agent {
         let ended = wait_until(Duration::from_secs(8), || Ok(!process.alive()))?;
         process.kill();
         self.deaths.push(clock::now().0);
-        self.gone();
+        self.gone(Why::Terminated);
         if ended {
             Ok(clock::now().0 - start)
         } else {
@@ -209,7 +223,7 @@ impl Agent {
     /// SIGSTOP.
     pub fn pause(&mut self) -> Outcome<()> {
         self.signal(Signal::SIGSTOP)?;
-        self.gone();
+        self.gone(Why::Stopped);
         Ok(())
     }
 
@@ -226,14 +240,16 @@ impl Agent {
         process.signal(signal)
     }
 
-    fn gone(&mut self) {
-        if !matches!(self.absent.last(), Some((_, None))) {
-            self.absent.push((clock::now().0, None));
+    fn gone(&mut self, why: Why) {
+        match self.absent.last_mut() {
+            // Killed while it was stopped: that is what counts from now on.
+            Some((known, _, None)) => *known = why,
+            _ => self.absent.push((why, clock::now().0, None)),
         }
     }
 
     fn present(&mut self) {
-        if let Some((_, end @ None)) = self.absent.last_mut() {
+        if let Some((_, _, end @ None)) = self.absent.last_mut() {
             *end = Some(clock::now().0);
         }
     }
@@ -250,6 +266,12 @@ impl Agent {
     /// When its processes ended, in milliseconds.
     pub fn deaths(&self) -> &[u64] {
         &self.deaths
+    }
+
+    /// What must not appear anywhere: the token, if it has one.
+    pub fn secrets(&self) -> Vec<String> {
+        let token = fs::read_to_string(self.folder.join("state/token")).unwrap_or_default();
+        token.split_whitespace().map(str::to_owned).collect()
     }
 
     /// Where its log, configuration and state are.

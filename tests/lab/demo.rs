@@ -45,7 +45,7 @@ pub fn demo(programs: &Programs, flavour: Flavour, all: &[Scenario], out: &Path)
             break;
         }
     }
-    let found = crate::history::judge(&cluster, from);
+    let found = crate::history::judge(&mut cluster, from);
     evidence::save(&cluster, from, &verdicts, out, true)?;
     drop(cluster);
     println!("\n{}\n", table::plain(&verdicts));

@@ -116,7 +116,7 @@ pub fn round(
             say(&Line::Figure { name: name.to_owned(), value });
         })?;
     }
-    let found = crate::history::judge(&cluster, from);
+    let found = crate::history::judge(&mut cluster, from);
     let bad = !found.is_empty()
         || verdicts.iter().any(|verdict| !verdict.met())
         || verdicts.len() < scenarios.len();

@@ -158,7 +158,7 @@ impl World {
     /// Kills everything on a host and takes its link away. `spared` only watches from outside.
     pub fn power_off(&mut self, host: usize, spared: &[u32]) -> Outcome<()> {
         self.powered[host] = false;
-        // The link first: a machine without power sends no farewell.
+        // A machine without power sends no farewell: the kernel would, for sockets of the killed.
         ip(&self.namespace("router"), &["link", "del", HOSTS[host].name])?;
         kill_all(&self.host(host), spared)
     }
