@@ -211,10 +211,10 @@ impl Api {
     /// The host that was the first to write the ledger after this moment; built-in API only.
     pub fn ledger_writer(&self, after: u64) -> Option<usize> {
         let entries = self.log();
+        // It is made by POST, empty; the first intent is a PUT.
         let write = |entry: &&Entry| match &entry.what {
             LogWhat::Request { method, path, .. } => {
-                (method == "PUT" || method == "POST" && path.ends_with("/leases"))
-                    && (path.contains("/foip-ledger-") || method == "POST")
+                method == "PUT" && path.contains("/leases/foip-ledger-")
             }
             _ => false,
         };

@@ -72,7 +72,7 @@ pub fn share(scenarios: &[Scenario]) -> Vec<Vec<Scenario>> {
         }
     }
     // A fresh start goes on as the cluster of others.
-    if let Some(first) = clusters.iter().position(|c| c.len() == 1 && c[0].fresh && bare(&c[0]))
+    if let Some(first) = clusters.iter().position(|c| c[0].opens() && bare(&c[0]))
         && let Some(other) = clusters.iter().position(|c| !c[0].fresh && bare(&c[0]))
     {
         let rest = clusters[other].clone();
@@ -82,6 +82,7 @@ pub fn share(scenarios: &[Scenario]) -> Vec<Vec<Scenario>> {
     clusters
 }
 
+/// Has it no wishes but fresh hosts?
 fn bare(scenario: &Scenario) -> bool {
     scenario.config.is_empty() && scenario.provider.is_empty() && scenario.ips.is_empty()
 }
@@ -294,8 +295,10 @@ mod tests {
     use super::*;
 
     fn scenario(name: &str, most: u64, more: &str) -> Scenario {
+        let step =
+            if more.contains("fresh") { "do = 'start'\nhost = 'all'" } else { "do = 'mark'" };
         let text = format!(
-            "title = 't'\nbar = 'b'\n{more}\n[[step]]\ndo = 'mark'\n[expect]\nroute-calls = [0, {most}]\n"
+            "title = 't'\nbar = 'b'\n{more}\n[[step]]\n{step}\n[expect]\nroute-calls = [0, {most}]\n"
         );
         Scenario::parse(name, &text).unwrap()
     }
@@ -303,7 +306,7 @@ mod tests {
     #[test]
     fn clusters_are_shared_within_the_windows() {
         let all = [
-            scenario("a", 1, "fresh = true"),
+            scenario("a", 0, "fresh = true"),
             scenario("b", 3, ""),
             scenario("c", 0, "config = { lease = { renew = '1s' } }"),
             scenario("d", 3, ""),

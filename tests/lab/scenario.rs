@@ -374,6 +374,12 @@ impl Scenario {
         self.expect.route_calls.map_or(2, |[_, most]| most)
     }
 
+    /// Does it leave its fresh hosts as a first start does, for others to go on with?
+    pub fn opens(&self) -> bool {
+        let starts = matches!(self.steps.first(), Some(Step::Start { .. }));
+        self.fresh && starts && self.most_calls() == 0
+    }
+
     /// Must it have hosts of its own?
     pub fn alone(&self) -> bool {
         self.fresh || !self.config.is_empty() || !self.provider.is_empty() || !self.ips.is_empty()
