@@ -265,3 +265,79 @@ fn soap_has_no_login() {
         assert!(err(&output).contains("has no login"), "{}", err(&output));
     }
 }
+
+/// A trace of two steps, as `run --trace` writes it.
+fn traced(host: &Host) -> String {
+    let text = "[provider]\napi = \"rest\"\n[[failover_ip]]\naddress = \"203.0.113.63\"\n[node]\nname = \"node-a\"\n";
+    let path = std::path::Path::new("foip.toml");
+    let settings =
+        foip::config::Settings::parse(path, text, &foip::config::Host::of_process()).unwrap();
+    let start = foip::core::event::Start {
+        config: settings.core,
+        identity: foip::core::event::Identity {
+            host: "h".into(),
+            boot: "b".into(),
+            nonce: "n".into(),
+        },
+        saved: foip::core::saved::Saved::default(),
+        seed: 7,
+    };
+    let path = host.folder.join("trace");
+    let now = foip::types::Tick(1_000_000);
+    let trace = foip::trace::Trace::create(&path, &start, now).unwrap();
+    let (mut core, actions) = foip::core::Core::start(start, now);
+    trace.actions(now, &actions);
+    let later = now + foip::types::Span::millis(1500);
+    let event = foip::core::event::Event::Link { up: true, default_route: true };
+    trace.event(later, &event);
+    trace.actions(later, &core.step(later, event));
+    assert!(trace.flush(foip::types::Span::secs(5)));
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn replay_tells_each_step_and_that_it_is_the_same() {
+    let host = Host::new();
+    let path = traced(&host);
+    let output = host.foip(&["replay", &path]);
+    assert_eq!(code(&output), 0, "{}", err(&output));
+    let said = out(&output);
+    let first = concat!(
+        "start of foip ",
+        env!("CARGO_PKG_VERSION"),
+        " on node-a with 1 group(s), seed 7\n"
+    );
+    assert!(said.starts_with(first), "{said}");
+    assert!(said.contains("1.500 (+1.5 s) link {\"default_route\":true,\"up\":true}\n"), "{said}");
+    assert!(said.ends_with("the core decides the same\n"), "{said}");
+}
+
+#[test]
+fn replay_fails_where_the_core_decides_otherwise_or_lines_are_missing() {
+    let host = Host::new();
+    let path = traced(&host);
+    let whole = fs::read_to_string(&path).unwrap();
+    let other = format!("{whole}{{\"t\":1001500,\"actions\":[\"exit\"]}}\n");
+    let output = host.foip(&["replay", &host.write("other", &other)]);
+    assert_eq!(code(&output), 1);
+    assert!(out(&output).contains("DIFFERS: the core decides now\n"), "{}", out(&output));
+    assert!(err(&output).ends_with(": 1 decision differs from the trace\n"), "{}", err(&output));
+
+    let gap = format!("{whole}{{\"dropped\":3}}\n{{\"t\":1001500,\"actions\":[\"exit\"]}}\n");
+    let output = host.foip(&["replay", &host.write("gap", &gap)]);
+    assert_eq!(code(&output), 1);
+    assert!(err(&output).contains(": 3 lines are missing from line "), "{}", err(&output));
+
+    let full = format!("{whole}{{\"full\":67108864}}\n");
+    let output = host.foip(&["replay", &host.write("full", &full)]);
+    assert_eq!(code(&output), 0, "{}", err(&output));
+    assert!(out(&output).contains("at its size limit"), "{}", out(&output));
+
+    for (name, text) in [("nonsense", "nonsense\n"), ("headless", "{\"t\":1,\"event\":\"wake\"}\n")]
+    {
+        let output = host.foip(&["replay", &host.write(name, text)]);
+        assert_eq!(code(&output), 1, "{name}");
+        assert!(err(&output).contains("trace line 1 "), "{}", err(&output));
+    }
+    assert_eq!(code(&host.foip(&["replay", "/nowhere/trace"])), 1);
+}

@@ -316,3 +316,28 @@ fn secrets_get_into_no_core_dump() {
     let words: Vec<_> = core.split_whitespace().collect();
     assert_eq!(words[4..6], ["0", "0"], "{core}");
 }
+
+#[test]
+fn a_real_trace_replays_the_same_and_holds_no_secret() {
+    let host = Host::new();
+    let trace = host.folder.join("trace");
+    for dry in [false, true] {
+        let mut command = host.command();
+        command.arg("--trace").arg(&trace);
+        if dry {
+            command.arg("--dry-run");
+        }
+        let service = Service(command.spawn().unwrap());
+        let tick = host.status_after(foip::clock::now()).tick;
+        host.status_after(tick);
+        service.signal(Signal::SIGTERM);
+        let (code, said) = service.end(Duration::from_secs(2));
+        assert_eq!(code, Some(0), "{said}");
+        let text = fs::read_to_string(&trace).unwrap();
+        assert!(text.contains("\"event\":\"stop\""), "{text}");
+        assert!(!text.contains("top-secret"), "{text}");
+        let replay =
+            Command::new(env!("CARGO_BIN_EXE_foip")).arg("replay").arg(&trace).output().unwrap();
+        assert_eq!(replay.status.code(), Some(0), "{}", String::from_utf8_lossy(&replay.stderr));
+    }
+}

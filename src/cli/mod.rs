@@ -9,6 +9,7 @@
 
 mod kubeconfig;
 mod login;
+mod replay;
 mod run;
 
 use std::io::Write;
@@ -109,7 +110,7 @@ pub fn main() -> ExitCode {
         Verb::Login => settings().map_err(Failure::from).and_then(|s| login::login(&s)),
         Verb::Logout => settings().map_err(Failure::from).and_then(|s| login::logout(&s)),
         Verb::Status { json } => show_status(json),
-        Verb::Replay { file } => run::replay(&file),
+        Verb::Replay { file } => replay::replay(&file),
         Verb::ImportKubeconfig => kubeconfig::import(&Places::of_process()),
     };
     match done {

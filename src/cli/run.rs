@@ -1,4 +1,4 @@
-//! `foip run` and `foip replay`: the way from the command line to the driver and to the history.
+//! `foip run`: the way from the command line to the driver.
 
 use std::path::Path;
 
@@ -16,9 +16,4 @@ pub(super) fn run(settings: Settings, path: &Path, options: RunOptions) -> Resul
             Failure::Failed(error.to_string())
         }
     })
-}
-
-/// Hands over to the history.
-pub(super) fn replay(_file: &Path) -> Result<(), Failure> {
-    Err(Failure::Failed("replay is not connected to the history yet".into()))
 }

@@ -152,6 +152,8 @@ pub(crate) struct Life<'a> {
     pub(crate) ready: Vec<Ready>,
     pub(crate) writes: Vec<Write<'a>>,
     pub(crate) sights: Vec<Sight<'a>>,
+    /// What each list held: all else was missing.
+    pub(crate) lists: Vec<(Place, Vec<&'a Key>)>,
     pub(crate) looks: Vec<Look<'a>>,
     pub(crate) calls: Vec<Call<'a>>,
     pub(crate) touches: Vec<Touch>,
@@ -174,6 +176,16 @@ pub(crate) struct Life<'a> {
 }
 
 impl Life<'_> {
+    /// What this process was shown of an object, in order: was it there, and by a quorum read?
+    pub(crate) fn shown(&self, key: &Key) -> Vec<(Place, bool, bool)> {
+        let sights = self.sights.iter().filter(|s| s.key == key);
+        let sights = sights.map(|s| (s.seen, s.stored.is_some(), s.quorum));
+        let lists = self.lists.iter().filter(|(_, keys)| !keys.contains(&key));
+        let mut all: Vec<_> = sights.chain(lists.map(|(place, _)| (*place, false, true))).collect();
+        all.sort();
+        all
+    }
+
     /// The claim over `group` that stands when the given step is over.
     pub(crate) fn claim_after(&self, group: &GroupName, step: usize) -> Option<&Claim> {
         let past = self.claims.partition_point(|c| c.from.step <= step);
@@ -307,6 +319,7 @@ impl<'a> Builder<'a> {
             ready: Vec::new(),
             writes: Vec::new(),
             sights: Vec::new(),
+            lists: Vec::new(),
             looks: Vec::new(),
             calls: Vec::new(),
             touches: Vec::new(),
@@ -359,6 +372,7 @@ impl<'a> Builder<'a> {
                 self.sight(place, key, stored.as_ref(), true);
             }
             Event::Listed { result: Ok(all), .. } => {
+                self.life.lists.push((place, all.iter().map(|(key, _)| key).collect()));
                 for (key, stored) in all {
                     self.sight(place, key, Some(stored), true);
                 }
@@ -421,7 +435,8 @@ impl<'a> Builder<'a> {
             | Event::PastCalls { .. }
             | Event::AddressPut { .. }
             | Event::Link { .. }
-            | Event::Check { .. } => {}
+            | Event::Check { .. }
+            | Event::NodeWatched(_) => {}
         }
     }
 

@@ -150,14 +150,13 @@ fn leaves(life: &Life<'_>, write: &Write<'_>) -> Tick {
 /// A write without a version creates; a process that has just seen the object must name what it saw.
 fn unversioned(life: &Life<'_>, report: &mut Report) {
     for write in life.writes.iter().filter(|w| w.version.is_none()) {
-        let seen = life.sights.iter().rev();
-        let mut seen = seen.filter(|s| s.key == write.key && s.seen.line < write.sent.line);
+        let shown = life.shown(write.key);
+        let last = shown.iter().rev().find(|(place, ..)| place.line < write.sent.line);
         let own = life.writes.iter().filter(|w| w.key == write.key).filter_map(|w| w.done());
         let own = own.filter(|d| d.line < write.sent.line).map(|d| d.line).max();
-        let last = seen.next();
         let exists = match (last, own) {
-            (Some(sight), Some(own)) if own > sight.seen.line => true,
-            (Some(sight), _) => sight.stored.is_some(),
+            (Some((place, ..)), Some(own)) if own > place.line => true,
+            (Some((_, there, _)), _) => *there,
             (None, own) => own.is_some(),
         };
         if exists {
@@ -262,13 +261,15 @@ fn handed(index: &Index<'_>, group: &GroupName, base: &Doc) -> bool {
 }
 
 fn first_missing(life: &Life<'_>, group: &GroupName, before: usize) -> Option<Place> {
-    let seen = life.sights.iter().filter(|s| is_group(s.key, group) && s.seen.line < before);
     let mut first = None;
-    for sight in seen {
-        match sight.stored {
-            None => first = first.or(Some(sight.seen)),
-            Some(_) if sight.quorum => first = None,
-            Some(_) => {}
+    for (place, there, quorum) in life.shown(&Key::Group(group.clone())) {
+        if place.line >= before {
+            break;
+        }
+        match there {
+            false => first = first.or(Some(place)),
+            true if quorum => first = None,
+            true => {}
         }
     }
     first

@@ -384,3 +384,64 @@ fn where_ipv6_is_switched_off_the_refusal_names_the_switch() {
     );
     nic.put(V4, 45).unwrap();
 }
+
+#[test]
+fn two_processes_that_put_the_same_address_both_succeed() {
+    let Some(net) = Net::with_primary() else {
+        return;
+    };
+    let nic = net.nic();
+    let put = || {
+        net.inside(|| {
+            for _ in 0..300 {
+                nic.nic.put(addr(V4), Span::secs(45)).unwrap();
+                nic.nic.put(addr(V6), Span::secs(45)).unwrap();
+            }
+        });
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(put);
+        scope.spawn(put);
+    });
+    assert_eq!(nic.seen(&[V4, V6]), [format!("{V4} ours"), format!("{V6} ours")]);
+}
+
+#[test]
+fn a_dump_while_the_table_changes_is_whole_or_an_error() {
+    let Some(net) = Net::with_primary() else {
+        return;
+    };
+    let nic = net.nic();
+    // More than one datagram of addresses.
+    let values: Vec<_> = (0..800).map(|n| format!("10.8.{}.{}", n / 250, n % 250 + 1)).collect();
+    net.batch(
+        &values.iter().map(|value| format!("addr add {value}/32 dev eth0\n")).collect::<String>(),
+    );
+    let wanted: BTreeSet<_> = values.iter().map(|value| addr(value)).collect();
+    let stop = AtomicBool::new(false);
+    let (mut whole, mut unsteady) = (0, 0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            net.inside(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let _ = nic.nic.put(addr(V4), Span::secs(45));
+                    let _ = nic.nic.remove(addr(V4));
+                }
+            });
+        });
+        net.inside(|| {
+            for _ in 0..100 {
+                match nic.nic.addresses(&wanted) {
+                    Ok(seen) => {
+                        assert_eq!(seen.len(), wanted.len());
+                        whole += 1;
+                    }
+                    Err(NetError::Unsteady { .. }) => unsteady += 1,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        });
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert!(whole > 0, "{unsteady} dumps, none of them whole");
+}

@@ -1,0 +1,274 @@
+//! The Kubernetes API: objects with versions, compare-and-swap, a watch, and what happens on the way.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use super::fault::{Cut, Edit, Fault};
+use super::world::{Item, World};
+use crate::core::bug::Bug;
+use crate::core::event::{Event, Ticket};
+use crate::core::facts::{ApiFailure, Doc, Key, NodeFacts, Stored};
+use crate::types::ResourceVersion;
+
+/// The store.
+#[derive(Debug, Default)]
+pub(crate) struct ApiServer {
+    objects: BTreeMap<Key, Rc<Stored>>,
+    version: u64,
+    snapshot: Vec<(Key, Doc)>,
+    queued: Vec<Rc<Request>>,
+}
+
+/// What is asked.
+#[derive(Clone, Debug)]
+pub(crate) enum Op {
+    Read(Key),
+    List,
+    Write { key: Key, version: Option<ResourceVersion>, doc: Doc },
+    Node,
+}
+
+/// One request on its way.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    pub(crate) machine: usize,
+    pub(crate) process: usize,
+    pub(crate) ticket: Ticket,
+    pub(crate) op: Op,
+}
+
+impl ApiServer {
+    pub(crate) fn doc(&self, key: &Key) -> Option<&Doc> {
+        self.objects.get(key).map(|s| &s.doc)
+    }
+
+    pub(crate) fn docs(&self) -> BTreeMap<Key, Doc> {
+        self.objects.iter().map(|(key, s)| (key.clone(), s.doc.clone())).collect()
+    }
+
+    fn put(&mut self, key: &Key, doc: Doc) -> ResourceVersion {
+        self.version += 1;
+        let version = ResourceVersion(self.version.to_string());
+        self.objects.insert(key.clone(), Rc::new(Stored { version: version.clone(), doc }));
+        version
+    }
+}
+
+impl Request {
+    fn failed(&self, failure: ApiFailure) -> Event {
+        let ticket = self.ticket;
+        match &self.op {
+            Op::Read(key) => Event::Read { ticket, key: key.clone(), result: Err(failure) },
+            Op::List => Event::Listed { ticket, result: Err(failure) },
+            Op::Write { key, .. } => {
+                Event::Written { ticket, key: key.clone(), result: Err(failure) }
+            }
+            Op::Node => Event::Node { ticket, result: Err(failure) },
+        }
+    }
+}
+
+impl World {
+    /// Sends a request. It is answered within the timeout, one way or the other.
+    pub(crate) fn request(&mut self, request: Request) {
+        let (machine, process, ticket) = (request.machine, request.process, request.ticket);
+        let timeout = self.machines[machine].config.lease.timeout.0 * 1000;
+        let event = request.failed(ApiFailure::Unknown("no answer in time".into()));
+        self.plan(timeout, Item::Answer { machine, process, ticket, event });
+        match self.api_cut(machine) {
+            Some(Cut::Refused) => {
+                let event = request.failed(ApiFailure::Unknown("connection refused".into()));
+                let after = self.rng.within(200, 20_000);
+                return self.plan(after, Item::Answer { machine, process, ticket, event });
+            }
+            Some(Cut::Silent) => return,
+            None => {}
+        }
+        let here = 1 << machine;
+        if self.any(|f| matches!(f, Fault::Denied { nodes, .. } if nodes & here != 0)) {
+            let event = request.failed(ApiFailure::Denied("forbidden".into()));
+            let after = self.rng.within(1000, 20_000);
+            return self.plan(after, Item::Answer { machine, process, ticket, event });
+        }
+        let late = matches!(request.op, Op::Write { .. })
+            && self.any(|f| matches!(f, Fault::LateWrites { nodes, .. } if nodes & here != 0));
+        let slow = self.any(|f| matches!(f, Fault::SlowApi { nodes, .. } if nodes & here != 0));
+        let after = match () {
+            () if late && self.rng.chance(50) => self.rng.within(2_000_000, 20_000_000),
+            () if slow => self.rng.within(10_000, timeout),
+            () => self.rng.within(300, 8_000),
+        };
+        self.plan(after, Item::Reaches { request: Rc::new(request), thawed: false });
+    }
+
+    /// A request reaches the server.
+    pub(crate) fn reaches(&mut self, request: &Rc<Request>, thawed: bool) {
+        if !thawed && self.any(|f| matches!(f, Fault::ApiFrozen { .. })) {
+            self.server.queued.push(Rc::clone(request));
+            return;
+        }
+        let event = self.answer(request);
+        let here = 1 << request.machine;
+        let lossy =
+            self.any(|f| matches!(f, Fault::LostAnswers { nodes, .. } if nodes & here != 0));
+        if (lossy && self.rng.chance(50)) || self.api_cut(request.machine).is_some() {
+            return;
+        }
+        let after = self.rng.within(300, 8_000);
+        let (machine, process, ticket) = (request.machine, request.process, request.ticket);
+        self.plan(after, Item::Answer { machine, process, ticket, event });
+    }
+
+    fn answer(&mut self, request: &Request) -> Event {
+        let ticket = request.ticket;
+        match &request.op {
+            Op::Read(key) => {
+                let result = Ok(self.server.objects.get(key).map(|s| (**s).clone()));
+                Event::Read { ticket, key: key.clone(), result }
+            }
+            Op::List => {
+                let all = self.server.objects.iter();
+                let all = all.map(|(key, s)| (key.clone(), (**s).clone())).collect();
+                Event::Listed { ticket, result: Ok(all) }
+            }
+            Op::Write { key, version, doc } => {
+                let stored = self.server.objects.get(key).map(|s| &s.version);
+                // Without a version the API overwrites whatever is there.
+                let blind = self.setup.bug == Some(Bug::WriteWithoutVersion) && version.is_none();
+                let result = if stored == version.as_ref() || blind {
+                    Ok(self.change(key, doc.clone()))
+                } else {
+                    Err(ApiFailure::Conflict)
+                };
+                Event::Written { ticket, key: key.clone(), result }
+            }
+            Op::Node => Event::Node { ticket, result: Ok(Some(self.node_facts(request.machine))) },
+        }
+    }
+
+    pub(crate) fn node_facts(&self, machine: usize) -> NodeFacts {
+        self.machines[machine].facts.clone()
+    }
+
+    fn change(&mut self, key: &Key, doc: Doc) -> ResourceVersion {
+        let version = self.server.put(key, doc);
+        self.publish(key);
+        version
+    }
+
+    /// Tells every watch of a change.
+    fn publish(&mut self, key: &Key) {
+        let stored = self.server.objects.get(key).cloned();
+        for machine in 0..self.machines.len() {
+            self.watch(machine, key, stored.clone());
+        }
+    }
+
+    fn watch_works(&self, machine: usize) -> bool {
+        let here = 1 << machine;
+        let silent = self.any(|f| {
+            matches!(f, Fault::WatchSilent { nodes, .. } if nodes & here != 0)
+                || matches!(f, Fault::ApiFrozen { .. })
+        });
+        !silent && self.api_cut(machine).is_none()
+    }
+
+    fn watch(&mut self, machine: usize, key: &Key, stored: Option<Rc<Stored>>) {
+        let Some(process) = self.machines[machine].running.as_ref().map(|r| r.process) else {
+            return;
+        };
+        if !self.watch_works(machine) {
+            return;
+        }
+        let lag = self.active.values().find_map(|fault| match fault {
+            Fault::WatchLag { nodes, lag, .. } if nodes & (1 << machine) != 0 => Some(lag.0 * 1000),
+            _ => None,
+        });
+        let lag = self.rng.within(500, 40_000) + lag.unwrap_or(0);
+        // Lag, but no reordering within one object.
+        let last = self.machines[machine].watched.entry(key.clone()).or_default();
+        let at = (self.now + lag).max(*last + 1);
+        *last = at;
+        let item = Item::Watched { machine, process, key: key.clone(), stored };
+        if self.rng.chance(1) {
+            self.plan_at(at + 1, item.clone());
+        }
+        self.plan_at(at, item);
+    }
+
+    /// The watch is opened anew: it begins with everything there is.
+    pub(crate) fn watch_sync(&mut self, machine: usize, process: usize) {
+        if self.process(machine, process).is_none() || !self.watch_works(machine) {
+            return;
+        }
+        let gone: Vec<Key> = self.machines[machine].watched.keys().cloned().collect();
+        for key in
+            gone.into_iter().filter(|k| !self.server.objects.contains_key(k)).collect::<Vec<_>>()
+        {
+            self.watch(machine, &key, None);
+        }
+        for (key, stored) in self.server.objects.clone() {
+            self.watch(machine, &key, Some(stored));
+        }
+    }
+
+    /// The access of these machines is back: their watches follow soon.
+    pub(crate) fn reopen_watches(&mut self, nodes: u8) {
+        for machine in 0..self.machines.len() {
+            let process = self.machines[machine].running.as_ref().map(|r| r.process);
+            let Some(process) = process.filter(|_| nodes & (1 << machine) != 0) else { continue };
+            let after = self.rng.within(50_000, 1_500_000);
+            self.plan(after, Item::WatchSync { machine, process });
+        }
+    }
+
+    /// The server goes on: what waited is carried out in any order, behind newer requests too.
+    pub(crate) fn thaw_api(&mut self) {
+        for request in std::mem::take(&mut self.server.queued) {
+            let after = self.rng.within(0, 4_000_000);
+            self.plan(after, Item::Reaches { request, thawed: true });
+        }
+        let all = self.all();
+        self.reopen_watches(all);
+    }
+
+    pub(crate) fn edit(&mut self, key: &Key, how: Edit) {
+        let Some(mut doc) = self.server.doc(key).cloned() else { return };
+        match how {
+            Edit::EmptyHolder => doc.holder = Some(String::new()),
+            Edit::NoHolder => doc.holder = None,
+            Edit::Holder(node) => doc.holder = Some(super::world::node_name(node)),
+            Edit::Stranger => doc.holder = Some("Somebody Else!".into()),
+            Edit::Duration(seconds) => doc.duration = Some(seconds),
+            Edit::Transitions(by) => doc.transitions = Some(doc.transitions.unwrap_or(0) + by),
+            Edit::NoNotes => doc.notes.clear(),
+            Edit::Nonsense => {
+                for value in doc.notes.values_mut() {
+                    *value = "{[\u{1F980}".into();
+                }
+            }
+        }
+        self.change(key, doc);
+    }
+
+    pub(crate) fn delete(&mut self, key: &Key) {
+        if self.server.objects.remove(key).is_some() {
+            self.publish(key);
+        }
+    }
+
+    pub(crate) fn snapshot(&mut self) {
+        self.server.snapshot = self.server.docs().into_iter().collect();
+    }
+
+    pub(crate) fn restore(&mut self) {
+        let snapshot = self.server.snapshot.clone();
+        let keys: Vec<Key> = self.server.objects.keys().cloned().collect();
+        for key in keys.iter().filter(|k| snapshot.iter().all(|(key, _)| key != *k)) {
+            self.delete(key);
+        }
+        for (key, doc) in snapshot {
+            self.change(&key, doc);
+        }
+    }
+}

@@ -1,0 +1,427 @@
+//! From a seed: how the world is made, what goes wrong in it and when, and how calmly it ends.
+
+use std::collections::BTreeMap;
+
+use super::fault::{Cut, Edit, Fault, Target, TaskTrouble, Trouble};
+use super::rng::Rng;
+use super::world::{Setup, World};
+use crate::core::bug::Bug;
+use crate::core::config::{Api, Drift, LeaseTiming};
+use crate::core::facts::{Condition, Key};
+use crate::history::{History, Violation, judge};
+use crate::types::Span;
+
+/// Nothing goes wrong before this second.
+const SETTLED: u64 = 60;
+/// So many seconds are quiet at the end.
+const CALM: u64 = 160;
+
+/// A world and its faults, ready to run.
+#[derive(Clone, Debug)]
+pub(crate) struct Scenario {
+    pub(crate) setup: Setup,
+    pub(crate) script: Vec<(Span, Fault)>,
+    /// When the last fault ends, in seconds.
+    pub(crate) quiet: u64,
+}
+
+/// What a seed is mostly about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Theme {
+    /// One outage of the API, nothing else.
+    Outage,
+    /// Restarts and short crashes, one after the other.
+    Restarts,
+    /// Holders die.
+    Deaths,
+    /// Calls fail and holders change: the budget.
+    Storm,
+    /// Objects edited, deleted, restored.
+    Hands,
+    /// The API between the nodes.
+    Lock,
+    /// The provider.
+    Provider,
+    /// Cordons, conditions, checks.
+    Health,
+    /// Everything at once.
+    Mixed,
+}
+
+const THEMES: [Theme; 12] = [
+    Theme::Outage,
+    Theme::Restarts,
+    Theme::Deaths,
+    Theme::Storm,
+    Theme::Hands,
+    Theme::Lock,
+    Theme::Lock,
+    Theme::Provider,
+    Theme::Health,
+    Theme::Mixed,
+    Theme::Mixed,
+    Theme::Mixed,
+];
+
+impl Scenario {
+    pub(crate) fn of(seed: u64) -> Self {
+        let mut rng = Rng::new(seed ^ 0x5eed);
+        let theme = THEMES[(seed % THEMES.len() as u64) as usize];
+        let nodes = match rng.within(0, 19) {
+            0 => 1,
+            1 => 2,
+            2..=5 => 5,
+            _ => 3,
+        };
+        let mut setup = Setup::new(nodes);
+        setup.seed = seed;
+        setup.api = if rng.chance(25) { Api::Soap } else { Api::Rest };
+        setup.groups = match rng.within(0, 9) {
+            0..=4 => vec![1],
+            5 => vec![2],
+            6 => vec![1, 1],
+            7 => vec![1, 2],
+            8 => vec![3],
+            _ => vec![1, 1, 1, 1],
+        };
+        setup.at = match rng.within(0, 4) {
+            0 => None,
+            _ => Some(rng.index(nodes)),
+        };
+        let (duration, renew, timeout, margin) = rng.pick(&[
+            (10, 2, 2, 1),
+            (10, 2, 2, 1),
+            (10, 2, 2, 1),
+            (6, 2, 1, 1),
+            (3, 1, 1, 1),
+            (15, 3, 2, 1),
+        ]);
+        let margin = if duration == 3 { Span::millis(500) } else { Span::secs(margin) };
+        setup.lease = LeaseTiming {
+            duration: Span::secs(duration),
+            renew: Span::secs(renew),
+            timeout: Span::secs(timeout),
+            margin,
+        };
+        setup.counts_rejected = rng.chance(50);
+        setup.drift = if rng.chance(10) { Drift::Report } else { Drift::Correct };
+        if nodes >= 3 && rng.chance(10) {
+            setup.clone = Some((0, 1));
+        }
+        if theme == Theme::Storm {
+            setup.groups = rng.pick(&[vec![3], vec![4], vec![2, 2], vec![5]]);
+        }
+        let mut scenario = Self { setup, script: Vec::new(), quiet: SETTLED };
+        scenario.write(theme, &mut rng);
+        scenario
+    }
+
+    fn write(&mut self, theme: Theme, rng: &mut Rng) {
+        let all = ((1_u16 << self.setup.nodes) - 1) as u8;
+        match theme {
+            Theme::Outage => {
+                let long = rng.pick(&[4, 9, 15, 30, 70]);
+                let how = rng.pick(&[Cut::Refused, Cut::Silent]);
+                self.add(80_000, Fault::Api { nodes: all, how, long: Span::secs(long) });
+                if rng.chance(30) {
+                    let how = rng.pick(&[Trouble::Refused, Trouble::Silent]);
+                    let long = Span::secs(long + 5);
+                    self.add(79_000, Fault::Provider { nodes: all, how, long });
+                }
+                self.quiet = 80 + long + 10;
+            }
+            Theme::Restarts => {
+                let mut at = 80_000;
+                for _ in 0..rng.within(1, 3) {
+                    let node = rng.index(self.setup.nodes);
+                    let fault = match rng.chance(50) {
+                        true => Fault::Stop { node, down: Span(rng.within(500, 27_000)) },
+                        false => Fault::Crash {
+                            node,
+                            after: rng.within(0, 6) as u32,
+                            down: Span(rng.within(500, 6_000)),
+                        },
+                    };
+                    self.add(at, fault);
+                    at += 110_000;
+                }
+                self.quiet = at / 1000;
+            }
+            Theme::Deaths => {
+                let mut at = 80_000;
+                for _ in 0..rng.within(1, 3) {
+                    let node = rng.index(self.setup.nodes);
+                    let down = Span::secs(rng.within(8, 60));
+                    self.add(at, Fault::Power { node, down });
+                    at += rng.within(20_000, 110_000);
+                }
+                self.quiet = at / 1000 + 60;
+            }
+            Theme::Storm
+            | Theme::Hands
+            | Theme::Lock
+            | Theme::Provider
+            | Theme::Health
+            | Theme::Mixed => {
+                let long = rng.within(90, 330);
+                let pace = rng.within(4_000, 25_000);
+                let end = (SETTLED + long) * 1000;
+                let mut at = SETTLED * 1000;
+                while at < end {
+                    let fault = self.one(theme, rng);
+                    let left = Span(end.saturating_sub(at));
+                    self.add(at, clip(fault, left));
+                    at += rng.within(pace / 10, pace * 2);
+                }
+                self.quiet = SETTLED + long;
+            }
+        }
+    }
+
+    fn add(&mut self, at: u64, fault: Fault) {
+        self.script.push((Span(at), fault));
+    }
+
+    fn key(&self, rng: &mut Rng) -> Key {
+        let groups = self.setup.ips();
+        match rng.within(0, 5) {
+            0 => Key::Ledger,
+            1 => Key::Node(super::world::node_name(rng.index(self.setup.nodes)).parse().unwrap()),
+            _ => Key::Group(groups[rng.index(groups.len())].0.clone()),
+        }
+    }
+
+    fn one(&self, theme: Theme, rng: &mut Rng) -> Fault {
+        let theme = match theme {
+            Theme::Mixed => rng.pick(&[
+                Theme::Restarts,
+                Theme::Restarts,
+                Theme::Lock,
+                Theme::Lock,
+                Theme::Provider,
+                Theme::Hands,
+                Theme::Health,
+                Theme::Storm,
+            ]),
+            other if rng.chance(20) => rng.pick(&[Theme::Restarts, other, other]),
+            other => other,
+        };
+        let n = self.setup.nodes;
+        let node = rng.index(n);
+        let all = ((1_u16 << n) - 1) as u8;
+        let nodes = match rng.within(0, 3) {
+            0 => all,
+            1 => 1 << node,
+            _ => (rng.next() as u8 & all).max(1),
+        };
+        let long = Span(match rng.within(0, 3) {
+            0 => rng.within(200, 3_000),
+            1 | 2 => rng.within(2_000, 15_000),
+            _ => rng.within(10_000, 60_000),
+        });
+        let ip = rng.index(self.setup.ips().len());
+        match theme {
+            Theme::Restarts | Theme::Deaths | Theme::Outage | Theme::Mixed => {
+                let down = Span(rng.pick(&[1_000, 2_000, 4_000, 6_000, 12_000, 30_000]));
+                match rng.within(0, 9) {
+                    0..=3 => Fault::Crash { node, after: rng.within(0, 8) as u32, down },
+                    4 => Fault::Stop { node, down },
+                    5 => Fault::Power { node, down: down + Span::secs(5) },
+                    6..=8 => Fault::Pause { node, long },
+                    _ => Fault::Freeze { node, long: Span(rng.within(20, 300)) },
+                }
+            }
+            Theme::Lock => {
+                let how = rng.pick(&[Cut::Refused, Cut::Silent]);
+                match rng.within(0, 12) {
+                    0..=3 => Fault::Api { nodes, how, long },
+                    4 => Fault::ApiFrozen { long },
+                    5 => Fault::LostAnswers { nodes, long },
+                    6 => Fault::LateWrites { nodes, long },
+                    7 => Fault::Denied { nodes, long },
+                    8 => Fault::SlowApi { nodes, long },
+                    9 => Fault::WatchSilent { nodes, long },
+                    10 => Fault::WatchLag { nodes, lag: Span(rng.within(100, 4_000)), long },
+                    11 => Fault::Wall { node, by: rng.within(0, 7_200_000) as i64 - 3_600_000 },
+                    _ => Fault::Pause { node, long },
+                }
+            }
+            Theme::Hands => match rng.within(0, 9) {
+                0..=4 => {
+                    let how = rng.pick(&[
+                        Edit::EmptyHolder,
+                        Edit::EmptyHolder,
+                        Edit::NoHolder,
+                        Edit::Holder(node),
+                        Edit::Stranger,
+                        Edit::Duration(0),
+                        Edit::Duration(-5),
+                        Edit::Duration(1),
+                        Edit::Duration(1_000_000_000),
+                        Edit::Transitions(3),
+                        Edit::Transitions(-1),
+                        Edit::NoNotes,
+                        Edit::Nonsense,
+                    ]);
+                    Fault::Edit { key: self.key(rng), how }
+                }
+                5 | 6 => Fault::Delete { key: self.key(rng) },
+                7 => Fault::Snapshot,
+                8 => Fault::Restore,
+                _ => Fault::Pause { node, long },
+            },
+            Theme::Provider => match rng.within(0, 9) {
+                0..=4 => {
+                    let how = rng.pick(&[
+                        Trouble::Refused,
+                        Trouble::Silent,
+                        Trouble::Auth,
+                        Trouble::Config,
+                        Trouble::Retry,
+                        Trouble::Hang,
+                        Trouble::CutBefore,
+                        Trouble::CutAfter,
+                        Trouble::Late,
+                        Trouble::Empty,
+                        Trouble::NoDate,
+                    ]);
+                    Fault::Provider { nodes, how, long }
+                }
+                5 => Fault::Tasks { how: self.task_trouble(rng), long },
+                6 => Fault::ListLag { lag: Span(rng.within(500, 8_000)), long },
+                7 => Fault::Flap { ip, long },
+                8 => Fault::ByHand { ip, to: self.target(rng) },
+                _ => Fault::Spend { calls: rng.index(11) },
+            },
+            Theme::Storm => match rng.within(0, 9) {
+                0..=2 => Fault::Tasks { how: self.task_trouble(rng), long: long.times(2) },
+                3..=5 => Fault::ByHand { ip, to: self.target(rng) },
+                6 => Fault::Crash { node, after: rng.within(0, 8) as u32, down: Span::secs(14) },
+                7 => Fault::Power { node, down: Span::secs(15) },
+                8 => {
+                    Fault::Provider { nodes, how: rng.pick(&[Trouble::Hang, Trouble::Late]), long }
+                }
+                _ => Fault::Api { nodes: 1 << node, how: Cut::Silent, long: Span::secs(20) },
+            },
+            Theme::Health => {
+                let (condition, status) = rng.pick(&[
+                    ("Ready", Condition::False),
+                    ("Ready", Condition::Unknown),
+                    ("DiskPressure", Condition::True),
+                    ("MemoryPressure", Condition::True),
+                    ("NetworkUnavailable", Condition::True),
+                ]);
+                let long = long + Span::secs(30);
+                match rng.within(0, 9) {
+                    0..=2 => Fault::Cordon { node, long },
+                    3 | 4 => Fault::Sick { node, condition, status, long },
+                    5 => Fault::Check { node, index: 0, long },
+                    6 => Fault::Link { node, long },
+                    7 => Fault::NoDefaultRoute { node, long },
+                    8 => Fault::LocalApi { node, long },
+                    _ => Fault::Vanish { node },
+                }
+            }
+        }
+    }
+
+    fn task_trouble(&self, rng: &mut Rng) -> TaskTrouble {
+        let slow = TaskTrouble::Slow(Span(rng.within(2_000, 40_000)));
+        rng.pick(&[
+            TaskTrouble::Failed,
+            TaskTrouble::Failed,
+            slow,
+            TaskTrouble::Stuck,
+            TaskTrouble::Lost,
+        ])
+    }
+
+    fn target(&self, rng: &mut Rng) -> Target {
+        let node = Target::Node(rng.index(self.setup.nodes));
+        rng.pick(&[node, node, Target::Foreign, Target::Nowhere])
+    }
+
+    /// Runs it to its calm end.
+    pub(crate) fn run(&self, bug: Option<Bug>) -> History {
+        let mut world = World::of(Setup { bug, ..self.setup.clone() });
+        world.script.clone_from(&self.script);
+        let quiet = self.quiet + 8;
+        world.quiet = quiet * 1_000_000;
+        world.run(quiet);
+        world.run(quiet + CALM);
+        world.finish()
+    }
+
+    pub(crate) fn judge(&self, bug: Option<Bug>) -> Vec<Violation> {
+        judge(&self.run(bug))
+    }
+
+    /// Leaves out faults one by one as long as the same rule is still broken.
+    pub(crate) fn shrink(&self, bug: Option<Bug>, violation: &Violation) -> Self {
+        let mut smallest = self.clone();
+        let mut n = smallest.script.len();
+        while n > 0 {
+            n -= 1;
+            let mut smaller = smallest.clone();
+            smaller.script.remove(n);
+            if smaller.judge(bug).iter().any(|v| v.invariant == violation.invariant) {
+                smallest = smaller;
+            }
+        }
+        smallest
+    }
+
+    /// Everything that must be known to understand the scenario.
+    pub(crate) fn text(&self) -> String {
+        let Setup { nodes, groups, api, lease, at, clone, drift, .. } = &self.setup;
+        let mut lines = vec![format!(
+            "{nodes} nodes, groups of {groups:?} IPs, {api:?}, lease {}/{} timeout {} margin {}, at {at:?}, clone {clone:?}, drift {drift:?}, quiet from {}",
+            lease.duration, lease.renew, lease.timeout, lease.margin, self.quiet
+        )];
+        let script = self
+            .script
+            .iter()
+            .map(|(at, fault)| format!("  {:>8.3} {fault:?}", at.0 as f64 / 1000.0));
+        lines.extend(script);
+        lines.join("\n")
+    }
+}
+
+/// Every fault ends with the script.
+fn clip(mut fault: Fault, left: Span) -> Fault {
+    match &mut fault {
+        Fault::Crash { down: long, .. }
+        | Fault::Stop { down: long, .. }
+        | Fault::Power { down: long, .. }
+        | Fault::Pause { long, .. }
+        | Fault::Api { long, .. }
+        | Fault::ApiFrozen { long }
+        | Fault::LostAnswers { long, .. }
+        | Fault::LateWrites { long, .. }
+        | Fault::Denied { long, .. }
+        | Fault::SlowApi { long, .. }
+        | Fault::WatchSilent { long, .. }
+        | Fault::WatchLag { long, .. }
+        | Fault::Provider { long, .. }
+        | Fault::Tasks { long, .. }
+        | Fault::ListLag { long, .. }
+        | Fault::Flap { long, .. }
+        | Fault::Cordon { long, .. }
+        | Fault::Sick { long, .. }
+        | Fault::Check { long, .. }
+        | Fault::Link { long, .. }
+        | Fault::NoDefaultRoute { long, .. }
+        | Fault::LocalApi { long, .. } => *long = (*long).min(left),
+        _ => {}
+    }
+    fault
+}
+
+/// How often each rule is broken.
+pub(crate) fn tally(found: &[Violation]) -> BTreeMap<String, usize> {
+    let mut tally = BTreeMap::new();
+    for violation in found {
+        *tally.entry(violation.invariant.to_string()).or_default() += 1;
+    }
+    tally
+}
