@@ -12,6 +12,8 @@ pub mod history;
 pub mod logging;
 pub mod net;
 pub mod provider;
+#[cfg(test)]
+pub(crate) mod sim;
 pub mod state;
 pub mod status;
 pub mod systemd;

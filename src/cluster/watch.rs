@@ -31,7 +31,7 @@ use crate::types::{ResourceVersion, Span, Tick};
 const LENGTH: Span = Span::secs(290);
 
 /// Bookmarks come about every minute; a watch silent for longer is taken for dead.
-const SILENCE: Span = Span::secs(90);
+pub const SILENCE: Span = Span::secs(90);
 
 const FIRST_DELAY: Span = Span::millis(200);
 const LAST_DELAY: Span = Span::secs(3);

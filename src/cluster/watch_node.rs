@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::Cluster;
 use super::node::Node;
-use super::watch::jittered;
+use super::watch::{SILENCE, jittered};
 use super::wire::{Ask, ONE, quoted};
 use crate::core::facts::NodeFacts;
 use crate::types::Span;
@@ -34,14 +34,14 @@ pub async fn run(cluster: &Cluster, seen: &mpsc::Sender<NodeFacts>) {
     }
 }
 
-/// One watch, until it ends, is cut, says nothing for longer than it lives, or another endpoint is used.
+/// One watch, until it ends, is cut, falls silent, or another endpoint is used.
 async fn round(cluster: &Cluster, seen: &mpsc::Sender<NodeFacts>) {
     let link = &cluster.link;
     let mut moved = link.moved.subscribe();
     let name = link.node.as_str();
     let ask = Ask::get(
         format!(
-            "/api/v1/nodes?watch=true&fieldSelector={}&timeoutSeconds={}",
+            "/api/v1/nodes?watch=true&allowWatchBookmarks=true&fieldSelector={}&timeoutSeconds={}",
             quoted(&format!("metadata.name={name}")),
             jittered(LENGTH).as_secs(),
         ),
@@ -50,17 +50,19 @@ async fn round(cluster: &Cluster, seen: &mpsc::Sender<NodeFacts>) {
     let Ok(mut stream) = link.open(&ask).await else { return };
     // Opening it may itself have moved to another endpoint; that is where the watch is.
     moved.mark_unchanged();
-    let longest = LENGTH.times(2).as_std();
     loop {
         let line = tokio::select! {
-            line = tokio::time::timeout(longest, stream.line()) => line,
+            line = tokio::time::timeout(SILENCE.as_std(), stream.line()) => line,
             _ = moved.changed() => return,
         };
         let Ok(Ok(Some(line))) = line else { return };
         let Ok(event) = serde_json::from_slice::<Event>(&line) else { return };
-        if !matches!(event.r#type.as_str(), "ADDED" | "MODIFIED") {
+        match event.r#type.as_str() {
+            "ADDED" | "MODIFIED" => {}
+            // Says only that the watch lives: a Node may be quiet for longer than a dead connection may.
+            "BOOKMARK" => continue,
             // A deleted Node is the read's business; an error ends the round.
-            return;
+            _ => return,
         }
         let Ok(node) = serde_json::from_value::<Node>(event.object) else { return };
         if node.metadata.name == name && seen.send(node.facts()).await.is_err() {

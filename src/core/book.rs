@@ -58,6 +58,8 @@ pub struct Book {
     lost_since: Option<Tick>,
     unreadable: bool,
     wanted: BTreeMap<String, Call>,
+    /// When each wanted intent was first sent.
+    tried: BTreeMap<String, Tick>,
     written: BTreeMap<String, Written>,
     flight: Option<Flight>,
     past: Past,
@@ -74,6 +76,7 @@ impl Book {
             lost_since: None,
             unreadable: false,
             wanted: BTreeMap::new(),
+            tried: BTreeMap::new(),
             written: BTreeMap::new(),
             flight: None,
             past: Past::default(),
@@ -156,7 +159,8 @@ impl Core {
         let flying =
             self.book.flight.as_ref().is_some_and(|flight| flight.ids.iter().any(|it| it == id));
         if let Some(call) = self.book.wanted.remove(id) {
-            if !flying {
+            // One that was sent may have got in, or may still.
+            if self.book.tried.remove(id).is_none() && !flying {
                 return;
             }
             self.book.ours.put(call);
@@ -209,17 +213,20 @@ impl Core {
                 slot.version = Some(stored.version.clone());
             }
         }
+        self.book.stored = Some(theirs.clone());
+        (self.book.lost_since, self.book.unreadable) = (None, false);
+        if !quorum {
+            return;
+        }
         // An intent whose write was given up may have got in after all.
-        let (sent, answered) = (self.now, self.now);
         let landed: Vec<String> =
             self.book.wanted.keys().filter(|id| theirs.call(id).is_some()).cloned().collect();
         for id in landed {
             self.book.wanted.remove(&id);
-            let at = self.book.flight.as_ref().map_or(sent, |flight| flight.sent);
-            self.book.written.insert(id, Written { sent: at, answered });
+            // Any of the tries may be the one that got in.
+            let sent = self.book.tried.remove(&id).unwrap_or(self.now);
+            self.book.written.insert(id, Written { sent, answered: self.now });
         }
-        self.book.stored = Some(theirs);
-        (self.book.lost_since, self.book.unreadable) = (None, false);
     }
 
     /// Takes in the result of a write of the ledger.
@@ -323,7 +330,10 @@ impl Core {
             return;
         }
         let ticket = self.write(&Key::Ledger, next.doc());
-        let ids = self.book.wanted.keys().cloned().collect();
+        let ids: Vec<String> = self.book.wanted.keys().cloned().collect();
+        for id in &ids {
+            self.book.tried.entry(id.clone()).or_insert(self.now);
+        }
         self.book.flight = Some(Flight { ticket, sent: self.now, ids, ledger: next });
     }
 
@@ -367,8 +377,8 @@ impl Core {
         }
     }
 
-    /// Somebody on this node needs a ledger to go on.
+    /// A holder needs a ledger before it can route anything, and before it may plan a move.
     fn wants_ledger(&self) -> bool {
-        self.routes.values().any(super::route::Route::waits_for_ledger)
+        self.locks.values().any(|lock| lock.authority(self.now).is_some())
     }
 }

@@ -424,24 +424,27 @@ impl Core {
     ) -> String {
         let held = was.is_some_and(|was| was.2);
         match (authority, holder) {
-            (true, _) if held => format!("a new term here, epoch {epoch}"),
-            (true, _) => format!("this node holds it from now on, epoch {epoch}"),
+            (true, _) if held => format!("group {group}: a new term here, epoch {epoch}"),
+            (true, _) => format!("group {group}: this node holds it from now on, epoch {epoch}"),
             (false, Some(_)) if held && self.handing_over(group) => {
-                "this node hands it over".to_owned()
+                format!("group {group}: this node hands it over")
             }
             (false, Some(name)) if held && *name == self.cfg.node => {
-                "authority ended: the Lease was not renewed in time. The address stays, no route is changed until \
-                 it is renewed"
-                    .to_owned()
+                format!(
+                    "group {group}: authority ended because the Lease was not renewed in time. The address stays, \
+                     no route is changed until it is renewed"
+                )
             }
             (false, Some(name)) if held => {
-                format!("{name} holds it now, epoch {epoch}; this node gave it up")
+                format!("group {group}: {name} holds it now, epoch {epoch}; this node gave it up")
             }
             (false, Some(name)) if *name == self.cfg.node => {
-                format!("this node is named in the Lease, epoch {epoch}, and takes it")
+                format!(
+                    "group {group}: this node is named in the Lease, epoch {epoch}, and takes it"
+                )
             }
-            (false, Some(name)) => format!("{name} holds it, epoch {epoch}"),
-            (false, None) => "no node holds it".to_owned(),
+            (false, Some(name)) => format!("group {group}: {name} holds it, epoch {epoch}"),
+            (false, None) => format!("group {group}: no node holds it"),
         }
     }
 

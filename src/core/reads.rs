@@ -74,10 +74,17 @@ impl Core {
                 for (key, stored) in list {
                     self.learn(&key, Some(stored), Some(sent));
                 }
-                let gone: Vec<Key> =
+                // An object that lost its label is not in the list: only a read of its own can say
+                // that what was there, or never read, is gone.
+                let absent: Vec<Key> =
                     self.slots.keys().filter(|key| !named.contains(key)).cloned().collect();
-                for key in gone {
-                    self.learn(&key, None, Some(sent));
+                for key in absent {
+                    let slot = self.slots.entry(key.clone()).or_default();
+                    if slot.known && slot.version.is_none() {
+                        self.learn(&key, None, Some(sent));
+                    } else {
+                        slot.wanted = true;
+                    }
                 }
             }
             Err(failure) => {

@@ -84,8 +84,6 @@ pub struct Route {
     pub ended: Tick,
     /// First look at a route that somebody changed.
     drifted: Option<Tick>,
-    /// The ledger is missing, and a call is needed.
-    wants_ledger: bool,
     /// Calls in a row that were given to the adapter and did not leave the host, and until when to wait for that.
     unsent: u32,
     hold: Tick,
@@ -105,11 +103,6 @@ impl Route {
             Stage::Settled | Stage::Intending { .. } | Stage::Renewing { .. } => false,
             Stage::Calling { .. } | Stage::Following { .. } | Stage::Verifying { .. } => true,
         }
-    }
-
-    /// Does it wait for a ledger to be begun?
-    pub fn waits_for_ledger(&self) -> bool {
-        self.wants_ledger
     }
 }
 
@@ -193,7 +186,7 @@ impl Core {
 
     fn idle(&mut self, ip: FailoverIp) -> Stage {
         if let Some(route) = self.routes.get_mut(&ip) {
-            (route.allowed, route.wants_ledger) = (None, false);
+            route.allowed = None;
         }
         Stage::Settled
     }
@@ -286,9 +279,6 @@ impl Core {
             return false;
         }
         if !self.book.known() {
-            if let Some(route) = self.routes.get_mut(&ip) {
-                route.wants_ledger = true;
-            }
             return false;
         }
         let Some(time) = self.ledger_time() else {
@@ -312,7 +302,6 @@ impl Core {
         let allowed = budget.allowed(ip, need, 1 + waiting).max(budget.backed_off(ip, &to.name));
         let wait = allowed > time;
         if let Some(route) = self.routes.get_mut(&ip) {
-            route.wants_ledger = false;
             route.allowed = wait.then_some(allowed);
         }
         if wait {

@@ -25,12 +25,8 @@ const K3S_KUBECONFIG: &str = "/etc/rancher/k3s/k3s.yaml";
 /// Changes that wait for the loop.
 const WATCHED: usize = 256;
 
-/// Starts them all. The checks end when what is returned is dropped.
-pub fn start(
-    settings: &Settings,
-    hands: &Hands,
-    messages: &UnboundedSender<Message>,
-) -> Option<Checks> {
+/// Starts what goes on for as long as the process lives.
+pub fn start(settings: &Settings, hands: &Hands, messages: &UnboundedSender<Message>) {
     let (seen, mut changes) = channel(WATCHED);
     let cluster = hands.cluster.clone();
     tokio::task::spawn_local(async move { cluster.watch(seen).await });
@@ -71,7 +67,10 @@ pub fn start(
         let want = settings.places.runtime.join("kubeconfig.want");
         tokio::task::spawn_local(ask_for_imports(K3S_KUBECONFIG.into(), want));
     }
+}
 
+/// Starts the user's checks. They end when what is returned is dropped.
+pub fn checks(settings: &Settings, messages: &UnboundedSender<Message>) -> Option<Checks> {
     let out = messages.clone();
     let checks = Checks::start(&settings.checks, move |verdict| {
         let (index, passing) = (verdict.index, verdict.passing);

@@ -31,6 +31,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use crate::checks::Checks;
 use crate::clock;
 use crate::config::Settings;
 use crate::core::Core;
@@ -123,12 +124,15 @@ pub fn run(settings: Settings, options: Options) -> Result<(), RunError> {
 struct Driver {
     core: Core,
     hands: Hands,
+    checks: Option<Checks>,
+    messages: UnboundedSender<Message>,
     log: Log,
     notes: NoteLog,
     trace: Option<Trace>,
     store: Store,
     manager: Manager,
-    status: StatusFile,
+    /// A dry run leaves the status file to the foip that it runs beside.
+    status: Option<StatusFile>,
     summary: summary::Summary,
     written: Option<Tick>,
     kept: Tick,
@@ -166,7 +170,8 @@ async fn drive(settings: Settings, options: Options, log: Log) -> Result<(), Run
         Start { config: settings.core.clone(), identity, saved, seed: state::seed().unwrap_or(1) };
     let known_mac = start.saved.home.as_ref().map(|home| home.mac);
     let mut hands = Hands::new(&settings, messages.clone(), options.dry_run)?;
-    let _checks = errands::start(&settings, &hands, &messages);
+    errands::start(&settings, &hands, &messages);
+    let checks = errands::checks(&settings, &messages);
     home::start(&settings, &hands, &messages, known_mac);
 
     let now = clock::now();
@@ -177,12 +182,17 @@ async fn drive(settings: Settings, options: Options, log: Log) -> Result<(), Run
     let mut driver = Driver {
         core,
         hands,
+        checks,
+        messages: messages.clone(),
         notes: NoteLog::new(log.clone(), node),
         log,
         trace,
         store,
         manager: Manager::of_process(),
-        status: StatusFile::start(&places.runtime).map_err(failed("write the status"))?,
+        status: match options.dry_run {
+            true => None,
+            false => Some(StatusFile::start(&places.runtime).map_err(failed("write the status"))?),
+        },
         summary: summary::Summary::default(),
         written: None,
         kept: now,
@@ -259,6 +269,20 @@ impl Driver {
             }
             Message::Say(level, text) => self.log.say(level, Kind::Other, text),
         }
+        self.learn_account();
+    }
+
+    /// The first login tells whose budget it is; from then on this node takes part in the ledger.
+    fn learn_account(&mut self) {
+        if self.hands.settings.core.account.is_some() {
+            return;
+        }
+        let account = self.hands.provider.account();
+        if account.is_some() {
+            let mut settings = self.hands.settings.clone();
+            settings.core.account = account;
+            self.reconfigure(settings);
+        }
     }
 
     /// Takes over a new configuration: what the core knows goes through the core.
@@ -275,6 +299,8 @@ impl Driver {
             return;
         }
         self.step(Event::Reload(Box::new(core)));
+        // The old ones end by themselves, and may still tell a verdict: it is told anew by the new ones.
+        self.checks = errands::checks(&self.hands.settings, &self.messages);
         self.log.say(Level::Notice, Kind::Reloaded, "the new configuration is in force");
     }
 
@@ -334,13 +360,18 @@ impl Driver {
             self.written = Some(now);
             let status = self.summary.status(&self.core, now, self.store.failure());
             self.manager.status(&status.sentence);
-            self.status.show(&status);
+            if let Some(file) = &self.status {
+                file.show(&status);
+            }
         }
     }
 
     /// The last things before exit.
-    fn part(&mut self, inbox: &mut UnboundedReceiver<Message>) {
+    fn part(self, inbox: &mut UnboundedReceiver<Message>) {
         inbox.close();
+        if let Some(status) = self.status {
+            status.remove(LAST_WORDS);
+        }
         self.store.settle(LAST_WORDS);
         if let Some(trace) = &self.trace {
             trace.flush(LAST_WORDS);

@@ -15,11 +15,12 @@ use nix::poll::{PollFd, PollFlags, poll};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::Message;
+use crate::clock;
 use crate::core::event::Event;
 use crate::core::facts::AddressFailure;
 use crate::logging::Level;
 use crate::net::{Monitor, NetError, Nic};
-use crate::types::Span;
+use crate::types::{Span, Tick};
 
 enum Command {
     Use(Nic),
@@ -42,8 +43,16 @@ impl NicHandle {
     ) -> std::io::Result<Self> {
         let (commands, inbox) = channel();
         let back = commands.clone();
-        let worker =
-            Worker { nic: None, values, messages, complaint: None, back, round: Round::default() };
+        let worker = Worker {
+            nic: None,
+            values,
+            messages,
+            complaint: None,
+            back,
+            round: Round::default(),
+            lifetime: Span::ZERO,
+            reseated: None,
+        };
         std::thread::Builder::new().name("foip-nic".into()).spawn(move || worker.run(&inbox))?;
         Ok(Self(commands))
     }
@@ -91,7 +100,12 @@ struct Worker {
     complaint: Option<String>,
     back: Sender<Command>,
     round: Round,
+    lifetime: Span,
+    reseated: Option<Tick>,
 }
+
+/// Between two reseatings: whoever re-adds the primary address all the time must not make this a loop.
+const RESEAT_GAP: Span = Span::secs(5);
 
 /// Which monitor is the present one; those before it end when they next wake.
 type Round = Arc<AtomicU64>;
@@ -109,12 +123,16 @@ impl Worker {
                     self.values = values;
                     self.look();
                 }
-                Command::Look => self.look(),
+                Command::Look => {
+                    self.reseat();
+                    self.look();
+                }
                 Command::WatchAgain => {
                     self.watch();
                     self.look();
                 }
                 Command::Put(host, lifetime) => {
+                    self.lifetime = lifetime;
                     let result = match &self.nic {
                         Some(nic) => nic.put(host, lifetime),
                         None => Err(AddressFailure::Refused(
@@ -170,10 +188,30 @@ impl Worker {
                 self.send(Event::Addresses(addresses));
                 self.send(Event::Link { up: link.up, default_route: link.default_route });
             }
+            // An interface that is gone is down; one that could not be read may be anything (I11).
             Err(error) => {
+                let gone =
+                    matches!(error, NetError::NoSuchName { .. } | NetError::NoSuchMac { .. });
                 self.say(format!("cannot read the interface {}: {error}", nic.name()));
-                self.send(Event::Link { up: false, default_route: false });
+                if gone {
+                    self.send(Event::Link { up: false, default_route: false });
+                }
             }
+        }
+    }
+
+    /// Puts our IPv4 addresses behind the primary one again where that was added anew: k3s without `--node-ip`
+    /// takes the first address in the kernel's list at its next start.
+    fn reseat(&mut self) {
+        let (Some(nic), now) = (&self.nic, clock::now()) else { return };
+        if self.reseated.is_some_and(|at| now.since(at) < RESEAT_GAP) {
+            return;
+        }
+        let before = nic.before_primary(&self.values).unwrap_or_default();
+        for host in before {
+            self.reseated = Some(now);
+            let result = nic.reseat(host, self.lifetime);
+            self.send(Event::AddressPut { host, result });
         }
     }
 

@@ -311,6 +311,7 @@ struct Builder<'a> {
 
 impl<'a> Builder<'a> {
     fn new(process: &'a Process) -> Self {
+        let before = Place { line: 0, at: process.began, tick: Tick(0), step: 0 };
         let life = Life {
             process,
             node: &process.start.config.node,
@@ -327,7 +328,7 @@ impl<'a> Builder<'a> {
             requests: Vec::new(),
             steps: Vec::new(),
             saves: Vec::new(),
-            home: Vec::new(),
+            home: process.start.saved.home.iter().map(|home| (before, &home.server)).collect(),
             reloads: Vec::new(),
             stopped: None,
             died: Real::NEVER,
@@ -430,7 +431,6 @@ impl<'a> Builder<'a> {
             | Event::Home(Err(_))
             | Event::Wake
             | Event::Node { .. }
-            | Event::NodeWatched(_)
             | Event::LocalApi(_)
             | Event::PastCalls { .. }
             | Event::AddressPut { .. }

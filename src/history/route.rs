@@ -198,7 +198,6 @@ fn ledger_times(index: &Index<'_>, report: &mut Report) {
             | crate::core::event::Event::Node { .. }
             | crate::core::event::Event::NodeWatched(_)
             | crate::core::event::Event::LocalApi(_)
-            | crate::core::event::Event::NodeWatched(_)
             | crate::core::event::Event::Home(_)
             | crate::core::event::Event::Task { .. }
             | crate::core::event::Event::PastCalls { .. }

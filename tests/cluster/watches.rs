@@ -117,3 +117,44 @@ fn a_quiet_watch_costs_nothing() {
         keeping.abort();
     });
 }
+
+#[test]
+fn a_cordon_is_told_at_once() {
+    let api = Builtin::start();
+    run(async {
+        let cluster = api.cluster_of_all();
+        let (sender, mut seen) = mpsc::channel(64);
+        let watching = tokio::spawn({
+            let cluster = cluster.clone();
+            async move { cluster.watch_node(sender).await }
+        });
+        let mut told = async |within: u64| {
+            let next = tokio::time::timeout(Duration::from_millis(within), seen.recv()).await;
+            next.expect("the Node is told in time").expect("the watch goes on")
+        };
+        assert!(!told(2000).await.cordoned);
+        let before = api.taken().len();
+        let cordon = |on| api.command(Command::Cordon { node: "node-a".into(), on });
+        cordon(true);
+        assert!(told(1500).await.cordoned);
+        // Another node's cordon is not our business.
+        api.command(Command::Cordon { node: "node-b".into(), on: true });
+        cordon(false);
+        assert!(!told(1500).await.cordoned);
+        assert_eq!(api.taken().len(), before, "one watch for all of it");
+        // Each end begins anew with the Node as it is.
+        api.command(Command::Cut { listener: None });
+        cordon(true);
+        assert!(told(6000).await.cordoned);
+        api.command(Command::Delete {
+            resource: "nodes".into(),
+            namespace: String::new(),
+            name: "node-a".into(),
+        });
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(cluster.node().await.unwrap(), None);
+        seen.close();
+        let ended = tokio::time::timeout(Duration::from_secs(10), watching).await;
+        ended.expect("a watch without a listener ends").unwrap();
+    });
+}
