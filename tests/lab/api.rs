@@ -39,7 +39,7 @@ impl std::fmt::Display for Flavour {
 
 enum Kind {
     BuiltIn { process: Process, socket: PathBuf, log: PathBuf },
-    Real(RealApi),
+    Real(Box<RealApi>),
 }
 
 /// The running API.
@@ -61,7 +61,7 @@ impl Api {
             Flavour::Real => {
                 let real = RealApi::start(world)?;
                 let credentials = real.credentials.clone();
-                (Kind::Real(real), credentials)
+                (Kind::Real(Box::new(real)), credentials)
             }
             Flavour::BuiltIn => built_in(world, standin)?,
         };

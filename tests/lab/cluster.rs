@@ -172,7 +172,8 @@ impl Cluster {
             place.routes.get(ip) == Some(&holder)
                 && place.addresses.get(ip).is_some_and(|hosts| hosts.contains(&holder))
         });
-        (all && self.world.powered(holder) && self.agents[holder].running()).then_some(holder)
+        let there = self.world.powered(holder) && !self.unreachable[holder];
+        (all && there && self.agents[holder].running()).then_some(holder)
     }
 
     /// Waits until it is settled.

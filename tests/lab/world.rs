@@ -254,10 +254,10 @@ impl World {
     pub fn write_switch(&self) -> Outcome<PathBuf> {
         let path = self.folder().join("switch");
         let router = self.namespace("router");
-        let mut script = format!(
+        let mut script = String::from(
             "#!/bin/sh\n# Routes a failover IP in the router: switch IP SERVER, or switch IP - for nowhere.\n\
-             set -e\ncase \"$1\" in\n  *:*) net=\"${{1%/*}}/64\" v=6 ;;\n  *) net=\"${{1%/*}}/32\" v=4 ;;\nesac\n\
-             case \"$2\" in\n"
+             set -e\ncase \"$1\" in\n  *:*) net=\"${1%/*}/64\" v=6 ;;\n  *) net=\"${1%/*}/32\" v=4 ;;\nesac\n\
+             case \"$2\" in\n",
         );
         for host in &HOSTS {
             script.push_str(&format!(
