@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use foip::clock;
@@ -30,6 +31,8 @@ pub struct Common {
     pub ca_file: PathBuf,
     /// What a scenario changes: tables of the configuration, merged over the rest.
     pub changes: toml::Table,
+    /// Write traces?
+    pub trace: bool,
 }
 
 /// Why foip did not run for a while.
@@ -51,10 +54,11 @@ pub struct Agent {
     host: usize,
     folder: PathBuf,
     foip: PathBuf,
-    notify: UnixDatagram,
+    trace: bool,
+    notices: Arc<Mutex<Vec<(u64, String)>>>,
+    read: usize,
     process: Option<Process>,
     starts: u32,
-    started_at: u64,
     /// When it said READY=1, in milliseconds; `None` until then.
     pub ready_at: Option<u64>,
     /// The last STATUS= it sent.
@@ -74,16 +78,19 @@ impl Agent {
         }
         fs::write(folder.join("kubeconfig"), kubeconfig)?;
         fs::write(folder.join("foip.toml"), configuration(host, common, &folder)?)?;
-        let notify = UnixDatagram::bind(folder.join("notify"))?;
-        notify.set_nonblocking(true)?;
+        let notices = Arc::default();
+        let socket = UnixDatagram::bind(folder.join("notify"))?;
+        let kept = Arc::downgrade(&notices);
+        std::thread::spawn(move || attend(&socket, &kept));
         Ok(Self {
             host,
             folder,
             foip: common.foip.clone(),
-            notify,
+            trace: common.trace,
+            notices,
+            read: 0,
             process: None,
             starts: 0,
-            started_at: 0,
             ready_at: None,
             status: String::new(),
             absent: Vec::new(),
@@ -98,6 +105,7 @@ impl Agent {
             .env("STATE_DIRECTORY", path("state"))
             .env("RUNTIME_DIRECTORY", path("run"));
         launch.boot_id = Some(world.boot_id(self.host));
+        launch.started = Some(self.folder.join("started"));
         launch
     }
 
@@ -131,36 +139,39 @@ impl Agent {
         let trace = self.folder.join("trace").join(format!("{:04}.jsonl", self.starts));
         let notify = self.folder.join("notify").display().to_string();
         let namespace = world.host(self.host);
-        let launch = self
-            .launch(world, &namespace, "foip.log")
-            .args(["run".to_owned(), "--trace".to_owned(), trace.display().to_string()])
-            .env("NOTIFY_SOCKET", notify);
-        let started_at = clock::now().0;
+        let launch =
+            self.launch(world, &namespace, "foip.log").args(["run"]).env("NOTIFY_SOCKET", notify);
+        let launch = match self.trace {
+            true => launch.args(["--trace".to_owned(), trace.display().to_string()]),
+            false => launch,
+        };
         let process = launch.start()?;
-        (self.process, self.started_at, self.ready_at) = (Some(process), started_at, None);
+        (self.process, self.ready_at) = (Some(process), None);
         self.present();
         Ok(())
     }
 
     /// Reads what it told its service manager since the last time.
     pub fn listen(&mut self) {
-        let mut buffer = [0; 4096];
-        while let Ok(length) = self.notify.recv(&mut buffer) {
-            for line in String::from_utf8_lossy(&buffer[..length]).lines() {
-                if line == "READY=1" && self.ready_at.is_none() {
-                    self.ready_at = Some(clock::now().0);
-                }
-                if let Some(status) = line.strip_prefix("STATUS=") {
-                    status.clone_into(&mut self.status);
-                }
+        let notices = self.notices.lock().expect("nobody panics with the lock");
+        for (at, line) in &notices[self.read..] {
+            if line == "READY=1" && self.ready_at.is_none() {
+                self.ready_at = Some(*at);
+            }
+            if let Some(status) = line.strip_prefix("STATUS=") {
+                status.clone_into(&mut self.status);
             }
         }
+        self.read = notices.len();
     }
 
     /// From the last start to READY, in milliseconds, once it has said so.
     pub fn start_to_ready(&mut self) -> Option<u64> {
         self.listen();
-        self.ready_at.map(|at| at.saturating_sub(self.started_at))
+        // Written in the moment before the program proper: what the lab puts in front of it does not count.
+        let text = fs::read_to_string(self.folder.join("started")).unwrap_or_default();
+        let began = text.trim().replace('.', "").parse::<u64>().map_or(0, |ticks| ticks * 10);
+        self.ready_at.map(|at| at.saturating_sub(began))
     }
 
     /// Has a process that was not stopped, and did not end by itself?
@@ -280,6 +291,20 @@ impl Agent {
     }
 }
 
+/// Notes each line with its time, until its agent is gone.
+fn attend(socket: &UnixDatagram, kept: &Weak<Mutex<Vec<(u64, String)>>>) {
+    let mut buffer = [0; 4096];
+    // Without it the thread would not notice that nobody listens any more.
+    let limited = socket.set_read_timeout(Some(Duration::from_millis(500)));
+    while let (Ok(()), Some(notices)) = (&limited, kept.upgrade()) {
+        let Ok(length) = socket.recv(&mut buffer) else { continue };
+        let at = clock::now().0;
+        let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        let mut notices = notices.lock().expect("nobody panics with the lock");
+        notices.extend(text.lines().map(|line| (at, line.to_owned())));
+    }
+}
+
 /// The configuration file of a host.
 fn configuration(host: usize, common: &Common, folder: &Path) -> Outcome<String> {
     let plan = &HOSTS[host];
@@ -347,6 +372,7 @@ mod tests {
             url: "https://192.0.2.130:8443/scp-core".into(),
             auth_url: "https://192.0.2.130:8443/realms/scp".into(),
             ca_file: "ca.pem".into(),
+            trace: true,
             changes: toml::from_str("lease.duration = '5s'\nnode.priority = 7\n").unwrap(),
         };
         let text = configuration(1, &common, Path::new("/tmp/x")).unwrap();

@@ -86,7 +86,12 @@ pub struct Place {
 
 impl Cluster {
     /// Builds everything; starts no foip.
-    pub fn build(programs: &Programs, flavour: Flavour, scenario: &Scenario) -> Outcome<Self> {
+    pub fn build(
+        programs: &Programs,
+        flavour: Flavour,
+        scenario: &Scenario,
+        trace: bool,
+    ) -> Outcome<Self> {
         let ips = match &scenario.ips[..] {
             [] => vec![FAILOVER_V4.to_owned()],
             some => some.to_vec(),
@@ -104,6 +109,7 @@ impl Cluster {
             auth_url: provider.auth_url(),
             ca_file: provider.ca_file.clone(),
             changes: scenario.config.clone(),
+            trace,
         };
         let mut agents = Vec::new();
         for host in 0..HOSTS.len() {
