@@ -55,7 +55,7 @@ usage: lab demo  [--real] [--out FOLDER]       the story, with a table and a tim
 options: --foip FILE        the program (default: beside this one)
          --scenarios FOLDER the scenarios (default: those of the clone)
          --out FOLDER       where results go (default: lab-out)
-         --at-once N        clusters at a time in test and bench (default: 2)
+         --at-once N        clusters at a time in test and bench (default: 3)
 
 Needs root, iproute2 and nftables. Everything happens in network namespaces of its own.";
 
@@ -97,7 +97,7 @@ fn options() -> Outcome<Options> {
         figures: false,
         idle_only: false,
         runs: 10,
-        at_once: 2,
+        at_once: 3,
         rest: Vec::new(),
     };
     let mut words = std::env::args().skip(1);
