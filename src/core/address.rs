@@ -21,6 +21,9 @@ const AFTER_ROLE: Span = Span::secs(15);
 /// Rounds of a burst of announcements, the pause between them, and between refreshes.
 const BURST: (u32, Span, Span) = (3, Span::millis(500), Span::secs(60));
 
+/// A removal that did not help is tried again after this.
+const REMOVE_AGAIN: Span = Span::secs(1);
+
 /// Re-adding an address that somebody keeps removing is slowed down to this.
 const FIGHT: Span = Span::secs(5);
 
@@ -37,6 +40,7 @@ struct Address {
     rounds: u32,
     announced: Option<Tick>,
     wanted: bool,
+    removed: Option<Tick>,
 }
 
 /// All addresses of the configuration.
@@ -143,6 +147,13 @@ impl Core {
         let calling = self.routes.get(&ip).is_some_and(super::route::Route::calling);
         let from = ceased.max(ended) + AFTER_ROLE;
         let last = self.provider.last(ip).cloned();
+        // An answer from the time of the role says nothing about now, not even "here".
+        if self.group_address_ours(ip) && last.as_ref().is_none_or(|seen| seen.asked < from) {
+            self.at(from);
+            if self.now >= from {
+                self.need_observation(from);
+            }
+        }
         if last.as_ref().is_some_and(|seen| self.is_here(&seen.routed)) {
             return Some(true);
         }
@@ -156,12 +167,6 @@ impl Core {
         if last.is_none() && self.saved.here.contains(&ip) {
             return Some(true);
         }
-        if self.group_address_ours(ip) {
-            self.at(from);
-            if self.now >= from {
-                self.need_observation(from);
-            }
-        }
         None
     }
 
@@ -174,9 +179,14 @@ impl Core {
         address.wanted = shall == Some(true);
         let keep = shall == Some(true) || (shall.is_none() && address.seen == Some(true));
         if shall == Some(false) && address.seen == Some(true) {
-            address.seen = None;
             (address.put, address.rounds) = (None, 0);
-            self.emit(Action::RemoveAddress { host });
+            // Dumps made before it went still show it.
+            let again = address.removed.map_or(now, |at| at + REMOVE_AGAIN);
+            if now >= again {
+                address.removed = Some(now);
+                self.emit(Action::RemoveAddress { host });
+            }
+            self.at(now.max(again) + REMOVE_AGAIN);
             return;
         }
         if !keep || (no_refresh && address.put.is_some()) {

@@ -18,11 +18,11 @@ pub enum Note {
         /// The end of authority on this machine's clock; `None`: none from this moment on.
         until: Option<Tick>,
     },
-    /// This node is a ready successor of a group until then, or no longer.
+    /// This node is the successor that a holder named: it puts the addresses, and says when it is ready.
     Ready {
         /// The group.
         group: GroupName,
-        /// The end of readiness on this machine's clock.
+        /// The end of that role on this machine's clock; `None`: it has ended.
         until: Option<Tick>,
     },
     /// What the provider says about an IP changed, by an answer that this node asked for.

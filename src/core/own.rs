@@ -26,11 +26,6 @@ pub struct Own {
 }
 
 impl Own {
-    /// What the others have been told: is this node ready?
-    pub fn ready(&self, group: &GroupName) -> Option<&Readiness> {
-        self.written.as_ref().and_then(|record| record.ready.get(group))
-    }
-
     /// Remembers an asking for a witness; returns when it was first seen.
     pub fn asked(&mut self, group: &GroupName, asking: Option<(Epoch, u64)>, now: Tick) -> Tick {
         let Some((epoch, ask)) = asking else {

@@ -229,11 +229,11 @@ impl Core {
             .then_some(Readiness { epoch: record.epoch, id: named.id })
     }
 
-    /// Until when this node counts itself a ready successor.
+    /// Until when this node has the role of a successor: from the moment that it is named, since it puts the
+    /// addresses then, and tells that it is ready only afterwards.
     pub(super) fn readiness_until(&self, group: &GroupName) -> Option<Tick> {
-        let named = self.named_for(group)?;
-        let until = self.locks.get(group)?.sight.expiry(self.cfg.lease.duration)?;
-        (self.own.ready(group) == Some(&named)).then_some(until)
+        self.named_for(group)?;
+        self.locks.get(group)?.sight.expiry(self.cfg.lease.duration)
     }
 
     /// Takes note of roles that ended by themselves.

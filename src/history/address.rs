@@ -83,13 +83,7 @@ fn must_be_gone(
         let called =
             life.calls.iter().any(|c| c.ip == ip && c.said.at <= due && c.said.at >= look.asked.at);
         let alive = life.died > due && due < index.history.end && life.reloads.is_empty();
-        if !claimed
-            && !ready
-            && !back
-            && !called
-            && alive
-            && !held_up(index, life, look.asked.at, due)
-        {
+        if !claimed && !ready && !back && !called && alive && !held_up(index, life, ceased, due) {
             return Some(due);
         }
     }
@@ -112,8 +106,8 @@ fn ceased(index: &Index<'_>, life: &Life<'_>, group: &GroupName, ip: FailoverIp,
     let ready = life.ready.iter().filter(|r| r.group == *group && r.from.at <= at).map(|r| r.to);
     let calls = life.calls.iter().filter(|c| c.ip == ip && c.said.at <= at && c.sent());
     let calls = calls.map(|c| match c.over {
-        Some(over) => over.at,
-        None => index.real(life, c.not_after + c.timeout),
+        Some(over) if over.at <= at => over.at,
+        Some(_) | None => index.real(life, c.not_after + c.timeout),
     });
     claims.chain(ready).chain(calls).max().unwrap_or(life.process.began)
 }

@@ -395,6 +395,14 @@ impl<'a> Builder<'a> {
             Event::Routes { ticket, result, .. } => {
                 if let Some(asked) = self.looks.remove(ticket) {
                     let listing = result.as_ref().ok();
+                    let shows = |call: &&mut Call<'_>| {
+                        let after = call.answer.is_some_and(|(a, _)| a.line < asked.line);
+                        let routed = listing.and_then(|l| l.routes.get(&call.ip));
+                        after && routed == Some(&Routed::To(call.to.name.clone()))
+                    };
+                    for call in self.life.calls.iter_mut().filter(shows) {
+                        call.over = call.over.or(Some(place));
+                    }
                     self.life.looks.push(Look { asked, answered: place, listing });
                 }
             }

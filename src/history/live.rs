@@ -66,13 +66,17 @@ pub(crate) fn settled(index: &Index<'_>, report: &mut Report) {
                 }
                 continue;
             }
+            let moved = history.facts.routes.iter().rev().find(|r| r.ip == *ip).map(|r| r.at);
+            let long_there = history.end.since(moved.unwrap_or_default()) > Span::secs(120);
             for host in hosts {
                 if !history.facts.address_at(machine, *host, history.end) {
                     bad(None, &[machine], format!("{} has no address {host}", holder.node));
                 }
                 for other in up().filter(|l| l.process.machine != machine) {
                     let there = other.process.machine;
-                    if calm > Span::secs(120) && history.facts.address_at(there, *host, history.end)
+                    if long_there
+                        && calm > Span::secs(120)
+                        && history.facts.address_at(there, *host, history.end)
                     {
                         bad(None, &[there], format!("{} still has address {host}", other.node));
                     }

@@ -151,7 +151,9 @@ fn leaves(life: &Life<'_>, write: &Write<'_>) -> Tick {
 fn unversioned(life: &Life<'_>, report: &mut Report) {
     for write in life.writes.iter().filter(|w| w.version.is_none()) {
         let shown = life.shown(write.key);
-        let last = shown.iter().rev().find(|(place, ..)| place.line < write.sent.line);
+        // The watch may lag behind a read: what it shows proves nothing.
+        let mut shown = shown.iter().rev().filter(|(_, there, quorum)| *quorum || !there);
+        let last = shown.find(|(place, ..)| place.line < write.sent.line);
         let own = life.writes.iter().filter(|w| w.key == write.key).filter_map(|w| w.done());
         let own = own.filter(|d| d.line < write.sent.line).map(|d| d.line).max();
         let exists = match (last, own) {

@@ -83,15 +83,12 @@ fn intents(life: &Life<'_>, call: &Call<'_>) -> Vec<(Place, Tick)> {
     let before = before.filter(|w| w.sent.line < call.said.line);
     for write in before.filter(|w| call.said.tick.since(w.sent.tick) < Span::secs(15) && has(w.doc))
     {
-        if let Some(done) = write.done().filter(|d| d.line < call.said.line) {
-            found.push((done, done.tick));
-            continue;
-        }
-        // The answer was lost: a quorum read that shows the intent proves it as well.
+        let done = write.done().filter(|d| d.line < call.said.line);
+        found.extend(done.map(|done| (done, done.tick)));
+        // The watch may be quicker than the answer, which may be lost: what shows the intent proves it.
         let proof = life.sights.iter().find(|s| {
             let after = s.seen.line > write.sent.line && s.seen.line < call.said.line;
-            let shown = s.quorum && *s.key == Key::Ledger;
-            after && shown && s.stored.is_some_and(|s| has(&s.doc))
+            after && *s.key == Key::Ledger && s.stored.is_some_and(|s| has(&s.doc))
         });
         found.extend(proof.map(|p| (p.seen, write.sent.tick)));
     }
@@ -277,8 +274,9 @@ fn needless(life: &Life<'_>, call: &Call<'_>, n: usize) -> Option<String> {
     let earlier = life.calls.iter().take(n).filter(|c| c.ip == call.ip && c.sent());
     for earlier in earlier {
         let over = match earlier.over {
-            Some(over) => look.asked.line > over.line,
-            None => look.asked.tick >= earlier.not_after + earlier.timeout,
+            Some(over) if over.line < call.said.line => look.asked.line > over.line,
+            // Given up without its end: what may still arrive has arrived.
+            Some(_) | None => look.asked.tick >= earlier.not_after + earlier.timeout,
         };
         if !over {
             return Some("asked before the last call for it ended".to_owned());

@@ -5,7 +5,6 @@ use std::rc::Rc;
 
 use super::fault::{Cut, Edit, Fault};
 use super::world::{Item, World};
-use crate::core::bug::Bug;
 use crate::core::event::{Event, Ticket};
 use crate::core::facts::{ApiFailure, Doc, Key, NodeFacts, Stored};
 use crate::types::ResourceVersion;
@@ -133,8 +132,8 @@ impl World {
             }
             Op::Write { key, version, doc } => {
                 let stored = self.server.objects.get(key).map(|s| &s.version);
-                // Without a version the API overwrites whatever is there.
-                let blind = self.setup.bug == Some(Bug::WriteWithoutVersion) && version.is_none();
+                // An update that names no version overwrites whatever is there.
+                let blind = version.as_ref().is_some_and(|v| v.0.is_empty());
                 let result = if stored == version.as_ref() || blind {
                     Ok(self.change(key, doc.clone()))
                 } else {

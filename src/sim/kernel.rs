@@ -112,8 +112,10 @@ impl World {
         let change = AddressChange { at: self.real(), machine, host, present, ours };
         self.history.facts.addresses.push(change);
         self.look_at_clients();
-        let event = self.table(machine);
-        self.tell_soon(machine, 500, event);
+        if let Some(process) = self.machines[machine].running.as_ref().map(|r| r.process) {
+            let after = self.rng.within(50, 500);
+            self.plan(after, Item::Table { machine, process });
+        }
     }
 
     pub(crate) fn table(&self, machine: usize) -> Event {

@@ -228,7 +228,8 @@ impl Scenario {
                     4 => Fault::Stop { node, down },
                     5 => Fault::Power { node, down: down + Span::secs(5) },
                     6..=8 => Fault::Pause { node, long },
-                    _ => Fault::Freeze { node, long: Span(rng.within(20, 300)) },
+                    // Longer than a lease at times: it wakes up in an authority that is long over.
+                    _ => Fault::Freeze { node, long: Span(rng.pick(&[40, 300, 8_000, 25_000])) },
                 }
             }
             Theme::Lock => {
@@ -394,6 +395,7 @@ fn clip(mut fault: Fault, left: Span) -> Fault {
         | Fault::Stop { down: long, .. }
         | Fault::Power { down: long, .. }
         | Fault::Pause { long, .. }
+        | Fault::Freeze { long, .. }
         | Fault::Api { long, .. }
         | Fault::ApiFrozen { long }
         | Fault::LostAnswers { long, .. }

@@ -153,6 +153,7 @@ pub(crate) enum Item {
     Arrives { call: Rc<Arrival> },
     TaskEnds { task: usize },
     Home { machine: usize, process: usize },
+    Table { machine: usize, process: usize },
     Expires { machine: usize, host: IpAddr, generation: u64 },
     Kill { machine: usize, process: usize, down: Span },
     Begin { fault: usize },
@@ -404,6 +405,10 @@ impl World {
             }
             Item::Arrives { call } => self.arrives(&call),
             Item::TaskEnds { task } => self.task_ends(task),
+            Item::Table { machine, process } => {
+                let event = self.table(machine);
+                self.happen(Item::Tell { machine, process, event });
+            }
             Item::Home { machine, process } => self.find_home(machine, process),
             Item::Expires { machine, host, generation } => self.expires(machine, host, generation),
             Item::Kill { machine, process, down } => {
