@@ -70,6 +70,8 @@ world_end() {
         [[ -z $expected ]] || say "not so: $expected"
         tell_more
     fi
+    # Their end is no news.
+    disown -a
     ((${#started[@]} == 0)) || kill "${started[@]}" 2>/dev/null || true
     remove "$work" "$name"
     exit "$status"
@@ -169,17 +171,17 @@ expect() {
 
 # pings_begin: 100 in a second to the failover IP, from a process of its own.
 pings_begin() {
-    in_space "$client" ping -n -D -i 0.01 "$failover" >"$work/ping.log" 2>&1 </dev/null {lock}>&- &
-    pinger=$!
-    started+=("$pinger")
+    # Ahead of all else, or the machine's load would be taken for the host's loss.
+    background ping nice -n -10 ip netns exec "$client" ping -n -i 0.01 "$failover"
+    pinger=${started[-1]}
     within 5 "the client is answered" grep -q 'bytes from' "$work/ping.log"
 }
 
 # pings_end MAX: how many between the first answer and the last one were lost; fails above MAX.
 pings_end() {
     sleep 0.3
-    kill -INT "$pinger"
-    wait "$pinger" || true
+    kill "$pinger"
+    wait "$pinger" 2>/dev/null || true
     local counted
     counted=$(sed -n 's/.*bytes from.* icmp_seq=\([0-9]*\) .*/\1/p' "$work/ping.log" |
         awk 'NR == 1 { first = $1 } { seen[$1] = 1; last = $1 }
