@@ -19,8 +19,11 @@ use crate::types::{Epoch, FailoverIp, ResourceVersion, ServerName, Span, Tick};
 /// A ledger that is gone is given this long to be put back by a node that has a copy.
 const PUT_BACK: Span = Span::secs(3);
 
-/// How long the provider's own list of calls is waited for before its budget is taken for untouched.
+/// The provider's own list of calls is asked for again after this, doubling up to a minute.
 const PAST_RETRY: Span = Span::secs(5);
+
+/// After this long without a ledger and without any call of a foip, both windows are empty.
+const SURELY_EMPTY: Span = Span::secs(3700);
 
 /// When an intent got into the ledger.
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +47,7 @@ struct Flight {
 enum Past {
     #[default]
     Unasked,
-    Asked(Ticket, Tick),
+    Asked(Ticket),
     Known,
 }
 
@@ -64,6 +67,7 @@ pub struct Book {
     flight: Option<Flight>,
     past: Past,
     last_past: Option<Tick>,
+    past_tries: u32,
     count: u64,
 }
 
@@ -81,6 +85,7 @@ impl Book {
             flight: None,
             past: Past::default(),
             last_past: None,
+            past_tries: 0,
             count: 0,
         }
     }
@@ -183,6 +188,10 @@ impl Core {
     /// Takes in the ledger as a read or the watch showed it.
     pub(super) fn learn_ledger(&mut self, stored: Option<&Stored>, quorum: bool) {
         let parsed = stored.and_then(|stored| Ledger::parse(&stored.doc));
+        let parsed = match self.ledger_time() {
+            Some(time) => parsed.map(|ledger| ledger.not_after(time)),
+            None => parsed,
+        };
         let Some(theirs) = parsed else {
             if quorum {
                 self.book.stored = None;
@@ -260,7 +269,7 @@ impl Core {
         ticket: Ticket,
         result: Result<Option<Vec<PastCall>>, ProviderFailure>,
     ) {
-        if !matches!(self.book.past, Past::Asked(asked, _) if asked == ticket) {
+        if !matches!(self.book.past, Past::Asked(asked) if asked == ticket) {
             return;
         }
         let Ok(past) = result else {
@@ -268,6 +277,7 @@ impl Core {
             return;
         };
         self.book.past = Past::Known;
+        self.book.past_tries = 0;
         let known: Vec<ProviderTime> = self.book.ours.calls().filter_map(Call::counted).collect();
         let (Some(group), Some(ip)) = (self.locks.keys().next(), self.routes.keys().next()) else {
             return;
@@ -360,18 +370,23 @@ impl Core {
         }
         match self.book.past {
             Past::Known => true,
-            Past::Asked(_, at) if self.now < at + PAST_RETRY => {
-                self.at(at + PAST_RETRY);
-                false
-            }
+            Past::Asked(..) | Past::Unasked if self.now >= lost + SURELY_EMPTY => true,
             Past::Asked(..) | Past::Unasked => {
-                if self.book.last_past.is_none_or(|last| self.now >= last + PAST_RETRY) {
+                let pause = Span(PAST_RETRY.0 << self.book.past_tries.min(4)).0.min(60_000);
+                if self.book.past_tries > 2 {
+                    let text = "the ledger of route calls is lost, and netcup's own list of calls cannot be had: \
+                                nothing is routed before one of them is there";
+                    self.alarm("ledger-lost", text.to_owned());
+                }
+                if self.book.last_past.is_none_or(|last| self.now >= last + Span(pause)) {
+                    self.book.past_tries += 1;
                     let ticket = self.ticket();
-                    self.book.past = Past::Asked(ticket, self.now);
+                    self.book.past = Past::Asked(ticket);
                     self.book.last_past = Some(self.now);
                     self.emit(Action::ReadPastCalls { ticket });
                 }
-                self.at(self.now + PAST_RETRY);
+                self.at(self.now + Span(pause));
+                self.at(lost + SURELY_EMPTY);
                 false
             }
         }

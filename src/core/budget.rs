@@ -64,10 +64,11 @@ impl Budget<'_> {
         };
         let windows = WINDOWS.iter().map(|(window, most)| {
             let room = most.saturating_sub(reserve);
+            // More than the window holds can only be begun when it is empty, and goes on as it empties again.
+            let calls = calls.min(room);
             let mut ends: Vec<ProviderTime> = self.spent(*window).collect();
             ends.sort_unstable();
             match (ends.len() + calls).checked_sub(room) {
-                _ if calls > room => ProviderTime(u64::MAX),
                 None | Some(0) => ProviderTime(0),
                 Some(over) => ends.get(over - 1).copied().unwrap_or(ProviderTime(u64::MAX)),
             }

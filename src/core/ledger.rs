@@ -179,6 +179,20 @@ impl Ledger {
         self.prune();
     }
 
+    /// The same with nothing in the future: what somebody typed counts as spent now, and not for ever.
+    #[must_use]
+    pub fn not_after(mut self, now: ProviderTime) -> Self {
+        /// Clocks of nodes that asked the provider at different moments differ by seconds.
+        const TOLERANCE: Span = Span::secs(60);
+        for call in self.calls.values_mut().filter(|call| call.at > now + TOLERANCE) {
+            (call.at, call.arrives) = (now, now);
+            if let Some(end) = &mut call.end {
+                end.at = end.at.min(now);
+            }
+        }
+        self
+    }
+
     /// The highest epoch that a call of the group was made in.
     pub fn epoch(&self, group: &GroupName) -> Epoch {
         let of_group = self.calls.values().filter(|call| call.group == *group);

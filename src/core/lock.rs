@@ -12,6 +12,8 @@
 //! Authority counts from the sending of this process's own successful write and from nothing else (I1).
 
 use super::Core;
+use std::collections::BTreeMap;
+
 use super::action::Action;
 use super::bid::Claim;
 use super::bug::Bug;
@@ -79,8 +81,8 @@ pub struct Lock {
     pub moving: Option<Move>,
     /// The healthier node that is being watched.
     pub better: Option<Better>,
-    /// No planned move before this moment.
-    pub move_from: Tick,
+    /// Successors that failed to get ready: they are not named again before then.
+    pub shunned: BTreeMap<NodeName, Tick>,
     /// The search for a witness.
     pub asking: Asking,
     lingered: bool,
@@ -108,7 +110,7 @@ impl Lock {
             ceased: Some(started),
             moving: None,
             better: None,
-            move_from: Tick(0),
+            shunned: BTreeMap::new(),
             asking: Asking::default(),
             lingered: false,
             told: Told::default(),

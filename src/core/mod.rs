@@ -320,7 +320,7 @@ impl Core {
         /// SIGTERM ends within 2 s whatever hangs; the driver needs some of it.
         const LINGER: Span = Span::millis(1500);
         let Some(since) = self.stopping else { return };
-        let done = self.locks.values().all(lock::Lock::is_parted);
+        let done = self.own.is_parted() && self.locks.values().all(lock::Lock::is_parted);
         if !self.exited && (done || self.now.since(since) >= LINGER) {
             self.exited = true;
             self.emit(Action::Exit);

@@ -26,6 +26,11 @@ pub struct Own {
 }
 
 impl Own {
+    /// Have the others been told that this process leaves, as far as it ever told them anything?
+    pub fn is_parted(&self) -> bool {
+        self.flight.is_none() && self.written.as_ref().is_none_or(|was| was.stopping)
+    }
+
     /// Remembers an asking for a witness; returns when it was first seen.
     pub fn asked(&mut self, group: &GroupName, asking: Option<(Epoch, u64)>, now: Tick) -> Tick {
         let Some((epoch, ask)) = asking else {
@@ -171,7 +176,9 @@ impl Core {
         let Some(slot) = self.slots.get(&key) else {
             return;
         };
-        if self.now < due || self.own.flight.is_some() || self.stopping.is_some() {
+        // The last word of a process that leaves: it is no successor.
+        let told = self.own.written.as_ref().is_some_and(|was| was.stopping);
+        if self.now < due || self.own.flight.is_some() || (self.stopping.is_some() && told) {
             return;
         }
         if !slot.writable(self.now) {

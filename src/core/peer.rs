@@ -111,9 +111,12 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Takes in a record: only a newer one of the same process, or one of another process, is news.
-    pub fn observe(&mut self, record: PeerRecord, now: Tick) {
-        if record.nonce != self.record.nonce || record.counter > self.record.counter {
+    /// Takes in a record: only a newer one of the same process, or one of another process, is news. A quorum read
+    /// that shows another number shows a living writer, whatever somebody typed in between.
+    pub fn observe(&mut self, record: PeerRecord, quorum: bool, now: Tick) {
+        let newer = record.counter > self.record.counter;
+        let other = quorum && record.counter != self.record.counter;
+        if record.nonce != self.record.nonce || newer || other {
             *self = Self { record, seen: now };
         }
     }
@@ -162,11 +165,11 @@ mod tests {
     #[test]
     fn a_repeated_record_does_not_grow_younger() {
         let mut peer = Peer { record: record(5), seen: Tick(0) };
-        peer.observe(record(5), Tick(20_000));
-        peer.observe(record(4), Tick(21_000));
+        peer.observe(record(5), true, Tick(20_000));
+        peer.observe(record(4), false, Tick(21_000));
         assert_eq!(peer.seen, Tick(0));
         assert!(peer.fresh(Tick(25_000)) && !peer.fresh(Tick(25_001)));
-        peer.observe(record(6), Tick(26_000));
+        peer.observe(record(6), false, Tick(26_000));
         assert!(peer.fresh(Tick(27_000)));
     }
 

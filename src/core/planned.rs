@@ -20,7 +20,7 @@ use crate::types::{FailoverIp, GroupName, NodeName, Server, Span, Tick};
 /// A move that is not complete when its successor is silent and this has passed is ended.
 const PATIENCE: Span = Span::secs(20);
 
-/// After a move that failed, the next one waits this long.
+/// A successor that failed is not named again for this long.
 const COOL_DOWN: Span = Span::secs(120);
 
 /// A provider that has not answered for this long cannot be used by the holder.
@@ -98,7 +98,8 @@ impl Core {
         if silent && settled {
             let cooled = self.now + COOL_DOWN;
             if let Some(lock) = self.locks.get_mut(group) {
-                (lock.moving, lock.better, lock.move_from) = (None, None, cooled);
+                (lock.moving, lock.better) = (None, None);
+                lock.shunned.insert(to.to.clone(), cooled);
             }
             // What the move left elsewhere was routed there by us, not by somebody else.
             for ip in self.group_ips(group) {
@@ -158,7 +159,7 @@ impl Core {
         // The dwell time is about this node's being worse; which of the better ones is best may change.
         let since = lock.better.as_ref().map_or(now, |better| better.since);
         lock.better = Some(Better { node: node.clone(), since });
-        let from = (since + dwell).max(lock.move_from);
+        let from = since + dwell;
         self.at(from);
         if now < from || !self.may_move(group) {
             return;
@@ -201,8 +202,13 @@ impl Core {
         let vector = self.vector();
         let unable = !self.cfg.eligible || !self.health.able();
         let held = self.held();
-        let candidates = self.peers.iter().filter(|(_, Peer { record, seen })| {
-            self.now.since(*seen) <= super::peer::FRESH
+        let shunned = self.locks.get(group).map(|lock| &lock.shunned);
+        let shunned = |name: &NodeName| {
+            shunned.and_then(|until| until.get(name)).is_some_and(|until| self.now < *until)
+        };
+        let candidates = self.peers.iter().filter(|(name, Peer { record, seen })| {
+            !shunned(name)
+                && self.now.since(*seen) <= super::peer::FRESH
                 && record.eligible
                 && !record.stopping
                 && record.membership(group) == mine

@@ -127,10 +127,11 @@ impl Provider {
     /// A route call was refused: a failure that a person must mend stops further calls.
     pub fn refused(&mut self, failure: ProviderFailure, now: Tick) {
         match failure {
-            // A token may just have run out; another site or an unknown IP stays what it is.
+            // A token may just have run out: the next question shows whether it is dead.
             ProviderFailure::Auth(_) => self.refusal = Some((failure, now + Span::secs(15))),
-            ProviderFailure::Config(_) => self.refusal = Some((failure, now + Span::secs(600))),
-            ProviderFailure::Retry { .. } | ProviderFailure::Budget { .. } => {}
+            ProviderFailure::Config(_)
+            | ProviderFailure::Retry { .. }
+            | ProviderFailure::Budget { .. } => {}
         }
     }
 
@@ -291,7 +292,9 @@ impl Core {
             Some(last) if failing => last + self.patience().min(self.provider.pause()),
             Some(last) => last + self.patience(),
         };
-        let answered = last.is_some_and(|last| last >= wanted);
+        // Under way counts as answered; a failure does not.
+        let asking = self.provider.asking.values().any(|asked| *asked >= wanted);
+        let answered = self.provider.asked_since(wanted) || asking;
         let due = if wanted > Tick(0) && !answered { self.now } else { routine };
         if self.stopping.is_some() {
             return;

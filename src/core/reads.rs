@@ -23,6 +23,10 @@ const DENIED: Span = Span::secs(30);
 /// A renewal that is this late is overdue.
 const OVERDUE: Span = Span::millis(600);
 
+/// A Lease that has been overdue for longer is nobody's, and is read this often.
+const LONG_OVERDUE: Span = Span::secs(90);
+const SLOW_PROBE: Span = Span::secs(5);
+
 /// The reads that concern no single object.
 #[derive(Debug, Default)]
 pub struct Reads {
@@ -77,6 +81,11 @@ impl Core {
                 for (key, stored) in list {
                     self.learn(&key, Some(stored), Some(sent));
                 }
+                // The record of a node that was taken out of the cluster.
+                let now = self.now;
+                self.peers.retain(|name, peer| {
+                    peer.fresh(now) || named.contains(&Key::Node(name.clone()))
+                });
                 // An object that lost its label is not in the list: only a read of its own can say
                 // that what was there, or never read, is gone.
                 let absent: Vec<Key> =
@@ -208,7 +217,7 @@ impl Core {
                 if *node == self.cfg.node {
                     self.learn_own(&record);
                 } else if let Some(peer) = self.peers.get_mut(node) {
-                    peer.observe(record, self.now);
+                    peer.observe(record, sent.is_some(), self.now);
                 } else {
                     self.peers.insert(node.clone(), Peer { record, seen: self.now });
                 }
@@ -248,19 +257,29 @@ impl Core {
             Some(_) => PROBE,
             None => READ_GAP,
         };
-        if self.due(self.reads.last_list, if self.reads.list_wanted { gap } else { AGE }) {
+        let pause = match (self.reads.list_wanted, self.reads.listed, self.access.lost.is_some()) {
+            // While access is lost one small read is enough to learn that it is back.
+            (true, true, true) => Span::secs(5),
+            (true, _, _) => gap,
+            (false, _, _) => AGE,
+        };
+        if self.due(self.reads.last_list, pause) {
             self.reads.list_wanted = false;
             self.reads.last_list = Some(self.now);
             let ticket = self.ticket();
             self.access.ask(ticket, self.now);
             self.emit(Action::List { ticket });
         }
-        if self.access.back.is_none() && self.reads.listed && self.due(self.reads.last_probe, PROBE)
-        {
-            self.reads.last_probe = Some(self.now);
-            if let Some(group) = self.probed() {
-                self.read(Key::Group(group));
+        if self.access.back.is_none() {
+            // Whatever is wanted, one request at a time tells whether there is anybody to answer it.
+            let probe = self.probed().map(Key::Group).filter(|_| self.reads.listed);
+            if let Some(group) = probe
+                && self.due(self.reads.last_probe, PROBE)
+            {
+                self.reads.last_probe = Some(self.now);
+                self.read(group);
             }
+            return;
         }
         let wanted: Vec<Key> =
             self.slots.iter().filter(|(_, slot)| slot.wanted).map(|(key, _)| key.clone()).collect();
@@ -271,7 +290,10 @@ impl Core {
             if let Some(overdue) = self.overdue(&group) {
                 self.at(overdue);
                 if self.now >= overdue {
-                    self.read_when_due(Key::Group(group), PROBE);
+                    // A Lease that nobody takes is looked at less and less often.
+                    let gap =
+                        if self.now.since(overdue) < LONG_OVERDUE { PROBE } else { SLOW_PROBE };
+                    self.read_when_due(Key::Group(group), gap);
                 }
             }
         }

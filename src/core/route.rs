@@ -45,6 +45,9 @@ const TASK_DEADLINE: Span = Span::secs(120);
 /// First pause after a call that did not leave the host; doubles.
 const UNSENT: Span = Span::millis(500);
 
+/// A call that was refused for what it asks is not repeated for this long.
+const REFUSED: Span = Span::secs(600);
+
 /// An IP that the provider does not list is looked for this often.
 const UNLISTED: Span = Span::secs(10);
 
@@ -57,6 +60,7 @@ struct Under {
     id: String,
     epoch: Epoch,
     to: Server,
+    need: Need,
 }
 
 /// Where the way of one IP stands.
@@ -90,6 +94,8 @@ pub struct Route {
     /// Calls in a row that were given to the adapter and did not leave the host, and until when to wait for that.
     unsent: u32,
     hold: Tick,
+    /// Why the last call was refused, where a person has to mend that.
+    refusal: Option<String>,
     /// The first moment at which budget and back-off allow the next call, on the provider's clock.
     pub allowed: Option<ProviderTime>,
 }
@@ -187,7 +193,7 @@ impl Core {
         }
         match self.intend(term.epoch, ip, &to.name, INTENT_GOOD + CALL_TIMEOUT) {
             Some(id) => {
-                let call = Under { id, epoch: term.epoch, to };
+                let call = Under { id, epoch: term.epoch, to, need };
                 self.at(self.now + INTENT_GOOD);
                 Stage::Intending { call, since: self.now }
             }
@@ -305,15 +311,22 @@ impl Core {
         if self.provider.needs_a_person().is_some() {
             return false;
         }
-        let hold = self.routes.get(&ip).map_or(Tick(0), |route| route.hold);
+        let held = self.routes.get(&ip).map(|route| (route.hold, route.refusal.clone()));
+        let (hold, refusal) = held.unwrap_or_default();
         if self.now < hold {
             self.at(hold);
+            if let Some(why) = refusal {
+                self.alarm("refused", format!("netcup refused to route {ip}: {why}"));
+            }
             return false;
         }
         if !self.book.known() {
             return false;
         }
         let Some(time) = self.ledger_time() else {
+            let text =
+                "netcup's answers carry no Date: without its clock the budget cannot be counted";
+            self.alarm("no-clock", text.to_owned());
             return false;
         };
         let ledger = self.spending();
@@ -355,6 +368,10 @@ impl Core {
             return self.drop_call(call);
         }
         let Some(written) = self.book.written(&call.id) else {
+            // A lost compare-and-swap may have shown calls of others: the budget is looked at anew each time.
+            if !self.budget_allows(ip, &call) {
+                return self.drop_call(call);
+            }
             self.at(since + INTENT_GOOD);
             return Stage::Intending { call, since };
         };
@@ -455,6 +472,7 @@ impl Core {
         };
         if let Some(route) = self.routes.get_mut(&ip) {
             // What keeps a call from leaving (a token, a slow connection) may do so again at once.
+            route.refusal = None;
             let doublings = route.unsent.min(5);
             (route.unsent, route.hold) = match started {
                 Some(_) => (0, Tick(0)),
@@ -468,7 +486,7 @@ impl Core {
             }
             RouteOutcome::Refused(failure) if started.is_none() => {
                 self.end_call(&call.id, Ending::NotSent, None);
-                self.provider.refused(failure, now);
+                self.refused(ip, failure);
                 Stage::Settled
             }
             RouteOutcome::Accepted(task) => {
@@ -491,7 +509,7 @@ impl Core {
             }
             RouteOutcome::Refused(failure) => {
                 self.end_call(&call.id, Ending::Refused, None);
-                self.provider.refused(failure, now);
+                self.refused(ip, failure);
                 Stage::Settled
             }
             RouteOutcome::Unknown(_) => {
@@ -502,6 +520,21 @@ impl Core {
         };
         if let Some(route) = self.routes.get_mut(&ip) {
             (route.stage, route.ended) = (stage, ended);
+        }
+    }
+
+    /// A refusal that a person must mend: of a token for every IP, of anything else for this IP alone.
+    fn refused(&mut self, ip: FailoverIp, failure: ProviderFailure) {
+        let now = self.now;
+        match failure {
+            ProviderFailure::Auth(_) => self.provider.refused(failure, now),
+            ProviderFailure::Config(why) => {
+                if let Some(route) = self.routes.get_mut(&ip) {
+                    route.hold = now + REFUSED;
+                    route.refusal = Some(why);
+                }
+            }
+            ProviderFailure::Retry { .. } | ProviderFailure::Budget { .. } => {}
         }
     }
 
@@ -626,6 +659,12 @@ impl Core {
             route.ended = self.now;
         }
         Stage::Settled
+    }
+
+    fn budget_allows(&self, ip: FailoverIp, call: &Under) -> bool {
+        let ledger = self.spending();
+        let allowed = self.budget(&ledger).allowed(ip, call.need, 1 + self.book_wanted(ip));
+        self.ledger_time().is_some_and(|time| allowed <= time)
     }
 
     /// Intents for other IPs that are not in the ledger yet count as spent, too.

@@ -53,6 +53,8 @@ pub struct Access {
     pub lost: Option<Tick>,
     /// The latest sending time among the requests that were answered.
     proved: Tick,
+    /// When the last answer came.
+    heard: Tick,
 }
 
 impl Access {
@@ -69,6 +71,7 @@ impl Access {
     /// The API server answered a request that was sent then.
     pub fn succeeded(&mut self, sent: Tick, now: Tick) {
         self.proved = self.proved.max(sent);
+        self.heard = now;
         self.lost = None;
         self.back.get_or_insert(now);
     }
@@ -85,7 +88,8 @@ impl Access {
     pub fn watch(&mut self, now: Tick) -> Tick {
         let proved = self.proved;
         let newer = self.asked.values().copied().filter(|sent| *sent >= proved);
-        let Some(oldest) = newer.min() else {
+        // As long as others are answered, a slow one is slow and no loss.
+        let Some(oldest) = newer.min().map(|oldest| oldest.max(self.heard)) else {
             return Tick::NEVER;
         };
         if now.since(oldest) >= SLOW {

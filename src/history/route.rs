@@ -273,6 +273,10 @@ fn needless(life: &Life<'_>, call: &Call<'_>, n: usize) -> Option<String> {
     }
     let earlier = life.calls.iter().take(n).filter(|c| c.ip == call.ip && c.sent());
     for earlier in earlier {
+        // What shows its effect was seen after it.
+        if *routed == Routed::To(earlier.to.name.clone()) {
+            continue;
+        }
         let over = match earlier.over {
             Some(over) if over.line < call.said.line => look.asked.line > over.line,
             // Given up without its end: what may still arrive has arrived.

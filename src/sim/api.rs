@@ -236,7 +236,7 @@ impl World {
         match how {
             Edit::EmptyHolder => doc.holder = Some(String::new()),
             Edit::NoHolder => doc.holder = None,
-            Edit::Holder(node) => doc.holder = Some(super::world::node_name(node)),
+            Edit::Holder(node) => doc.holder = Some(super::setup::node_name(node)),
             Edit::Stranger => doc.holder = Some("Somebody Else!".into()),
             Edit::Duration(seconds) => doc.duration = Some(seconds),
             Edit::Transitions(by) => doc.transitions = Some(doc.transitions.unwrap_or(0) + by),

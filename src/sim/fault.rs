@@ -151,7 +151,7 @@ pub(crate) enum Fault {
     /// Something takes all addresses off the NIC.
     Vanish { node: usize },
     /// Another program has put the same address there.
-    Stranger { node: usize, ip: usize },
+    Stranger { node: usize, ip: usize, long: Span },
     /// Only in the scenario of the residual risk: the machine stops between the check and the send.
     FreezeSend { node: usize, long: Span },
 }
@@ -181,7 +181,8 @@ impl Fault {
             | Self::Link { long, .. }
             | Self::NoDefaultRoute { long, .. }
             | Self::LocalApi { long, .. }
-            | Self::FreezeSend { long, .. } => *long,
+            | Self::FreezeSend { long, .. }
+            | Self::Stranger { long, .. } => *long,
             Self::Wall { .. }
             | Self::Edit { .. }
             | Self::Delete { .. }
@@ -189,8 +190,7 @@ impl Fault {
             | Self::Restore
             | Self::Spend { .. }
             | Self::ByHand { .. }
-            | Self::Vanish { .. }
-            | Self::Stranger { .. } => Span::ZERO,
+            | Self::Vanish { .. } => Span::ZERO,
         }
     }
 

@@ -23,4 +23,5 @@ mod provider;
 mod rng;
 mod scenario;
 mod seeds;
+mod setup;
 mod world;

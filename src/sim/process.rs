@@ -359,9 +359,9 @@ impl World {
             Fault::Spend { calls } => return self.spend(*calls),
             Fault::ByHand { ip, to } => return self.route_by_hand(*ip, *to),
             Fault::Vanish { node } => return self.vanish(*node),
-            Fault::Stranger { node, ip } => {
+            Fault::Stranger { node, ip, .. } => {
                 let host = self.ips[ip % self.ips.len()].2;
-                return self.put_stranger(*node, host);
+                self.put_stranger(*node, host);
             }
             Fault::Api { .. }
             | Fault::ApiFrozen { .. }
@@ -432,6 +432,7 @@ impl World {
                 self.reopen_watches(*nodes);
             }
             Fault::ApiFrozen { .. } => self.thaw_api(),
+            Fault::Stranger { node, .. } => self.remove_strangers(*node),
             _ => {}
         }
         self.changed(&fault, false);

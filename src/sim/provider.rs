@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::fault::{Fault, Target, TaskTrouble, Trouble};
 use super::rng::Rng;
-use super::world::{Item, Setup, World};
+use super::setup::Setup;
+use super::world::{Item, World};
 use crate::core::config::Api;
 use crate::core::event::{Event, Ticket};
 use crate::core::facts::{

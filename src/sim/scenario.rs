@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::fault::{Cut, Edit, Fault, Target, TaskTrouble, Trouble};
 use super::rng::Rng;
-use super::world::{Setup, World};
+use super::setup::Setup;
+use super::world::World;
 use crate::core::bug::Bug;
 use crate::core::config::{Api, Drift, LeaseTiming};
 use crate::core::facts::{Condition, Key};
@@ -186,7 +187,7 @@ impl Scenario {
         let groups = self.setup.ips();
         match rng.within(0, 5) {
             0 => Key::Ledger,
-            1 => Key::Node(super::world::node_name(rng.index(self.setup.nodes)).parse().unwrap()),
+            1 => Key::Node(super::setup::node_name(rng.index(self.setup.nodes)).parse().unwrap()),
             _ => Key::Group(groups[rng.index(groups.len())].0.clone()),
         }
     }
@@ -319,6 +320,7 @@ impl Scenario {
                     5 => Fault::Check { node, index: 0, long },
                     6 => Fault::Link { node, long },
                     7 => Fault::NoDefaultRoute { node, long },
+                    8 if rng.chance(50) => Fault::Stranger { node, ip, long },
                     8 => Fault::LocalApi { node, long },
                     _ => Fault::Vanish { node },
                 }
@@ -413,7 +415,8 @@ fn clip(mut fault: Fault, left: Span) -> Fault {
         | Fault::Check { long, .. }
         | Fault::Link { long, .. }
         | Fault::NoDefaultRoute { long, .. }
-        | Fault::LocalApi { long, .. } => *long = (*long).min(left),
+        | Fault::LocalApi { long, .. }
+        | Fault::Stranger { long, .. } => *long = (*long).min(left),
         _ => {}
     }
     fault

@@ -1,6 +1,6 @@
 //! The loop: a queue of things to come, ordered by virtual time.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -10,108 +10,14 @@ use super::kernel::Kernel;
 use super::process::Running;
 use super::provider::{Arrival, Provider};
 use super::rng::Rng;
-use crate::core::bug::Bug;
-use crate::core::config::{Api, Config, Drift, Group, LeaseTiming};
+use super::setup::Setup;
+use crate::core::config::Config;
 use crate::core::event::{Event, Ticket};
 use crate::core::facts::{Key, NodeFacts, Stored};
 use crate::core::saved::Saved;
 use crate::history::facts::{Disturbance, FinalState, Loss};
 use crate::history::{Clock, History, Real};
 use crate::types::{FailoverIp, GroupName, Mac, Server, ServerName, Span, Tick};
-
-/// What a world is made of.
-#[derive(Clone, Debug)]
-pub(crate) struct Setup {
-    pub(crate) seed: u64,
-    pub(crate) nodes: usize,
-    /// How many IPs each group has.
-    pub(crate) groups: Vec<usize>,
-    pub(crate) api: Api,
-    pub(crate) lease: LeaseTiming,
-    pub(crate) drift: Drift,
-    /// Where all IPs are routed in the beginning: a machine or none.
-    pub(crate) at: Option<usize>,
-    /// The second of these machines is a copy of the first one's disk.
-    pub(crate) clone: Option<(usize, usize)>,
-    pub(crate) checks: usize,
-    pub(crate) lifetime: Span,
-    /// Route tasks take from ... to so long.
-    pub(crate) task: (u64, u64),
-    /// Does the provider count calls that it rejects?
-    pub(crate) counts_rejected: bool,
-    pub(crate) bug: Option<Bug>,
-}
-
-impl Setup {
-    pub(crate) fn new(nodes: usize) -> Self {
-        Self {
-            seed: 1,
-            nodes,
-            groups: vec![1],
-            api: Api::Rest,
-            lease: LeaseTiming {
-                duration: Span::secs(10),
-                renew: Span::secs(2),
-                timeout: Span::secs(2),
-                margin: Span::secs(1),
-            },
-            drift: Drift::Correct,
-            at: Some(0),
-            clone: None,
-            checks: 1,
-            lifetime: Span::secs(45),
-            task: (300, 800),
-            counts_rejected: true,
-            bug: None,
-        }
-    }
-
-    /// All IPs with their groups and addresses.
-    pub(crate) fn ips(&self) -> Vec<(GroupName, FailoverIp, IpAddr)> {
-        let mut all = Vec::new();
-        for (n, count) in self.groups.iter().enumerate() {
-            let name = if n == 0 { "default".to_owned() } else { format!("g{n}") };
-            for _ in 0..*count {
-                let k = all.len();
-                // Every third IP is a /64.
-                let (ip, host) = if k % 3 == 2 {
-                    (format!("2001:db8:a:{k}::/64"), format!("2001:db8:a:{k}::1"))
-                } else {
-                    (format!("203.0.113.{}", 60 + k), format!("203.0.113.{}", 60 + k))
-                };
-                all.push((name.parse().unwrap(), ip.parse().unwrap(), host.parse().unwrap()));
-            }
-        }
-        all
-    }
-
-    fn config(&self, node: usize) -> Config {
-        let mut groups: BTreeMap<GroupName, Group> = BTreeMap::new();
-        for (group, ip, host) in self.ips() {
-            groups.entry(group).or_default().ips.insert(ip, BTreeSet::from([host]));
-        }
-        Config {
-            node: node_name(node).parse().unwrap(),
-            account: Some("100000".parse().unwrap()),
-            api: self.api,
-            groups,
-            eligible: true,
-            priority: 100,
-            lease: self.lease,
-            dwell: Span::secs(30),
-            dwell_cordon: Span::secs(2),
-            api_grace: Span::secs(30),
-            drift: self.drift,
-            announce: true,
-            lifetime: self.lifetime,
-            checks: self.checks,
-        }
-    }
-}
-
-pub(crate) fn node_name(node: usize) -> String {
-    format!("node-{}", char::from(b'a' + node as u8))
-}
 
 /// One machine: what survives its processes.
 pub(crate) struct Machine {
@@ -258,9 +164,10 @@ impl World {
         self
     }
 
-    pub(crate) fn seed(mut self, seed: u64) -> Self {
+    /// The same with another setup; the script stays.
+    pub(crate) fn with(mut self, change: impl FnOnce(&mut Setup)) -> Self {
         let mut setup = self.setup.clone();
-        setup.seed = seed;
+        change(&mut setup);
         let script = std::mem::take(&mut self.script);
         Self { script, ..Self::of(setup) }
     }
@@ -288,6 +195,8 @@ impl World {
             let at = self.rng.within(0, 3_000_000);
             self.plan_at(at, Item::Start { machine, boot: 1 });
         }
+        let ends = self.script.iter().map(|(at, fault)| (*at + fault.long()).0 * 1000);
+        self.quiet = self.quiet.max(ends.max().unwrap_or(0));
         for (n, (at, fault)) in self.script.clone().into_iter().enumerate() {
             self.plan_at(at.0 * 1000, Item::Begin { fault: n });
             let what = fault.what(self.all());

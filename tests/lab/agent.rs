@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use foip::clock;
@@ -30,23 +31,40 @@ pub struct Common {
     pub ca_file: PathBuf,
     /// What a scenario changes: tables of the configuration, merged over the rest.
     pub changes: toml::Table,
+    /// Write traces?
+    pub trace: bool,
 }
+
+/// Why foip did not run for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// SIGKILL, and perhaps a new start at the end.
+    Killed,
+    /// SIGTERM, and a new start at the end.
+    Terminated,
+    /// SIGSTOP, and SIGCONT at the end.
+    Stopped,
+}
+
+/// A time without foip; it may last.
+pub type Absence = (Why, u64, Option<u64>);
 
 /// foip on one host.
 pub struct Agent {
     host: usize,
     folder: PathBuf,
     foip: PathBuf,
-    notify: UnixDatagram,
+    trace: bool,
+    notices: Arc<Mutex<Vec<(u64, String)>>>,
+    read: usize,
     process: Option<Process>,
     starts: u32,
-    started_at: u64,
     /// When it said READY=1, in milliseconds; `None` until then.
     pub ready_at: Option<u64>,
     /// The last STATUS= it sent.
     pub status: String,
     /// When it did not run, or was stopped: closed stretches, and perhaps one that lasts.
-    pub absent: Vec<(u64, Option<u64>)>,
+    pub absent: Vec<Absence>,
     /// When its processes ended.
     deaths: Vec<u64>,
 }
@@ -60,19 +78,22 @@ impl Agent {
         }
         fs::write(folder.join("kubeconfig"), kubeconfig)?;
         fs::write(folder.join("foip.toml"), configuration(host, common, &folder)?)?;
-        let notify = UnixDatagram::bind(folder.join("notify"))?;
-        notify.set_nonblocking(true)?;
+        let notices = Arc::default();
+        let socket = UnixDatagram::bind(folder.join("notify"))?;
+        let kept = Arc::downgrade(&notices);
+        std::thread::spawn(move || attend(&socket, &kept));
         Ok(Self {
             host,
             folder,
             foip: common.foip.clone(),
-            notify,
+            trace: common.trace,
+            notices,
+            read: 0,
             process: None,
             starts: 0,
-            started_at: 0,
             ready_at: None,
             status: String::new(),
-            absent: vec![(clock::now().0, None)],
+            absent: Vec::new(),
             deaths: Vec::new(),
         })
     }
@@ -84,6 +105,7 @@ impl Agent {
             .env("STATE_DIRECTORY", path("state"))
             .env("RUNTIME_DIRECTORY", path("run"));
         launch.boot_id = Some(world.boot_id(self.host));
+        launch.started = Some(self.folder.join("started"));
         launch
     }
 
@@ -117,36 +139,39 @@ impl Agent {
         let trace = self.folder.join("trace").join(format!("{:04}.jsonl", self.starts));
         let notify = self.folder.join("notify").display().to_string();
         let namespace = world.host(self.host);
-        let launch = self
-            .launch(world, &namespace, "foip.log")
-            .args(["run".to_owned(), "--trace".to_owned(), trace.display().to_string()])
-            .env("NOTIFY_SOCKET", notify);
-        let started_at = clock::now().0;
+        let launch =
+            self.launch(world, &namespace, "foip.log").args(["run"]).env("NOTIFY_SOCKET", notify);
+        let launch = match self.trace {
+            true => launch.args(["--trace".to_owned(), trace.display().to_string()]),
+            false => launch,
+        };
         let process = launch.start()?;
-        (self.process, self.started_at, self.ready_at) = (Some(process), started_at, None);
+        (self.process, self.ready_at) = (Some(process), None);
         self.present();
         Ok(())
     }
 
     /// Reads what it told its service manager since the last time.
     pub fn listen(&mut self) {
-        let mut buffer = [0; 4096];
-        while let Ok(length) = self.notify.recv(&mut buffer) {
-            for line in String::from_utf8_lossy(&buffer[..length]).lines() {
-                if line == "READY=1" && self.ready_at.is_none() {
-                    self.ready_at = Some(clock::now().0);
-                }
-                if let Some(status) = line.strip_prefix("STATUS=") {
-                    status.clone_into(&mut self.status);
-                }
+        let notices = self.notices.lock().expect("nobody panics with the lock");
+        for (at, line) in &notices[self.read..] {
+            if line == "READY=1" && self.ready_at.is_none() {
+                self.ready_at = Some(*at);
+            }
+            if let Some(status) = line.strip_prefix("STATUS=") {
+                status.clone_into(&mut self.status);
             }
         }
+        self.read = notices.len();
     }
 
     /// From the last start to READY, in milliseconds, once it has said so.
     pub fn start_to_ready(&mut self) -> Option<u64> {
         self.listen();
-        self.ready_at.map(|at| at.saturating_sub(self.started_at))
+        // Written in the moment before the program proper: what the lab puts in front of it does not count.
+        let text = fs::read_to_string(self.folder.join("started")).unwrap_or_default();
+        let began = text.trim().replace('.', "").parse::<u64>().map_or(0, |ticks| ticks * 10);
+        self.ready_at.map(|at| at.saturating_sub(began))
     }
 
     /// Has a process that was not stopped, and did not end by itself?
@@ -179,7 +204,7 @@ impl Agent {
         if let Some(mut process) = self.process.take() {
             process.kill();
             self.deaths.push(clock::now().0);
-            self.gone();
+            self.gone(Why::Killed);
         }
     }
 
@@ -193,7 +218,7 @@ impl Agent {
         let ended = wait_until(Duration::from_secs(8), || Ok(!process.alive()))?;
         process.kill();
         self.deaths.push(clock::now().0);
-        self.gone();
+        self.gone(Why::Terminated);
         if ended {
             Ok(clock::now().0 - start)
         } else {
@@ -209,7 +234,7 @@ impl Agent {
     /// SIGSTOP.
     pub fn pause(&mut self) -> Outcome<()> {
         self.signal(Signal::SIGSTOP)?;
-        self.gone();
+        self.gone(Why::Stopped);
         Ok(())
     }
 
@@ -226,14 +251,16 @@ impl Agent {
         process.signal(signal)
     }
 
-    fn gone(&mut self) {
-        if !matches!(self.absent.last(), Some((_, None))) {
-            self.absent.push((clock::now().0, None));
+    fn gone(&mut self, why: Why) {
+        match self.absent.last_mut() {
+            // Killed while it was stopped: that is what counts from now on.
+            Some((known, _, None)) => *known = why,
+            _ => self.absent.push((why, clock::now().0, None)),
         }
     }
 
     fn present(&mut self) {
-        if let Some((_, end @ None)) = self.absent.last_mut() {
+        if let Some((_, _, end @ None)) = self.absent.last_mut() {
             *end = Some(clock::now().0);
         }
     }
@@ -252,9 +279,29 @@ impl Agent {
         &self.deaths
     }
 
+    /// What must not appear anywhere: the token, if it has one.
+    pub fn secrets(&self) -> Vec<String> {
+        let token = fs::read_to_string(self.folder.join("state/token")).unwrap_or_default();
+        token.split_whitespace().map(str::to_owned).collect()
+    }
+
     /// Where its log, configuration and state are.
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+}
+
+/// Notes each line with its time, until its agent is gone.
+fn attend(socket: &UnixDatagram, kept: &Weak<Mutex<Vec<(u64, String)>>>) {
+    let mut buffer = [0; 4096];
+    // Without it the thread would not notice that nobody listens any more.
+    let limited = socket.set_read_timeout(Some(Duration::from_millis(500)));
+    while let (Ok(()), Some(notices)) = (&limited, kept.upgrade()) {
+        let Ok(length) = socket.recv(&mut buffer) else { continue };
+        let at = clock::now().0;
+        let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        let mut notices = notices.lock().expect("nobody panics with the lock");
+        notices.extend(text.lines().map(|line| (at, line.to_owned())));
     }
 }
 
@@ -325,6 +372,7 @@ mod tests {
             url: "https://192.0.2.130:8443/scp-core".into(),
             auth_url: "https://192.0.2.130:8443/realms/scp".into(),
             ca_file: "ca.pem".into(),
+            trace: true,
             changes: toml::from_str("lease.duration = '5s'\nnode.priority = 7\n").unwrap(),
         };
         let text = configuration(1, &common, Path::new("/tmp/x")).unwrap();

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use foip_standins::client::control;
+use foip_standins::log::{Entry, What as LogWhat};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -38,7 +39,7 @@ impl std::fmt::Display for Flavour {
 
 enum Kind {
     BuiltIn { process: Process, socket: PathBuf, log: PathBuf },
-    Real(RealApi),
+    Real(Box<RealApi>),
 }
 
 /// The running API.
@@ -60,7 +61,7 @@ impl Api {
             Flavour::Real => {
                 let real = RealApi::start(world)?;
                 let credentials = real.credentials.clone();
-                (Kind::Real(real), credentials)
+                (Kind::Real(Box::new(real)), credentials)
             }
             Flavour::BuiltIn => built_in(world, standin)?,
         };
@@ -149,6 +150,17 @@ impl Api {
         Ok(())
     }
 
+    /// A host can no longer reach the others, or can again. A real API server is without its quorum then;
+    /// the built-in one shares a store with the others, so its listener falls silent.
+    pub fn isolate(&mut self, host: usize, isolated: bool) -> Outcome<()> {
+        match self.kind {
+            Kind::BuiltIn { .. } => {
+                self.listeners(if isolated { "freeze" } else { "thaw" }, &[host])
+            }
+            Kind::Real(_) => Ok(()),
+        }
+    }
+
     /// A host lost power: what ran there is dead already.
     pub fn host_off(&mut self, host: usize) -> Outcome<()> {
         match &mut self.kind {
@@ -181,26 +193,32 @@ impl Api {
         }
     }
 
+    /// The built-in API's log; empty on the real one.
+    fn log(&self) -> Vec<Entry> {
+        let Kind::BuiltIn { log, .. } = &self.kind else { return Vec::new() };
+        let text = fs::read_to_string(log).unwrap_or_default();
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
     /// Requests within a time that came from one host; `None` on the real API.
     pub fn requests(&self, from: u64, to: u64, host: usize) -> Option<usize> {
-        let Kind::BuiltIn { log, .. } = &self.kind else {
-            return None;
+        let entries = self.log();
+        let within = entries.iter().filter(|entry| (from..=to).contains(&entry.at));
+        let count = within.filter(|entry| sender(entry) == Some(host)).count();
+        matches!(self.kind, Kind::BuiltIn { .. }).then_some(count)
+    }
+
+    /// The host that was the first to write the ledger after this moment; built-in API only.
+    pub fn ledger_writer(&self, after: u64) -> Option<usize> {
+        let entries = self.log();
+        // It is made by POST, empty; the first intent is a PUT.
+        let write = |entry: &&Entry| match &entry.what {
+            LogWhat::Request { method, path, .. } => {
+                method == "PUT" && path.contains("/leases/foip-ledger-")
+            }
+            _ => false,
         };
-        let text = fs::read_to_string(log).ok()?;
-        let entries =
-            text.lines().filter_map(|l| serde_json::from_str::<foip_standins::log::Entry>(l).ok());
-        let own = HOSTS[host].v4;
-        Some(
-            entries
-                .filter(|entry| (from..=to).contains(&entry.at))
-                .filter(|entry| match &entry.what {
-                    foip_standins::log::What::Request { client, listener, .. } => {
-                        *client == own || (client.is_loopback() && *listener == host)
-                    }
-                    _ => false,
-                })
-                .count(),
-        )
+        entries.iter().filter(|entry| entry.at >= after).find(write).and_then(sender)
     }
 
     /// Process numbers that belong to the API, to be spared when a host loses power.
@@ -233,6 +251,15 @@ impl Api {
             _ if all => self.down.push((now, None)),
             _ => {}
         }
+    }
+}
+
+/// The host that sent a request: each listener is in one host's namespace, and is reached there by loopback.
+fn sender(entry: &Entry) -> Option<usize> {
+    match &entry.what {
+        LogWhat::Request { client, listener, .. } if client.is_loopback() => Some(*listener),
+        LogWhat::Request { client, .. } => HOSTS.iter().position(|host| host.v4 == *client),
+        _ => None,
     }
 }
 

@@ -19,7 +19,7 @@ use crate::trouble;
 use crate::trouble::Outcome;
 
 /// How long the idle holder is watched.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_secs(120);
 
 /// What to run.
 pub struct Wish {
@@ -29,6 +29,8 @@ pub struct Wish {
     pub at_once: usize,
     /// On which API.
     pub flavour: Flavour,
+    /// Only the figures of the idle holder?
+    pub idle_only: bool,
     /// Where results go.
     pub out: PathBuf,
 }
@@ -81,7 +83,7 @@ pub fn bench(foip: &Path, folder: &Path, all: &[Scenario], wish: &Wish) -> Outco
     // Requests are counted on the built-in API, which logs each.
     let idle: Vec<Scenario> = bars.iter().filter(|s| s.fresh).cloned().collect();
     for run in 0..wish.runs {
-        for (place, scenarios) in clusters.iter().enumerate() {
+        for (place, scenarios) in clusters.iter().enumerate().filter(|_| !wish.idle_only) {
             orders.push(Order {
                 scenarios: scenarios.clone(),
                 flavour: wish.flavour,

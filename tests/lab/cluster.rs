@@ -66,6 +66,8 @@ pub struct Cluster {
     pub ips: Vec<String>,
     /// When hosts had no power: closed stretches, and perhaps one that lasts.
     pub off: [Vec<(u64, Option<u64>)>; 3],
+    /// When something else was done that may be noticed; who did it says until when.
+    pub meddled: Vec<(u64, u64)>,
     unreachable: [bool; 3],
     /// Namespaces and links.
     pub world: World,
@@ -84,7 +86,12 @@ pub struct Place {
 
 impl Cluster {
     /// Builds everything; starts no foip.
-    pub fn build(programs: &Programs, flavour: Flavour, scenario: &Scenario) -> Outcome<Self> {
+    pub fn build(
+        programs: &Programs,
+        flavour: Flavour,
+        scenario: &Scenario,
+        trace: bool,
+    ) -> Outcome<Self> {
         let ips = match &scenario.ips[..] {
             [] => vec![FAILOVER_V4.to_owned()],
             some => some.to_vec(),
@@ -102,6 +109,7 @@ impl Cluster {
             auth_url: provider.auth_url(),
             ca_file: provider.ca_file.clone(),
             changes: scenario.config.clone(),
+            trace,
         };
         let mut agents = Vec::new();
         for host in 0..HOSTS.len() {
@@ -127,6 +135,7 @@ impl Cluster {
             provider,
             ips,
             off: Default::default(),
+            meddled: Vec::new(),
             unreachable: [false; 3],
             world,
         })
@@ -169,18 +178,28 @@ impl Cluster {
             place.routes.get(ip) == Some(&holder)
                 && place.addresses.get(ip).is_some_and(|hosts| hosts.contains(&holder))
         });
-        (all && self.world.powered(holder) && self.agents[holder].running()).then_some(holder)
+        let there = self.world.powered(holder) && !self.unreachable[holder];
+        (all && there && self.agents[holder].running()).then_some(holder)
     }
 
     /// Waits until it is settled.
     pub fn settle(&mut self, within: Duration) -> Outcome<usize> {
+        self.settle_where(within, |_| true)
+    }
+
+    /// The same, for a holder that is wanted.
+    pub fn settle_where(
+        &mut self,
+        within: Duration,
+        wanted: impl Fn(usize) -> bool,
+    ) -> Outcome<usize> {
         let mut holder = None;
         let done = wait_until(within, || {
             for agent in &mut self.agents {
                 agent.listen();
                 agent.check()?;
             }
-            holder = self.settled();
+            holder = self.settled().filter(|holder| wanted(*holder));
             Ok(holder.is_some())
         })?;
         match holder {
@@ -228,6 +247,10 @@ impl Cluster {
     /// Takes a host's power away.
     pub fn power_off(&mut self, host: usize) -> Outcome<()> {
         let now = clock::now().0;
+        if let Some(process) = self.agents[host].process() {
+            // It must not see its link go.
+            process.signal(nix::sys::signal::Signal::SIGSTOP)?;
+        }
         let mut spared: Vec<u32> = self.monitors.iter().map(Monitor::pid).collect();
         spared.extend(self.api.spared());
         self.world.power_off(host, &spared)?;
@@ -249,9 +272,21 @@ impl Cluster {
         self.agents[host].start(&self.world)
     }
 
-    /// Notes that a host can or cannot be reached by the others.
-    pub fn reachable(&mut self, host: usize, reachable: bool) {
-        self.unreachable[host] = !reachable;
+    /// The hosts that have power, a network and a running foip.
+    pub fn up(&mut self) -> Vec<usize> {
+        let mut up = Vec::new();
+        for host in 0..HOSTS.len() {
+            if !self.unreachable[host] && self.agents[host].running() {
+                up.push(host);
+            }
+        }
+        up
+    }
+
+    /// Notes that a host can no longer be reached by the others, or can again.
+    pub fn isolate(&mut self, host: usize, isolated: bool) -> Outcome<()> {
+        self.unreachable[host] = isolated;
+        self.api.isolate(host, isolated)
     }
 
     /// When the first address was put on any NIC: before that there is nothing to lose.

@@ -24,7 +24,7 @@ pub fn demo(programs: &Programs, flavour: Flavour, all: &[Scenario], out: &Path)
          The client pings the failover IP {FAILOVER_V4} every 10 ms, through the router,\n\
          whose routes follow the provider. The Lease lasts 10 s.\n"
     );
-    let mut cluster = Cluster::build(programs, flavour, first)?;
+    let mut cluster = Cluster::build(programs, flavour, first, true)?;
     let from = foip::clock::now().0;
     let mut verdicts = Vec::new();
     for (place, scenario) in story.iter().enumerate() {
@@ -45,7 +45,7 @@ pub fn demo(programs: &Programs, flavour: Flavour, all: &[Scenario], out: &Path)
             break;
         }
     }
-    let found = crate::history::judge(&cluster, from);
+    let found = crate::history::judge(&mut cluster, from);
     evidence::save(&cluster, from, &verdicts, out, true)?;
     drop(cluster);
     println!("\n{}\n", table::plain(&verdicts));

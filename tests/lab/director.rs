@@ -13,6 +13,7 @@ use crate::scenario::{Ends, Expect, Scenario, Step, Who};
 use crate::signals::{sleep, wait_until};
 use crate::trouble;
 use crate::trouble::Outcome;
+use crate::world::Cut;
 
 /// What came of a scenario.
 #[derive(Clone, Debug, Default, Serialize, serde::Deserialize)]
@@ -61,7 +62,7 @@ pub fn run(cluster: &mut Cluster, scenario: &Scenario) -> Outcome<Verdict> {
         cluster.start_all()?;
         Some(cluster.settle(Duration::from_secs(60))?)
     };
-    let mut play = Play { cluster, before, mark: clock::now().0, deleted: None, gone: None };
+    let mut play = Play { cluster, before, mark: clock::now().0, gone: None, paused: None };
     let mut problems = Vec::new();
     for step in &scenario.steps {
         match play.carry_out(step) {
@@ -74,22 +75,25 @@ pub fn run(cluster: &mut Cluster, scenario: &Scenario) -> Outcome<Verdict> {
         }
     }
     let (from, to) = (play.mark, clock::now().0);
-    let gone = play.gone;
+    let (gone, paused) = (play.gone, play.paused);
     // The last pings need 500 ms to be known as lost.
     sleep(Duration::from_millis(700))?;
     let mut verdict = measure(cluster, scenario, (from, to));
     verdict.address_gone = gone;
     verdict.problems = problems;
-    judge(cluster, &scenario.expect, before, &mut verdict);
+    judge(cluster, &scenario.expect, (before, paused), &mut verdict);
     Ok(verdict)
 }
+
+/// Until then something that was done may still be noticed: the next reading of the routes, and settling.
+const MEDDLED: u64 = 45_000;
 
 struct Play<'a> {
     cluster: &'a mut Cluster,
     before: Option<usize>,
     mark: u64,
-    deleted: Option<u64>,
     gone: Option<u64>,
+    paused: Option<usize>,
 }
 
 impl Play<'_> {
@@ -109,6 +113,9 @@ impl Play<'_> {
                 Ok(vec![holder.ok_or_else(|| trouble!("nobody holds now"))?])
             }
             Who::Each | Who::All => Ok((0..HOSTS.len()).collect()),
+            Who::Paused => {
+                Ok(vec![self.paused.ok_or_else(|| trouble!("nobody was paused at an intent"))?])
+            }
             Who::NodeA => Ok(vec![0]),
             Who::NodeB => Ok(vec![1]),
             Who::NodeC => Ok(vec![2]),
@@ -132,13 +139,25 @@ impl Play<'_> {
     }
 
     fn carry_out(&mut self, step: &Step) -> Outcome<()> {
+        if step.meddles() {
+            let now = clock::now().0;
+            self.cluster.meddled.push((now, now + MEDDLED));
+        }
         match step {
             Step::Mark => {
                 self.mark = clock::now().0;
                 Ok(())
             }
             Step::Wait { time } => self.wait(*time),
-            Step::Settle { within } => self.cluster.settle(*within).map(drop),
+            Step::Settle { within, holder } => {
+                let before = self.before;
+                self.cluster.settle_where(*within, |now| match holder {
+                    Some(Ends::Same) => Some(now) == before,
+                    Some(Ends::Other) => Some(now) != before,
+                    None => true,
+                })?;
+                Ok(())
+            }
             Step::Clean { within } => self.cluster.clean(*within),
             Step::Start { host } => self.on(*host, |c, h| c.agents[h].start(&c.world)),
             Step::Kill { host } => self.on(*host, |c, h| {
@@ -162,23 +181,27 @@ impl Play<'_> {
             Step::Reload { host } => self.on(*host, |c, h| c.agents[h].reload()),
             Step::Pause { host } => self.on(*host, |c, h| c.agents[h].pause()),
             Step::Resume { host } => self.on(*host, |c, h| c.agents[h].resume()),
+            Step::PauseAtIntent { within } => self.pause_at_intent(*within),
             Step::PowerOff { host } => self.on(*host, Cluster::power_off),
             Step::PowerOn { host } => self.on(*host, Cluster::power_on),
             Step::Cut { host, from } => self.on(*host, |c, h| {
-                c.reachable(h, *from != crate::world::Cut::Network);
-                c.world.cut(h, *from)
+                c.world.cut(h, *from)?;
+                match from {
+                    Cut::Provider => Ok(()),
+                    Cut::Network | Cut::Hosts => c.isolate(h, true),
+                }
             }),
             Step::Uncut { host } => self.on(*host, |c, h| {
-                c.reachable(h, true);
-                c.world.uncut(h)
+                c.world.uncut(h)?;
+                c.isolate(h, false)
             }),
             Step::Unplug { host } => self.on(*host, |c, h| {
-                c.reachable(h, false);
-                c.world.carrier(h, false)
+                c.world.carrier(h, false)?;
+                c.isolate(h, true)
             }),
             Step::Plug { host } => self.on(*host, |c, h| {
-                c.reachable(h, true);
-                c.world.carrier(h, true)
+                c.world.carrier(h, true)?;
+                c.isolate(h, false)
             }),
             Step::FreezeApi { host } => {
                 let hosts = self.who(*host)?;
@@ -239,12 +262,24 @@ impl Play<'_> {
         Ok(())
     }
 
+    /// Stops the process whose write of the ledger has just reached the API: between intent and call.
+    fn pause_at_intent(&mut self, within: Duration) -> Outcome<()> {
+        let mut writer = None;
+        wait_until(within, || {
+            writer = self.cluster.api.ledger_writer(self.mark);
+            Ok(writer.is_some())
+        })?;
+        let host = writer.ok_or_else(|| trouble!("no intent was written within {within:?}"))?;
+        self.cluster.agents[host].pause()?;
+        self.paused = Some(host);
+        Ok(())
+    }
+
     /// Deletes the address, and waits up to 10 s for its return.
     fn delete_address(&mut self, who: Who) -> Outcome<()> {
         let (host, ip) = (self.who(who)?[0], self.cluster.ips[0].clone());
         let already = self.cluster.address_changes(host, &ip).len();
         self.cluster.world.delete_address(host, &ip)?;
-        self.deleted = Some(clock::now().0);
         let mut stretch = None;
         wait_until(Duration::from_secs(10), || {
             let changes = self.cluster.address_changes(host, &ip);
@@ -290,7 +325,12 @@ fn measure(cluster: &Cluster, scenario: &Scenario, span: (u64, u64)) -> Verdict 
     }
 }
 
-fn judge(cluster: &mut Cluster, expect: &Expect, before: Option<usize>, verdict: &mut Verdict) {
+fn judge(
+    cluster: &mut Cluster,
+    expect: &Expect,
+    (before, paused): (Option<usize>, Option<usize>),
+    verdict: &mut Verdict,
+) {
     let mut problems = Vec::new();
     let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     if let Some([least, most]) = expect.route_calls
@@ -326,11 +366,14 @@ fn judge(cluster: &mut Cluster, expect: &Expect, before: Option<usize>, verdict:
         let name = |host: Option<usize>| host.map_or("nobody", |host| HOSTS[host].name);
         problems.push(format!("{} held before, {} after", name(before), name(after)));
     }
-    if expect.no_call_by == Some(Who::Holder) {
-        let calls = cluster.provider.calls(verdict.span.0, verdict.span.1);
-        if calls.iter().any(|call| call.host.is_some() && call.host == before) {
-            problems.push("the one that was paused made a route call".to_owned());
-        }
+    let silent = match expect.no_call_by {
+        Some(Who::Holder) => before,
+        Some(Who::Paused) => paused,
+        _ => None,
+    };
+    let calls = cluster.provider.calls(verdict.span.0, verdict.span.1);
+    if silent.is_some() && calls.iter().any(|call| call.host == silent) {
+        problems.push("the one that was paused made a route call".to_owned());
     }
     verdict.problems.extend(problems);
 }

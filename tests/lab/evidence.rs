@@ -69,7 +69,8 @@ fn stopped(cluster: &Cluster, host: usize, now: u64) -> Vec<Stretch> {
     let off = closed(&cluster.off[host], now);
     let within =
         |stretch: &Stretch| off.iter().any(|o| o.0 <= stretch.0 + 50 && stretch.1 <= o.1 + 500);
-    let mut absent = closed(&cluster.agents[host].absent, now);
+    let absent = cluster.agents[host].absent.iter().map(|(_, from, to)| (*from, *to));
+    let mut absent = closed(&absent.collect::<Vec<_>>(), now);
     absent.retain(|stretch| !within(stretch));
     absent
 }
@@ -108,8 +109,11 @@ fn authority(cluster: &Cluster, host: usize, now: u64) -> Vec<Stretch> {
         let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         claims(lines, &mut stretches);
     }
+    // A claim ends with its process.
+    let ends = cluster.agents[host].deaths();
     for stretch in &mut stretches {
-        stretch.1 = stretch.1.min(now);
+        let death = ends.iter().copied().find(|end| (stretch.0..stretch.1).contains(end));
+        stretch.1 = stretch.1.min(death.unwrap_or(now)).min(now);
     }
     stretches
 }

@@ -1,24 +1,176 @@
-//! The history checker's verdict on a lab run, from the traces of all nodes and the provider's log.
+//! Hands a lab run to the history checker: the traces of all nodes, the provider's log, the kernels' address
+//! tables, what the client lost, and what the lab did to them.
 
+use std::collections::BTreeMap;
 use std::fs;
 
+use foip::clock;
+use foip::core::facts::{Doc, Key};
+use foip::history::facts::{AddressChange, Loss, Rerouted};
+use foip::history::trace::{Line, history, read};
+use foip::history::{Disturbance, Facts, FinalState, ProviderCall, Real, What, judge as check};
+use foip::types::{FailoverIp, Span, Tick};
+
+use crate::agent::Why;
 use crate::cluster::Cluster;
-use crate::plan::HOSTS;
+use crate::plan::{HOSTS, nic_address};
+
+/// The stand-in's task of 450 ms, and the questions before and after it.
+const PROVIDER_TIME: Span = Span::millis(2000);
 
 /// What is wrong, in words; empty when nothing is.
-pub fn judge(cluster: &Cluster, _from: u64) -> Vec<String> {
+pub fn judge(cluster: &mut Cluster, from: u64) -> Vec<String> {
     let mut found = Vec::new();
+    let mut traces: Vec<(usize, Vec<Line>, Option<Tick>)> = Vec::new();
     for (host, agent) in cluster.agents.iter().enumerate() {
-        for file in agent.traces() {
-            let text = fs::read_to_string(&file).unwrap_or_default();
-            let bad = text
-                .lines()
-                .filter(|line| serde_json::from_str::<serde_json::Value>(line).is_err());
-            // A process that was killed may leave half a line at the end.
-            if bad.count() > 1 {
-                found.push(format!("{}: {} is not JSON lines", HOSTS[host].name, file.display()));
+        let deaths = agent.deaths();
+        for (number, file) in agent.traces().iter().enumerate() {
+            let text = fs::read_to_string(file).unwrap_or_default();
+            match read(&text) {
+                // Killed before its first line was on disk.
+                Ok(lines) if lines.is_empty() => {}
+                Ok(lines) => traces.push((host, lines, deaths.get(number).map(|at| Tick(*at)))),
+                Err(error) => {
+                    found.push(format!("{}, run {}: {error}", HOSTS[host].name, number + 1));
+                }
             }
         }
     }
+    // The checker reads processes in order of their start.
+    traces.sort_by_key(|(_, lines, _)| match lines.first() {
+        Some(Line::Header(header)) => header.at,
+        _ => Tick(0),
+    });
+    if traces.is_empty() {
+        found.push("there is no trace at all".to_owned());
+    }
+    let facts = facts(cluster, from);
+    match history(&traces, facts) {
+        Ok(mut history) => {
+            history.end = real(clock::now().0);
+            found.extend(check(&history).iter().map(ToString::to_string));
+        }
+        Err(error) => found.push(error.to_string()),
+    }
     found
+}
+
+fn real(ms: u64) -> Real {
+    Real(ms * 1000)
+}
+
+fn parsed(ip: &str) -> FailoverIp {
+    ip.parse().expect("the plan's failover IPs are well formed")
+}
+
+fn server(host: Option<usize>) -> Option<foip::types::ServerName> {
+    host.map(|host| HOSTS[host].server.parse().expect("the plan's server names are well formed"))
+}
+
+fn facts(cluster: &mut Cluster, from: u64) -> Facts {
+    let now = clock::now().0;
+    let calls = cluster.provider.calls(0, now).into_iter().map(|call| ProviderCall {
+        arrived: real(call.at),
+        by: call.host,
+        ip: parsed(&call.ip),
+        to: server(call.to),
+        accepted: call.accepted,
+    });
+    let calls = calls.collect();
+    let (mut routes, mut addresses, mut losses) = (Vec::new(), Vec::new(), Vec::new());
+    for (ip, pinger) in cluster.ips.iter().zip(&cluster.pingers) {
+        routes.push(Rerouted { at: real(0), ip: parsed(ip), to: server(Some(0)) });
+        for (at, host) in cluster.provider.switches(ip) {
+            routes.push(Rerouted { at: real(at), ip: parsed(ip), to: server(host) });
+        }
+        for host in 0..HOSTS.len() {
+            addresses.extend(cluster.address_changes(host, ip).iter().map(|change| {
+                AddressChange {
+                    at: real(change.at),
+                    machine: host,
+                    host: nic_address(ip),
+                    present: change.there,
+                    ours: change.finite,
+                }
+            }));
+        }
+        for gap in pinger.gaps(from.max(cluster.first_address()), now) {
+            losses.push(Loss { ip: parsed(ip), from: real(gap.from), to: real(gap.to) });
+        }
+    }
+    routes.sort_by_key(|route| route.at);
+    addresses.sort_by_key(|change| change.at);
+    let disturbances = disturbances(cluster, now);
+    let quiet_since = disturbances.iter().map(|d| d.to).max().unwrap_or(real(from));
+    let last = FinalState {
+        docs: docs(cluster),
+        routes: cluster
+            .world
+            .routes()
+            .unwrap_or_default()
+            .iter()
+            .filter(|(ip, _)| cluster.ips.contains(ip))
+            .map(|(ip, host)| (parsed(ip), server(Some(*host))))
+            .collect(),
+        up: cluster.up(),
+        quiet_since,
+        person_needed: false,
+    };
+    Facts {
+        calls,
+        routes,
+        addresses,
+        disturbances,
+        losses: Some(losses),
+        provider_time: PROVIDER_TIME,
+        secrets: cluster.agents.iter().flat_map(|agent| agent.secrets()).collect(),
+        last: Some(last),
+    }
+}
+
+fn disturbances(cluster: &Cluster, now: u64) -> Vec<Disturbance> {
+    let mut all = Vec::new();
+    let mut add = |what: What, from: u64, to: Option<u64>| {
+        all.push(Disturbance { from: real(from), to: real(to.unwrap_or(now)), what });
+    };
+    for (host, agent) in cluster.agents.iter().enumerate() {
+        let off = |at: &u64| {
+            let stretches = cluster.off[host].iter();
+            stretches.clone().any(|(from, to)| (*from..=to.unwrap_or(now)).contains(at))
+        };
+        for (why, from, to) in agent.absent.iter().filter(|(_, from, _)| !off(from)) {
+            let what = match why {
+                Why::Killed => What::Crash(host),
+                Why::Terminated => What::Restart(host),
+                Why::Stopped => What::Pause(host),
+            };
+            add(what, *from, *to);
+        }
+        for (from, to) in &cluster.off[host] {
+            add(What::Power(host), *from, *to);
+        }
+    }
+    for (from, to) in &cluster.api.down {
+        add(What::Api, *from, *to);
+    }
+    for (from, to) in &cluster.meddled {
+        add(What::Other, *from, Some(*to));
+    }
+    all.sort_by_key(|d| d.from);
+    all
+}
+
+/// The group's Lease, as the checker knows it.
+fn docs(cluster: &Cluster) -> BTreeMap<Key, Doc> {
+    let mut docs = BTreeMap::new();
+    if let Ok(Some(lease)) = cluster.api.kubectl.lease() {
+        let doc = Doc {
+            holder: lease.holder,
+            transitions: i64::try_from(lease.epoch).ok(),
+            ..Doc::default()
+        };
+        let group = "default".parse().expect("a good name");
+        docs.insert(Key::Group(group), doc);
+    }
+    docs
 }

@@ -47,14 +47,15 @@ const USAGE: &str = "\
 usage: lab demo  [--real] [--out FOLDER]       the story, with a table and a timeline
        lab test  [SCENARIO...] [--need-real]   every scenario; on the real API too with KUBEBUILDER_ASSETS
        lab all                                 the same, and fails without the real API
-       lab bench [--runs N] [--built-in]       the bars, as medians and maxima
+       lab bench [--runs N] [--built-in] [--idle-only]
+                                               the bars, as medians and maxima
        lab list                                the scenarios
        lab clean                               removes what killed runs left
 
 options: --foip FILE        the program (default: beside this one)
          --scenarios FOLDER the scenarios (default: those of the clone)
          --out FOLDER       where results go (default: lab-out)
-         --at-once N        clusters at a time in test and bench (default: 2)
+         --at-once N        clusters at a time in test and bench (default: 3)
 
 Needs root, iproute2 and nftables. Everything happens in network namespaces of its own.";
 
@@ -68,6 +69,7 @@ struct Options {
     built_in: bool,
     need_real: bool,
     figures: bool,
+    idle_only: bool,
     runs: usize,
     at_once: usize,
     rest: Vec<String>,
@@ -93,8 +95,9 @@ fn options() -> Outcome<Options> {
         built_in: false,
         need_real: false,
         figures: false,
+        idle_only: false,
         runs: 10,
-        at_once: 2,
+        at_once: 3,
         rest: Vec::new(),
     };
     let mut words = std::env::args().skip(1);
@@ -112,6 +115,7 @@ fn options() -> Outcome<Options> {
             "--real" => options.real = true,
             "--built-in" => options.built_in = true,
             "--need-real" => options.need_real = true,
+            "--idle-only" => options.idle_only = true,
             "--figures" => options.figures = true,
             "help" | "--help" => return Err(trouble!("{USAGE}")),
             flag if flag.starts_with("--") => return Err(trouble!("what is {flag}?\n{USAGE}")),
@@ -164,6 +168,7 @@ fn command() -> Outcome<()> {
                 runs: options.runs,
                 at_once: options.at_once,
                 flavour: if options.built_in { Flavour::BuiltIn } else { Flavour::Real },
+                idle_only: options.idle_only,
                 out: options.out.clone(),
             };
             bench::bench(&programs()?.foip, &options.scenarios, &scenarios()?, &wish)

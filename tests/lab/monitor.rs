@@ -17,6 +17,8 @@ pub struct Change {
     pub address: String,
     /// Is it there now?
     pub there: bool,
+    /// Has it a lifetime? foip's addresses have one, those put by hand have none.
+    pub finite: bool,
 }
 
 /// A running monitor of one namespace. Dropping it ends it.
@@ -43,7 +45,8 @@ impl Monitor {
                 if let Some((address, there)) = parse(&line) {
                     let at = clock::now().0;
                     let mut changes = shared.lock().expect("nobody panics with the lock");
-                    changes.push(Change { at, address, there });
+                    let finite = line.contains(" dynamic ");
+                    changes.push(Change { at, address, there, finite });
                 }
             }
         });

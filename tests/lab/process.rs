@@ -28,6 +28,8 @@ pub struct Launch<'a> {
     pub log: PathBuf,
     /// A file to show as the kernel's boot id, so that three hosts on one kernel differ.
     pub boot_id: Option<PathBuf>,
+    /// A file that gets the machine's uptime, in seconds with two digits, in the moment before the program.
+    pub started: Option<PathBuf>,
     /// Scheduling priority: −20 first, 0 ordinary.
     pub nice: i32,
 }
@@ -35,7 +37,16 @@ pub struct Launch<'a> {
 impl<'a> Launch<'a> {
     /// A program without arguments, environment and special wishes.
     pub fn new(namespace: &'a str, program: &'a Path, log: PathBuf) -> Self {
-        Self { namespace, program, args: Vec::new(), env: Vec::new(), log, boot_id: None, nice: 0 }
+        Self {
+            namespace,
+            program,
+            args: Vec::new(),
+            env: Vec::new(),
+            log,
+            boot_id: None,
+            started: None,
+            nice: 0,
+        }
     }
 
     /// Adds arguments.
@@ -58,8 +69,10 @@ impl<'a> Launch<'a> {
         command.args(["ip", "netns", "exec", self.namespace]);
         if let Some(boot_id) = &self.boot_id {
             // `ip netns exec` has made a mount namespace for this process alone.
-            let script = "mount --bind \"$0\" /proc/sys/kernel/random/boot_id && exec \"$@\"";
-            command.args(["sh", "-c", script]).arg(boot_id);
+            let started = self.started.clone().unwrap_or_else(|| PathBuf::from("/dev/null"));
+            let script = "mount --bind \"$0\" /proc/sys/kernel/random/boot_id || exit\n\
+                          file=$1; shift; read -r up _ < /proc/uptime; echo \"$up\" > \"$file\"; exec \"$@\"";
+            command.args(["sh", "-c", script]).arg(boot_id).arg(started);
         }
         let child = command
             .arg(self.program)

@@ -162,3 +162,46 @@ fn is_dead(pid: u32) -> bool {
     let state = stat.rsplit(')').next().unwrap_or_default().trim_start();
     state.is_empty() || state.starts_with('Z')
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_a_run_belong_to_it() {
+        assert!(belongs("foip12-router", "foip12"));
+        for other in ["foip12", "foip123-router", "foip12-other", "foip1-router", "router"] {
+            assert!(!belongs(other, "foip12"), "{other}");
+        }
+    }
+
+    #[test]
+    fn what_is_dead_is_cleaned_up_and_nothing_else() {
+        let base = std::env::temp_dir().join(format!("lab-run-test-{}", std::process::id()));
+        // Process numbers end at 4194304: nobody has these.
+        let make = |name: &str, names: Option<&str>| {
+            let folder = base.join(name);
+            fs::create_dir_all(&folder).unwrap();
+            if let Some(names) = names {
+                fs::write(folder.join("lock"), "").unwrap();
+                fs::write(folder.join("names"), names).unwrap();
+            }
+            folder
+        };
+        let dead = make("foip-lab.4999991", Some("foip4999991"));
+        let alive = make("foip-lab.4999992", Some("foip4999992"));
+        let kept = [
+            make("foip-lab.4999993", None),
+            make("foip-lab.4999994", Some("somebody-else")),
+            make("foip-lab.notes", Some("foip4999995")),
+        ];
+        let lock = lock_file(&alive.join("lock")).unwrap();
+        let held = Flock::lock(lock, FlockArg::LockExclusiveNonblock).unwrap();
+        assert_eq!(clean_dead(&base).unwrap(), ["foip4999991"]);
+        assert!(!dead.exists() && alive.exists());
+        assert!(kept.iter().all(|folder| folder.exists()));
+        drop(held);
+        assert_eq!(clean_dead(&base).unwrap(), ["foip4999992"]);
+        fs::remove_dir_all(&base).unwrap();
+    }
+}

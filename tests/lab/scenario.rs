@@ -87,6 +87,8 @@ pub enum Who {
     Third,
     /// Who holds now.
     NewHolder,
+    /// Who was paused between intent and call.
+    Paused,
     /// The hosts one after the other, settled in between.
     Each,
     /// All hosts at once.
@@ -116,6 +118,8 @@ pub enum Step {
         /// The longest wait; the scenario fails after it.
         #[serde(deserialize_with = "span")]
         within: Duration,
+        /// Whether it has to be the same node as at the beginning; any where nothing is said.
+        holder: Option<Ends>,
     },
     /// Waits until no other reachable host has the address (I7).
     Clean {
@@ -155,6 +159,13 @@ pub enum Step {
     Pause {
         /// Where.
         host: Who,
+    },
+    /// SIGSTOP to whichever foip writes an intent into the ledger, before it can have the answer. Built-in API
+    /// only, with a fault that makes that answer late.
+    PauseAtIntent {
+        /// The longest wait for an intent.
+        #[serde(deserialize_with = "span")]
+        within: Duration,
     },
     /// SIGCONT to foip.
     Resume {
@@ -271,6 +282,46 @@ pub enum Step {
     },
 }
 
+impl Step {
+    /// Does it change something that the history checker cannot know of otherwise?
+    pub fn meddles(&self) -> bool {
+        match self {
+            Self::Cut { .. }
+            | Self::Uncut { .. }
+            | Self::Unplug { .. }
+            | Self::Plug { .. }
+            | Self::KillApi { .. }
+            | Self::StartApi { .. }
+            | Self::Cordon { .. }
+            | Self::Uncordon { .. }
+            | Self::Condition { .. }
+            | Self::DeleteLease
+            | Self::PatchLease { .. }
+            | Self::DeleteAddress { .. }
+            | Self::RouteByHand { .. }
+            | Self::Provider { .. }
+            | Self::Api { .. } => true,
+            Self::FreezeApi { host } | Self::ThawApi { host } => *host != Who::All,
+            Self::Mark
+            | Self::Wait { .. }
+            | Self::Settle { .. }
+            | Self::Clean { .. }
+            | Self::Start { .. }
+            | Self::Crash { .. }
+            | Self::Kill { .. }
+            | Self::Restart { .. }
+            | Self::Reload { .. }
+            | Self::Pause { .. }
+            | Self::PauseAtIntent { .. }
+            | Self::Resume { .. }
+            | Self::PowerOff { .. }
+            | Self::PowerOn { .. }
+            | Self::KillEtcd { .. }
+            | Self::StartEtcd { .. } => false,
+        }
+    }
+}
+
 /// What may come of it. What is not said is not judged.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -321,6 +372,12 @@ impl Scenario {
     /// Route calls that this may cost at most, for sharing hosts within the provider's windows.
     pub fn most_calls(&self) -> u64 {
         self.expect.route_calls.map_or(2, |[_, most]| most)
+    }
+
+    /// Does it leave its fresh hosts as a first start does, for others to go on with?
+    pub fn opens(&self) -> bool {
+        let starts = matches!(self.steps.first(), Some(Step::Start { .. }));
+        self.fresh && starts && self.most_calls() == 0
     }
 
     /// Must it have hosts of its own?

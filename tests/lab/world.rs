@@ -158,7 +158,7 @@ impl World {
     /// Kills everything on a host and takes its link away. `spared` only watches from outside.
     pub fn power_off(&mut self, host: usize, spared: &[u32]) -> Outcome<()> {
         self.powered[host] = false;
-        // The link first: a machine without power sends no farewell.
+        // A machine without power sends no farewell: the kernel would, for sockets of the killed.
         ip(&self.namespace("router"), &["link", "del", HOSTS[host].name])?;
         kill_all(&self.host(host), spared)
     }
@@ -254,10 +254,10 @@ impl World {
     pub fn write_switch(&self) -> Outcome<PathBuf> {
         let path = self.folder().join("switch");
         let router = self.namespace("router");
-        let mut script = format!(
+        let mut script = String::from(
             "#!/bin/sh\n# Routes a failover IP in the router: switch IP SERVER, or switch IP - for nowhere.\n\
-             set -e\ncase \"$1\" in\n  *:*) net=\"${{1%/*}}/64\" v=6 ;;\n  *) net=\"${{1%/*}}/32\" v=4 ;;\nesac\n\
-             case \"$2\" in\n"
+             set -e\ncase \"$1\" in\n  *:*) net=\"${1%/*}/64\" v=6 ;;\n  *) net=\"${1%/*}/32\" v=4 ;;\nesac\n\
+             case \"$2\" in\n",
         );
         for host in &HOSTS {
             script.push_str(&format!(
