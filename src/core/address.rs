@@ -184,6 +184,10 @@ impl Core {
             return;
         };
         address.wanted = shall == Some(true);
+        if !address.wanted {
+            // What the kernel once refused says nothing about the next time that it is asked.
+            address.failure = None;
+        }
         let keep = shall == Some(true) || (shall.is_none() && address.seen == Some(true));
         if shall == Some(false) && address.seen == Some(true) {
             (address.put, address.rounds) = (None, 0);

@@ -123,6 +123,14 @@ impl Core {
         self.book.ours.clone()
     }
 
+    /// What is spent without this node's intents that are not known to be written, and how many those are: the
+    /// watch may show one of them before its write is answered.
+    pub(super) fn spent_by_others(&self) -> (Ledger, usize) {
+        let ledger = self.spending();
+        let others = ledger.calls().filter(|call| !self.book.wanted.contains_key(&call.id));
+        (Ledger::of(others.cloned()), self.book.wanted.len())
+    }
+
     /// The time that ledger entries carry: the provider's.
     pub(super) fn ledger_time(&self) -> Option<ProviderTime> {
         #[cfg(test)]
@@ -188,10 +196,12 @@ impl Core {
     /// Takes in the ledger as a read or the watch showed it.
     pub(super) fn learn_ledger(&mut self, stored: Option<&Stored>, quorum: bool) {
         let parsed = stored.and_then(|stored| Ledger::parse(&stored.doc));
+        let raw = parsed.clone();
         let parsed = match self.ledger_time() {
             Some(time) => parsed.map(|ledger| ledger.not_after(time)),
             None => parsed,
         };
+        let typed = parsed != raw;
         let Some(theirs) = parsed else {
             if quorum {
                 self.book.stored = None;
@@ -222,7 +232,8 @@ impl Core {
                 slot.version = Some(stored.version.clone());
             }
         }
-        self.book.stored = Some(theirs.clone());
+        // What was mended has to be written: as if nothing of it were there.
+        self.book.stored = Some(if typed { Ledger::default() } else { theirs.clone() });
         (self.book.lost_since, self.book.unreadable) = (None, false);
         if !quorum {
             return;

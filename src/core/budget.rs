@@ -49,6 +49,15 @@ impl Budget<'_> {
         self.ips.max(4).min(10_usize.saturating_sub(self.ips))
     }
 
+    /// The most calls of this need that fit into an empty window.
+    pub fn room(&self, need: Need) -> usize {
+        let reserve = match need {
+            Need::Urgent => 0,
+            Need::Planned => self.reserve(),
+        };
+        WINDOWS.map(|(_, most)| most.saturating_sub(reserve)).into_iter().min().unwrap_or(0)
+    }
+
     /// How many calls are left in the 5 and the 60 minutes.
     pub fn left(&self, now: ProviderTime) -> [usize; 2] {
         WINDOWS.map(|(window, most)| {
@@ -64,11 +73,10 @@ impl Budget<'_> {
         };
         let windows = WINDOWS.iter().map(|(window, most)| {
             let room = most.saturating_sub(reserve);
-            // More than the window holds can only be begun when it is empty, and goes on as it empties again.
-            let calls = calls.min(room);
             let mut ends: Vec<ProviderTime> = self.spent(*window).collect();
             ends.sort_unstable();
             match (ends.len() + calls).checked_sub(room) {
+                _ if calls > room => ProviderTime(u64::MAX),
                 None | Some(0) => ProviderTime(0),
                 Some(over) => ends.get(over - 1).copied().unwrap_or(ProviderTime(u64::MAX)),
             }

@@ -184,10 +184,12 @@ impl Ledger {
     pub fn not_after(mut self, now: ProviderTime) -> Self {
         /// Clocks of nodes that asked the provider at different moments differ by seconds.
         const TOLERANCE: Span = Span::secs(60);
-        for call in self.calls.values_mut().filter(|call| call.at > now + TOLERANCE) {
-            (call.at, call.arrives) = (now, now);
-            if let Some(end) = &mut call.end {
-                end.at = end.at.min(now);
+        let late = |at: ProviderTime| at > now + TOLERANCE;
+        for call in self.calls.values_mut() {
+            call.at = if late(call.at) { now } else { call.at };
+            call.arrives = if late(call.arrives) { now } else { call.arrives };
+            if let Some(end) = call.end.as_mut().filter(|end| late(end.at)) {
+                end.at = now;
             }
         }
         self

@@ -185,7 +185,9 @@ impl Core {
         };
         let ledger = self.spending();
         let budget = self.budget(&ledger);
-        let allowed = ips.iter().map(|ip| budget.allowed(*ip, Need::Planned, ips.len())).max();
+        // A group of more IPs than a window holds is begun when that is empty, and goes on as it empties again.
+        let calls = ips.len().min(budget.room(Need::Planned));
+        let allowed = ips.iter().map(|ip| budget.allowed(*ip, Need::Planned, calls)).max();
         let allowed = allowed.unwrap_or_default();
         if allowed > time {
             self.at(self.now + Span(allowed.0.saturating_sub(time.0)).min(Span::secs(60)));

@@ -342,9 +342,9 @@ impl Core {
             }
             return false;
         }
-        let budget = self.budget(&ledger);
-        let waiting = self.book_wanted(ip);
-        let allowed = budget.allowed(ip, need, 1 + waiting).max(budget.backed_off(ip, &to.name));
+        let (others, waiting) = self.spent_by_others();
+        let allowed = self.budget(&others).allowed(ip, need, 1 + waiting);
+        let allowed = allowed.max(self.budget(&ledger).backed_off(ip, &to.name));
         let wait = allowed > time;
         if let Some(route) = self.routes.get_mut(&ip) {
             route.allowed = wait.then_some(allowed);
@@ -662,15 +662,9 @@ impl Core {
     }
 
     fn budget_allows(&self, ip: FailoverIp, call: &Under) -> bool {
-        let ledger = self.spending();
-        let allowed = self.budget(&ledger).allowed(ip, call.need, 1 + self.book_wanted(ip));
+        let (ledger, waiting) = self.spent_by_others();
+        let allowed = self.budget(&ledger).allowed(ip, call.need, waiting);
         self.ledger_time().is_some_and(|time| allowed <= time)
-    }
-
-    /// Intents for other IPs that are not in the ledger yet count as spent, too.
-    fn book_wanted(&self, ip: FailoverIp) -> usize {
-        let others = self.routes.iter().filter(|(other, _)| **other != ip);
-        others.filter(|(_, route)| matches!(route.stage, Stage::Intending { .. })).count()
     }
 
     /// When the latest call of this node for the group may still arrive; calls of others do not count.

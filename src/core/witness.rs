@@ -81,7 +81,8 @@ impl Core {
                     Routed::Nowhere => true,
                 })
             });
-            peer.fit(self.now) && record.membership(group) == mine && (gone || blind)
+            let able = record.provider && record.server.is_some();
+            peer.fit(self.now) && able && record.membership(group) == mine && (gone || blind)
         });
         witnesses.map(|(name, _)| name).min_by_key(|name| self.fitness(group, name, &held)).cloned()
     }

@@ -93,8 +93,8 @@ impl World {
     /// Another program puts the address there first; it stays for good.
     pub(crate) fn put_stranger(&mut self, machine: usize, host: IpAddr) {
         let table = &mut self.machines[machine].kernel.table;
-        if !table.contains_key(&host) {
-            table.insert(host, Entry { ours: false, expires: Tick::NEVER, generation: 0 });
+        if let std::collections::btree_map::Entry::Vacant(free) = table.entry(host) {
+            free.insert(Entry { ours: false, expires: Tick::NEVER, generation: 0 });
             self.address_changed(machine, host, true, false);
         }
     }

@@ -1,11 +1,12 @@
 //! A tiny cluster in virtual time: cores wired to a register with compare-and-swap, a provider, a NIC each.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use super::given::{Mood, node, server};
 use crate::core::Core;
 use crate::core::action::Action;
-use crate::core::config::{Api, Config, Drift, Group, LeaseTiming};
+use crate::core::config::Config;
 use crate::core::event::{Event, Identity, Start, Ticket};
 use crate::core::facts::{
     AddressFailure, ApiFailure, Home, Key, Listing, NodeFacts, PastCall, ProviderFailure,
@@ -13,18 +14,16 @@ use crate::core::facts::{
 };
 use crate::core::note::Note;
 use crate::core::saved::Saved;
-use crate::types::{
-    FailoverIp, GroupName, Mac, NodeName, ResourceVersion, Server, ServerName, Span, Tick,
-};
+use crate::types::{FailoverIp, Mac, ResourceVersion, ServerName, Span, Tick};
 
 /// The provider's clock at tick zero.
 const EPOCH: u64 = 1_700_000_000_000;
 
 /// The way to the API server or back.
-const HOP: Span = Span::millis(2);
+pub(super) const HOP: Span = Span::millis(2);
 
 /// The deadline of a request to the API.
-const TIMEOUT: Span = Span::secs(2);
+pub(super) const TIMEOUT: Span = Span::secs(2);
 
 /// What a process did or heard.
 #[derive(Debug)]
@@ -43,50 +42,17 @@ pub struct Entry {
     pub what: What,
 }
 
-/// How the provider answers route calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mood {
-    Well,
-    TasksFail,
-    AnswersLost,
-    Refuses,
-    Throttles,
-}
-
-/// What a run may be disturbed by; node numbers count modulo the number of nodes.
-#[derive(Clone, Copy, Debug)]
-pub enum Fault {
-    Kill(usize),
-    Boot(usize),
-    Stop(usize),
-    Cordon(usize),
-    Uncordon(usize),
-    Pause(usize, Span),
-    Api(usize, bool),
-    Watch(usize, bool),
-    Provider(usize, bool),
-    LateWrites(bool),
-    Mood(Mood),
-    Reroute(Option<usize>),
-    EmptyHolder,
-    DeleteLease,
-    DeleteLedger,
-    Snapshot,
-    Restore,
-    Stranger(usize),
-}
-
-struct Machine {
-    core: Option<Core>,
-    process: u32,
-    saved: Saved,
+pub(super) struct Machine {
+    pub(super) core: Option<Core>,
+    pub(super) process: u32,
+    pub(super) saved: Saved,
     /// On the NIC: tagged as ours until the kernel removes it; `None`: somebody else's.
-    nic: BTreeMap<IpAddr, Option<Tick>>,
-    facts: NodeFacts,
-    api: bool,
-    watch: bool,
-    provider: bool,
-    asleep: Tick,
+    pub(super) nic: BTreeMap<IpAddr, Option<Tick>>,
+    pub(super) facts: NodeFacts,
+    pub(super) api: bool,
+    pub(super) watch: bool,
+    pub(super) provider: bool,
+    pub(super) asleep: Tick,
 }
 
 enum Due {
@@ -103,72 +69,18 @@ pub struct Cluster {
     pub recording: bool,
     /// Actions by kind, since the last `take_counts`, per node.
     counts: Vec<BTreeMap<&'static str, u64>>,
-    config: Config,
-    machines: Vec<Machine>,
+    pub(super) config: Config,
+    pub(super) machines: Vec<Machine>,
     queue: BTreeMap<(Tick, u64), Due>,
     queued: u64,
-    objects: BTreeMap<Key, Stored>,
-    snapshot: BTreeMap<Key, Stored>,
+    pub(super) objects: BTreeMap<Key, Stored>,
+    pub(super) snapshot: BTreeMap<Key, Stored>,
     version: u64,
     pub routes: BTreeMap<FailoverIp, Routed>,
     /// Calls that reached the provider: when, and whether its task has ended well.
     tasks: BTreeMap<TaskId, (Tick, Option<bool>)>,
-    mood: Mood,
-    late: bool,
-}
-
-pub fn node(number: usize) -> NodeName {
-    format!("node-{number:02}").parse().unwrap()
-}
-
-pub fn server(number: usize) -> Server {
-    Server {
-        name: format!("v{}", number + 1).parse().unwrap(),
-        number: u64::try_from(number).ok(),
-        mac: Some(Mac([2, 0, 0, 0, 0, 0])),
-    }
-}
-
-/// A configuration of so many groups with so many IPs each, of both families in turn.
-pub fn config(groups: usize, ips: usize) -> Config {
-    let ip = |number: usize| -> (FailoverIp, IpAddr) {
-        match number.is_multiple_of(2) {
-            true => {
-                let text = format!("203.0.113.{}", number + 1);
-                (text.parse().unwrap(), text.parse().unwrap())
-            }
-            false => (
-                format!("2001:db8:0:{number:x}::/64").parse().unwrap(),
-                format!("2001:db8:0:{number:x}::1").parse().unwrap(),
-            ),
-        }
-    };
-    let group = |number: usize| {
-        let numbers = number * ips..(number + 1) * ips;
-        let ips = numbers.map(ip).map(|(ip, host)| (ip, BTreeSet::from([host]))).collect();
-        (format!("g{number}").parse::<GroupName>().unwrap(), Group { ips })
-    };
-    Config {
-        node: node(0),
-        account: "100000".parse().ok(),
-        api: Api::Rest,
-        groups: (0..groups).map(group).collect(),
-        eligible: true,
-        priority: 100,
-        lease: LeaseTiming {
-            duration: Span::secs(10),
-            renew: Span::secs(2),
-            timeout: TIMEOUT,
-            margin: Span::secs(1),
-        },
-        dwell: Span::secs(30),
-        dwell_cordon: Span::secs(2),
-        api_grace: Span::secs(30),
-        drift: Drift::Correct,
-        announce: true,
-        lifetime: Span::secs(45),
-        checks: 0,
-    }
+    pub(super) mood: Mood,
+    pub(super) late: bool,
 }
 
 impl Cluster {
@@ -230,7 +142,10 @@ impl Cluster {
             saved: machine.saved.clone(),
             seed: u64::try_from(number).unwrap() + 1000 * u64::from(machine.process),
         };
-        let (core, actions) = Core::start(start, self.now);
+        let (mut core, actions) = Core::start(start, self.now);
+        if let Ok(n) = std::env::var("BUG") {
+            core.plant(crate::core::bug::Bug::ALL[n.parse::<usize>().unwrap()]);
+        }
         machine.core = Some(core);
         self.carry_out(number, actions);
         self.dump(number);
@@ -274,76 +189,6 @@ impl Cluster {
         std::mem::replace(&mut self.counts, none)
     }
 
-    /// Disturbs the run.
-    pub fn suffer(&mut self, fault: Fault) {
-        let count = self.machines.len();
-        match fault {
-            Fault::Kill(number) => self.kill(number % count),
-            Fault::Boot(number) => self.boot(number % count),
-            Fault::Stop(number) => self.step(number % count, Event::Stop),
-            Fault::Cordon(number) => self.cordon(number % count, true),
-            Fault::Uncordon(number) => self.cordon(number % count, false),
-            Fault::Pause(number, long) => self.machines[number % count].asleep = self.now + long,
-            Fault::Api(number, on) => self.machines[number % count].api = on,
-            Fault::Watch(number, on) => self.machines[number % count].watch = on,
-            Fault::Provider(number, on) => self.machines[number % count].provider = on,
-            Fault::LateWrites(on) => self.late = on,
-            Fault::Mood(mood) => self.mood = mood,
-            Fault::Reroute(to) => {
-                let to = to.map_or(Routed::Nowhere, |to| Routed::To(server(to % (count + 1)).name));
-                self.routes.values_mut().for_each(|routed| *routed = to.clone());
-            }
-            Fault::EmptyHolder => {
-                let keys = self.config.groups.keys().map(|name| Key::Group(name.clone()));
-                for key in keys.collect::<Vec<_>>() {
-                    if let Some(mut stored) = self.objects.get(&key).cloned() {
-                        stored.doc.holder = None;
-                        self.put(&key, Some(stored));
-                    }
-                }
-            }
-            Fault::DeleteLease => {
-                for name in self.config.groups.keys().cloned().collect::<Vec<_>>() {
-                    self.put(&Key::Group(name), None);
-                }
-            }
-            Fault::DeleteLedger => _ = self.put(&Key::Ledger, None),
-            Fault::Snapshot => self.snapshot = self.objects.clone(),
-            Fault::Restore => {
-                let keys: BTreeSet<Key> =
-                    self.objects.keys().chain(self.snapshot.keys()).cloned().collect();
-                for key in keys {
-                    let old = self.snapshot.get(&key).cloned();
-                    self.put(&key, old);
-                }
-            }
-            Fault::Stranger(number) => {
-                let hosts = self.hosts();
-                let nic = &mut self.machines[number % count].nic;
-                for host in hosts {
-                    nic.entry(host).or_insert(None);
-                }
-                self.dump(number % count);
-            }
-        }
-    }
-
-    /// Everything works again and every node runs.
-    pub fn heal(&mut self) {
-        (self.late, self.mood) = (false, Mood::Well);
-        for number in 0..self.machines.len() {
-            let machine = &mut self.machines[number];
-            (machine.api, machine.watch, machine.provider) = (true, true, true);
-            machine.asleep = Tick(0);
-            machine.nic.retain(|_, until| until.is_some());
-            self.cordon(number, false);
-            self.dump(number);
-            self.boot(number);
-            let home = Home { server: server(number), mac: Mac([2, 0, 0, 0, 0, 0]) };
-            self.tell(number, Span::millis(60), Event::Home(Ok(home)));
-        }
-    }
-
     /// Lets so much time pass.
     pub fn run(&mut self, long: Span) {
         let end = self.now + long;
@@ -370,15 +215,9 @@ impl Cluster {
         }
     }
 
-    fn hosts(&self) -> Vec<IpAddr> {
+    pub(super) fn hosts(&self) -> Vec<IpAddr> {
         let groups = self.config.groups.values();
         groups.flat_map(|group| group.ips.values().flatten().copied()).collect()
-    }
-
-    fn cordon(&mut self, number: usize, on: bool) {
-        self.machines[number].facts.cordoned = on;
-        let facts = self.machines[number].facts.clone();
-        self.tell(number, HOP, Event::NodeWatched(facts));
     }
 
     /// What the kernel does by itself.
@@ -392,7 +231,7 @@ impl Cluster {
         }
     }
 
-    fn dump(&mut self, number: usize) {
+    pub(super) fn dump(&mut self, number: usize) {
         let nic = self.machines[number].nic.iter();
         let seen = nic.map(|(host, until)| SeenAddress { host: *host, ours: until.is_some() });
         let seen = seen.collect();
@@ -404,7 +243,7 @@ impl Cluster {
         self.queue.insert((self.now + after, self.queued), due);
     }
 
-    fn tell(&mut self, number: usize, after: Span, event: Event) {
+    pub(super) fn tell(&mut self, number: usize, after: Span, event: Event) {
         let process = self.machines[number].process;
         self.plan(after, Due::Event(number, process, event));
     }
@@ -442,7 +281,7 @@ impl Cluster {
         }
     }
 
-    fn step(&mut self, number: usize, event: Event) {
+    pub(super) fn step(&mut self, number: usize, event: Event) {
         let now = self.now;
         if self.recording {
             self.note(number, What::Heard(event.clone()));
@@ -629,7 +468,7 @@ impl Cluster {
     }
 
     /// Changes an object and tells every watch.
-    fn put(&mut self, key: &Key, stored: Option<Stored>) -> ResourceVersion {
+    pub(super) fn put(&mut self, key: &Key, stored: Option<Stored>) -> ResourceVersion {
         self.version += 1;
         let version = ResourceVersion(self.version.to_string());
         let stored = stored.map(|stored| Stored { version: version.clone(), ..stored });

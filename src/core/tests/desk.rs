@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::cluster::{config, node, server};
+use super::given::{config, node, server};
 use crate::core::Core;
 use crate::core::action::Action;
 use crate::core::event::{Event, Identity, Start, Ticket};

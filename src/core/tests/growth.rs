@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::cluster::{Cluster, config, node};
+use super::cluster::Cluster;
+use super::given::{config, node};
 use crate::core::event::Event;
 use crate::core::facts::Key;
 use crate::types::Span;

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::cluster::{Cluster, Entry, Fault, Mood, What, config, server};
+use super::cluster::{Cluster, Entry, What};
+use super::given::{Fault, Mood, config, node, server};
 use crate::core::action::Action;
 use crate::core::event::{Event, Ticket};
 use crate::core::facts::{Doc, Key, Listing, Routed};
@@ -97,7 +98,7 @@ fn converged(cluster: &Cluster) -> bool {
     });
     let owners: Vec<usize> = owners.collect();
     owners.len() == 1
-        && holder == Some(super::cluster::node(owners[0]).to_string())
+        && holder == Some(node(owners[0]).to_string())
         && cluster.routes.values().all(|to| *to == Routed::To(server(owners[0]).name))
 }
 
@@ -277,7 +278,7 @@ proptest! {
     fn i10_a_lease_is_given_to_somebody_or_expires(plan in plan()) {
         let cluster = played(1, &plan);
         for (index, entry, _, record) in lease_writes(&cluster.log) {
-            let me = super::cluster::node(entry.node);
+            let me = node(entry.node);
             prop_assert!(record.intact && record.holder.is_some(), "{record:?}");
             prop_assert!(record.duration >= Span::secs(10), "shortened: {record:?}");
             if record.holder.as_ref() == Some(&me) {
@@ -406,7 +407,7 @@ proptest! {
         let here = Routed::To(server(0).name);
         prop_assert!(cluster.routes.values().all(|to| *to == here), "{:?}", cluster.routes);
         let holder = cluster.object(&key()).and_then(|stored| stored.doc.holder.clone());
-        prop_assert_eq!(holder, Some(super::cluster::node(0).to_string()));
+        prop_assert_eq!(holder, Some(node(0).to_string()));
         // One for each IP, and one more for a call whose end the crash hid.
         prop_assert!(cluster.calls().len() <= 4, "{:?}", cluster.calls());
     }

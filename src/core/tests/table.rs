@@ -13,8 +13,8 @@
 
 use std::collections::BTreeMap;
 
-use super::cluster::{config, node, server};
 use super::desk::{Desk, key, of_another};
+use super::given::{config, node, server};
 use crate::core::action::Action;
 use crate::core::event::Event;
 use crate::core::facts::{

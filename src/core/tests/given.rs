@@ -1,0 +1,175 @@
+//! What the runs of a cluster begin with, and what they are disturbed by.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use super::cluster::{Cluster, HOP, TIMEOUT};
+use crate::core::config::{Api, Config, Drift, Group, LeaseTiming};
+use crate::core::event::Event;
+use crate::core::facts::{Home, Key, Routed};
+use crate::types::{FailoverIp, GroupName, Mac, NodeName, Server, Span, Tick};
+
+/// How the provider answers route calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mood {
+    Well,
+    TasksFail,
+    AnswersLost,
+    Refuses,
+    Throttles,
+}
+
+/// What a run may be disturbed by; node numbers count modulo the number of nodes.
+#[derive(Clone, Copy, Debug)]
+pub enum Fault {
+    Kill(usize),
+    Boot(usize),
+    Stop(usize),
+    Cordon(usize),
+    Uncordon(usize),
+    Pause(usize, Span),
+    Api(usize, bool),
+    Watch(usize, bool),
+    Provider(usize, bool),
+    LateWrites(bool),
+    Mood(Mood),
+    Reroute(Option<usize>),
+    EmptyHolder,
+    DeleteLease,
+    DeleteLedger,
+    Snapshot,
+    Restore,
+    Stranger(usize),
+}
+
+pub fn node(number: usize) -> NodeName {
+    format!("node-{number:02}").parse().unwrap()
+}
+
+pub fn server(number: usize) -> Server {
+    Server {
+        name: format!("v{}", number + 1).parse().unwrap(),
+        number: u64::try_from(number).ok(),
+        mac: Some(Mac([2, 0, 0, 0, 0, 0])),
+    }
+}
+
+/// A configuration of so many groups with so many IPs each, of both families in turn.
+pub fn config(groups: usize, ips: usize) -> Config {
+    let ip = |number: usize| -> (FailoverIp, IpAddr) {
+        match number.is_multiple_of(2) {
+            true => {
+                let text = format!("203.0.113.{}", number + 1);
+                (text.parse().unwrap(), text.parse().unwrap())
+            }
+            false => (
+                format!("2001:db8:0:{number:x}::/64").parse().unwrap(),
+                format!("2001:db8:0:{number:x}::1").parse().unwrap(),
+            ),
+        }
+    };
+    let group = |number: usize| {
+        let numbers = number * ips..(number + 1) * ips;
+        let ips = numbers.map(ip).map(|(ip, host)| (ip, BTreeSet::from([host]))).collect();
+        (format!("g{number}").parse::<GroupName>().unwrap(), Group { ips })
+    };
+    Config {
+        node: node(0),
+        account: "100000".parse().ok(),
+        api: Api::Rest,
+        groups: (0..groups).map(group).collect(),
+        eligible: true,
+        priority: 100,
+        lease: LeaseTiming {
+            duration: Span::secs(10),
+            renew: Span::secs(2),
+            timeout: TIMEOUT,
+            margin: Span::secs(1),
+        },
+        dwell: Span::secs(30),
+        dwell_cordon: Span::secs(2),
+        api_grace: Span::secs(30),
+        drift: Drift::Correct,
+        announce: true,
+        lifetime: Span::secs(45),
+        checks: 0,
+    }
+}
+
+impl Cluster {
+    /// Disturbs the run.
+    pub fn suffer(&mut self, fault: Fault) {
+        let count = self.machines.len();
+        match fault {
+            Fault::Kill(number) => self.kill(number % count),
+            Fault::Boot(number) => self.boot(number % count),
+            Fault::Stop(number) => self.step(number % count, Event::Stop),
+            Fault::Cordon(number) => self.cordon(number % count, true),
+            Fault::Uncordon(number) => self.cordon(number % count, false),
+            Fault::Pause(number, long) => self.machines[number % count].asleep = self.now + long,
+            Fault::Api(number, on) => self.machines[number % count].api = on,
+            Fault::Watch(number, on) => self.machines[number % count].watch = on,
+            Fault::Provider(number, on) => self.machines[number % count].provider = on,
+            Fault::LateWrites(on) => self.late = on,
+            Fault::Mood(mood) => self.mood = mood,
+            Fault::Reroute(to) => {
+                let to = to.map_or(Routed::Nowhere, |to| Routed::To(server(to % (count + 1)).name));
+                self.routes.values_mut().for_each(|routed| *routed = to.clone());
+            }
+            Fault::EmptyHolder => {
+                let keys = self.config.groups.keys().map(|name| Key::Group(name.clone()));
+                for key in keys.collect::<Vec<_>>() {
+                    if let Some(mut stored) = self.objects.get(&key).cloned() {
+                        stored.doc.holder = None;
+                        self.put(&key, Some(stored));
+                    }
+                }
+            }
+            Fault::DeleteLease => {
+                for name in self.config.groups.keys().cloned().collect::<Vec<_>>() {
+                    self.put(&Key::Group(name), None);
+                }
+            }
+            Fault::DeleteLedger => _ = self.put(&Key::Ledger, None),
+            Fault::Snapshot => self.snapshot = self.objects.clone(),
+            Fault::Restore => {
+                let keys: BTreeSet<Key> =
+                    self.objects.keys().chain(self.snapshot.keys()).cloned().collect();
+                for key in keys {
+                    let old = self.snapshot.get(&key).cloned();
+                    self.put(&key, old);
+                }
+            }
+            Fault::Stranger(number) => {
+                let hosts = self.hosts();
+                let nic = &mut self.machines[number % count].nic;
+                for host in hosts {
+                    nic.entry(host).or_insert(None);
+                }
+                self.dump(number % count);
+            }
+        }
+    }
+
+    /// Everything works again and every node runs.
+    pub fn heal(&mut self) {
+        (self.late, self.mood) = (false, Mood::Well);
+        for number in 0..self.machines.len() {
+            let machine = &mut self.machines[number];
+            (machine.api, machine.watch, machine.provider) = (true, true, true);
+            machine.asleep = Tick(0);
+            machine.nic.retain(|_, until| until.is_some());
+            self.cordon(number, false);
+            self.dump(number);
+            self.boot(number);
+            let home = Home { server: server(number), mac: Mac([2, 0, 0, 0, 0, 0]) };
+            self.tell(number, Span::millis(60), Event::Home(Ok(home)));
+        }
+    }
+
+    fn cordon(&mut self, number: usize, on: bool) {
+        self.machines[number].facts.cordoned = on;
+        let facts = self.machines[number].facts.clone();
+        self.tell(number, HOP, Event::NodeWatched(facts));
+    }
+}
