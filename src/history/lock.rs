@@ -156,7 +156,8 @@ fn unversioned(life: &Life<'_>, report: &mut Report) {
         // Answers may overtake each other: only what was never shown missing of late was surely there.
         let missing = before
             .iter()
-            .any(|(place, there, _)| !there && write.sent.tick.since(place.tick) < Span::secs(60));
+            .any(|(place, there, _)| !there && write.sent.tick.since(place.tick) < Span::secs(60))
+            || before.last().is_some_and(|(_, there, _)| !there);
         let own = life.writes.iter().filter(|w| w.key == write.key).filter_map(|w| w.done());
         let own = own.filter(|d| d.line < write.sent.line).count() > 0;
         let there = own || before.iter().any(|(_, there, quorum)| *there && *quorum);

@@ -123,6 +123,15 @@ fn a_paused_holder_loses_its_lease_and_calls_nothing_when_it_wakes() {
 }
 
 #[test]
+fn a_machine_that_stood_still_yields_to_the_newer_epoch() {
+    let mut world = World::new(3).at(60, Fault::Freeze { node: 0, long: Span::secs(25) });
+    world.run(200);
+    assert_eq!(world.routes_called(), 1);
+    assert_ne!(world.holder("default").as_deref(), Some("node-a"));
+    fine(&mut world);
+}
+
+#[test]
 fn a_route_changed_by_hand_is_put_back_with_one_call() {
     let mut world = World::new(3).at(60, Fault::ByHand { ip: 0, to: Target::Foreign });
     world.run(140);

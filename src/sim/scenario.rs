@@ -230,7 +230,7 @@ impl Scenario {
                     0..=3 => Fault::Crash { node, after: rng.within(0, 8) as u32, down },
                     4 => Fault::Stop { node, down },
                     5 => Fault::Power { node, down: down + Span::secs(5) },
-                    6..=8 => Fault::Pause { node, long },
+                    6 | 7 => Fault::Pause { node, long },
                     // Longer than a lease at times: it wakes up in an authority that is long over.
                     _ => Fault::Freeze { node, long: Span(rng.pick(&[40, 300, 8_000, 25_000])) },
                 }
