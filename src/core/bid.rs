@@ -16,6 +16,9 @@ use crate::types::{GroupName, NodeName, Span, Tick};
 /// From the API's return to a bid.
 const AFTER_RETURN: Span = Span::secs(3);
 
+/// A new process of the host that the Lease names adopts it one renewal after it first saw it, and this.
+const CONTRADICTION: Span = Span::millis(500);
+
 /// Between two ranks.
 const STEP: Span = Span::millis(400);
 
@@ -56,8 +59,15 @@ impl Core {
             let ours = record.is_of(&self.cfg.node, &self.me);
             let to_us = record.handed && record.holder.as_ref() == Some(&self.cfg.node);
             let cloned = self.planted(Bug::AdoptsByHostAlone) && record.by.host == self.me.host;
-            if ours || to_us || cloned {
+            let same = record.by.nonce == self.me.nonce;
+            if (ours && same) || to_us || cloned {
                 return Some(Claim::Ours);
+            }
+            if ours {
+                // A datastore put back from a snapshot may show an old term of this host while another node is in
+                // authority: that one restores its own record at its next renewal.
+                let since = lock.sight.seen().map_or(self.now, |seen| seen.since);
+                return Some(Claim::At(since + self.cfg.lease.renew + CONTRADICTION));
             }
         }
         if self.planted(Bug::EmptiedIsFree)

@@ -64,6 +64,8 @@ pub struct Book {
     /// When each wanted intent was first sent.
     tried: BTreeMap<String, Tick>,
     written: BTreeMap<String, Written>,
+    /// Only a planted mistake puts anything here.
+    unwritten: BTreeMap<String, Call>,
     flight: Option<Flight>,
     past: Past,
     last_past: Option<Tick>,
@@ -82,6 +84,7 @@ impl Book {
             wanted: BTreeMap::new(),
             tried: BTreeMap::new(),
             written: BTreeMap::new(),
+            unwritten: BTreeMap::new(),
             flight: None,
             past: Past::default(),
             last_past: None,
@@ -185,7 +188,8 @@ impl Core {
     pub(super) fn end_call(&mut self, id: &str, result: Ending, after: Option<Span>) {
         self.book.written.remove(id);
         let now = self.ledger_time();
-        let Some(mut call) = self.book.ours.call(id).cloned() else {
+        let unwritten = self.book.unwritten.remove(id);
+        let Some(mut call) = self.book.ours.call(id).cloned().or(unwritten) else {
             return;
         };
         let at = now.unwrap_or(call.arrives);
@@ -329,10 +333,9 @@ impl Core {
         if self.planted(Bug::NoIntent) {
             let now = self.now;
             for (id, call) in std::mem::take(&mut self.book.wanted) {
-                self.book.ours.put(call);
+                self.book.unwritten.insert(id.clone(), call);
                 self.book.written.insert(id, Written { sent: now, answered: now });
             }
-            return;
         }
         let mut next = self.book.stored.clone().unwrap_or_default();
         next.merge(&self.book.ours);

@@ -242,7 +242,8 @@ impl Core {
         self.slots.entry(Key::Node(self.cfg.node.clone())).or_default();
         self.routes.retain(|ip, _| groups.values().any(|group| group.ips.contains_key(ip)));
         for ip in groups.values().flat_map(|group| group.ips.keys()) {
-            self.routes.entry(*ip).or_default();
+            // What the provider listed before says nothing about an IP that was added since.
+            self.routes.entry(*ip).or_insert_with(|| route::Route::new(self.now));
         }
         self.reads.list_wanted = true;
     }

@@ -101,6 +101,11 @@ pub struct Route {
 }
 
 impl Route {
+    /// A route of which nothing is known before `since`.
+    pub fn new(since: Tick) -> Self {
+        Self { ended: since, ..Self::default() }
+    }
+
     /// No call is under way.
     pub fn settled(&self) -> bool {
         matches!(self.stage, Stage::Settled)
