@@ -21,6 +21,7 @@ mod named;
 mod process;
 mod provider;
 mod rng;
+mod rules;
 mod scenario;
 mod seeds;
 mod setup;

@@ -199,16 +199,25 @@ impl World {
         self.quiet = self.quiet.max(ends.max().unwrap_or(0));
         for (n, (at, fault)) in self.script.clone().into_iter().enumerate() {
             self.plan_at(at.0 * 1000, Item::Begin { fault: n });
-            let what = fault.what(self.all());
-            if let Some(what) = what {
-                let from = Real(at.0 * 1000);
-                let mut to = from.plus(fault.long());
-                if what == crate::history::What::Api {
-                    to = to.plus(Span::millis(2500));
-                }
-                self.history.facts.disturbances.push(Disturbance { from, to, what });
-            }
+            self.note_disturbance(Real(at.0 * 1000), &fault);
         }
+    }
+
+    fn note_disturbance(&mut self, from: Real, fault: &Fault) {
+        if let Some(what) = fault.what(self.all()) {
+            let mut to = from.plus(fault.long());
+            if what == crate::history::What::Api {
+                to = to.plus(Span::millis(2500));
+            }
+            self.history.facts.disturbances.push(Disturbance { from, to, what });
+        }
+    }
+
+    /// This happens now, outside the script.
+    pub(crate) fn inject(&mut self, fault: Fault) {
+        self.note_disturbance(self.real(), &fault);
+        self.script.push((Span(self.now / 1000), fault));
+        self.begin_fault(self.script.len() - 1);
     }
 
     /// Bits of all nodes.
@@ -218,10 +227,14 @@ impl World {
 
     /// Lets time pass until so many seconds after the beginning.
     pub(crate) fn run(&mut self, until: u64) -> &mut Self {
+        self.run_to(until * 1_000_000)
+    }
+
+    /// Lets time pass until so many microseconds after the beginning.
+    pub(crate) fn run_to(&mut self, until: u64) -> &mut Self {
         if !self.started {
             self.begin();
         }
-        let until = until * 1_000_000;
         while let Some(entry) = self.queue.first_entry() {
             if entry.key().0 > until {
                 break;
