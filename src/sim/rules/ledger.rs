@@ -162,7 +162,7 @@ fn soap_allows_one_call_per_ip_in_five_minutes() {
 
 #[test]
 fn the_hour_is_kept_when_the_five_minutes_are_free() {
-    // A death every 160 s: the twentieth call is the last of the hour.
+    // A death every 150 s: the twentieth call is the last of the hour.
     holds(1, |setup| {
         let mut run = Run::of(Setup { lifetime: Span::secs(45), ..setup });
         run.until(60);
