@@ -7,6 +7,7 @@ mod address;
 mod bids;
 mod expiry;
 mod giving;
+mod ledger;
 mod objects;
 mod route;
 mod validity;
