@@ -16,8 +16,9 @@ use crate::types::{GroupName, NodeName, Span, Tick};
 /// From the API's return to a bid.
 const AFTER_RETURN: Span = Span::secs(3);
 
-/// A new process of the host that the Lease names adopts it one renewal after it first saw it, and this.
-const CONTRADICTION: Span = Span::millis(500);
+/// A new process of the host that the Lease names adopts it a renewal after it first saw it, or this, and a step:
+/// sooner than the others bid after the API's return, or an outage with a restart would move the IP.
+const CONTRADICTION: Span = Span::millis(1500);
 
 /// Between two ranks.
 const STEP: Span = Span::millis(400);
@@ -67,7 +68,9 @@ impl Core {
                 // A datastore put back from a snapshot may show an old term of this host while another node is in
                 // authority: that one restores its own record at its next renewal.
                 let since = lock.sight.seen().map_or(self.now, |seen| seen.since);
-                return Some(Claim::At(since + self.cfg.lease.renew + CONTRADICTION));
+                return Some(Claim::At(
+                    since + Span(self.cfg.lease.renew.0.min(CONTRADICTION.0)) + STEP,
+                ));
             }
         }
         if self.planted(Bug::EmptiedIsFree)

@@ -257,7 +257,9 @@ impl Core {
             Some(_) => PROBE,
             None => READ_GAP,
         };
-        let pause = match (self.reads.list_wanted, self.reads.listed, self.access.lost.is_some()) {
+        // A process that knows nothing yet asks again without waiting for what it asked before.
+        let wanted = self.reads.list_wanted || !self.reads.listed;
+        let pause = match (wanted, self.reads.listed, self.access.lost.is_some()) {
             // While access is lost one small read is enough to learn that it is back.
             (true, true, true) => Span::secs(5),
             (true, _, _) => gap,

@@ -308,65 +308,51 @@ fn the_routes_transitions_are_those_of_the_table() {
 
 const LOCK_TABLE: &str = "
 nothing read
-  nothing <- read same; read missing; read newer; read older; read edited; watch newer; watch older; written
-  nothing <- conflict; write unknown; write denied; wake; elsewhere; nowhere; provider fails; reload
+  nothing <- read same; read missing; read newer; read older; read edited; watch newer; watch older; watch missing; written; conflict; write unknown; write denied; wake; elsewhere; nowhere; provider fails; reload
   take 10 <- read handed
-  read <- watch missing
   put <- here
   exit <- stop
 missing
-  nothing <- read same; read missing; read newer; read older; read edited; watch newer; watch older
-  nothing <- watch missing; written; conflict; write unknown; write denied; wake; elsewhere; nowhere
-  nothing <- provider fails; reload
+  nothing <- read same; read missing; read newer; read older; read edited; watch newer; watch older; watch missing; written; conflict; write unknown; write denied; wake; elsewhere; nowhere; provider fails; stop; reload
   take 10 <- read handed
   put <- here
-  exit <- stop
 of another, live
-  nothing <- read same; read missing; read newer; read older; read edited; watch newer; watch older; written
-  nothing <- conflict; write unknown; write denied; elsewhere; nowhere; provider fails
+  nothing <- read same; read missing; read newer; read older; read edited; watch newer; watch older; written; conflict; write unknown; write denied; elsewhere; nowhere; provider fails; stop
   take 10 <- read handed
   read <- watch missing; wake
   put <- here
-  exit <- stop
   alarm differs <- reload
 of another, expired
-  read <- read same; read missing; read newer; read older; read handed; read edited; watch older
-  read <- watch missing; conflict; write unknown; wake; elsewhere; nowhere; provider fails; stop
+  read <- read same; read missing; read newer; read older; read handed; read edited; watch older; watch missing; conflict; write unknown; wake; elsewhere; nowhere; provider fails; stop
   nothing <- watch newer
   put, look, hold <- written
   alarm api-denied, read <- write denied
   put, read <- here
   alarm differs, read <- reload
 handed to us
-  nothing <- read same; read missing; read newer; read older; read handed; read edited; watch newer
-  nothing <- watch older; elsewhere; nowhere; provider fails; stop
+  nothing <- read same; read missing; read newer; read older; read handed; read edited; watch newer; watch older; elsewhere; nowhere; provider fails; stop
   read <- watch missing; conflict; write unknown; wake
   put, hold <- written
   alarm api-denied <- write denied
   put <- here
   alarm differs <- reload
 of our identity
-  nothing <- read same; read missing; read newer; read older; read handed; read edited; watch newer
-  nothing <- watch older; elsewhere; nowhere; provider fails; stop
-  read <- watch missing; conflict; write unknown; wake
-  put, hold <- written
-  alarm api-denied <- write denied
+  nothing <- read same; read missing; read newer; read older; read edited; watch newer; watch older; written; conflict; write unknown; write denied; elsewhere; nowhere; provider fails; stop
+  take 10 <- read handed
+  read <- watch missing
+  take 5 <- wake
   put <- here
   alarm differs <- reload
 edited
-  nothing <- read same; read missing; read newer; read older; read edited; watch newer; watch older; written
-  nothing <- conflict; write unknown; write denied; elsewhere; nowhere; provider fails; reload
+  nothing <- read same; read missing; read newer; read older; read edited; watch newer; watch older; written; conflict; write unknown; write denied; elsewhere; nowhere; provider fails; stop; reload
   take 10 <- read handed
   read <- watch missing; wake
   put <- here
-  exit <- stop
 of an older epoch
-  nothing <- read same; read missing; read newer; read older; read edited; watch newer; watch older; written
-  nothing <- conflict; write unknown; write denied; elsewhere; nowhere; provider fails; reload
+  nothing <- read same; read missing; read newer; read older; read edited; watch newer; watch older; written; conflict; write unknown; write denied; elsewhere; nowhere; provider fails; stop; reload
   take 10 <- read handed
   read <- watch missing; wake
   put <- here
-  exit <- stop
 in authority
   nothing <- read same; watch older; written; conflict; write unknown; write denied; provider fails
   renew 5 <- read missing; read older; read edited; wake
@@ -378,8 +364,7 @@ in authority
   linger <- stop
   put, renew 5, alarm differs <- reload
 renewing
-  nothing <- read same; read missing; read newer; read older; read handed; read edited; watch older
-  nothing <- provider fails; stop
+  nothing <- read same; read missing; read newer; read older; read handed; read edited; watch older; provider fails; stop
   cease <- watch newer
   read <- watch missing; conflict; write unknown; wake
   hold <- written
@@ -388,25 +373,21 @@ renewing
   intend <- elsewhere; nowhere
   put, alarm differs <- reload
 in authority, a newer epoch of another
-  nothing <- read same; read missing; read newer; read older; read edited; watch newer; watch older; written
-  nothing <- conflict; write unknown; write denied; here; elsewhere; nowhere; provider fails
+  nothing <- read same; read missing; read newer; read older; read edited; watch newer; watch older; written; conflict; write unknown; write denied; here; elsewhere; nowhere; provider fails; stop
   take 10 <- read handed
   read <- watch missing; wake
-  exit <- stop
   alarm differs <- reload
 authority lapsed
-  nothing <- read same; read missing; read newer; read older; read handed; read edited; watch newer
-  nothing <- watch older; here; elsewhere; nowhere; provider fails; stop
+  nothing <- read same; read missing; read newer; read older; read handed; read edited; watch newer; watch older; here; elsewhere; nowhere; provider fails; stop
   read <- watch missing; conflict; write unknown; wake
   take 6 <- written
   alarm api-denied <- write denied
   alarm differs <- reload
 stopping
-  nothing <- read same; read missing; read newer; read older; read handed; read edited; watch older; here
-  nothing <- elsewhere; nowhere; provider fails; stop
+  nothing <- read same; read missing; read newer; read older; read handed; read edited; watch older; here; elsewhere; nowhere; provider fails; stop
   cease <- watch newer
   read <- watch missing; conflict; write unknown
-  exit, hold <- written
+  hold <- written
   alarm api-denied <- write denied
   read, exit <- wake
   put, alarm differs <- reload
@@ -414,12 +395,10 @@ stopping
 
 const ROUTE_TABLE: &str = "
 settled, here
-  renew 5 <- wake; provider fails
-  nothing <- here; intent written; intent conflicts; intent unknown; renewed; renewal conflicts
-  nothing <- renewal unknown; accepted; done; not sent; refused; throttled; call: login refused
-  nothing <- call: other site; call unknown; task runs; task done; task failed; task gone; task unknown
+  renew 5 <- wake
+  nothing <- here; provider fails; intent written; intent conflicts; intent unknown; renewed; renewal conflicts; renewal unknown; accepted; done; not sent; refused; throttled; call: login refused; call: other site; call unknown; task runs; task done; task failed; task gone; task unknown
   alarm drift <- elsewhere; nowhere
-  renew 5, alarm provider-auth <- login refused
+  alarm provider-auth <- login refused
   cease <- lease taken
   put, renew 5, read <- 6 s pass
   linger <- stop
@@ -428,9 +407,7 @@ settled, not known
   renew 5 <- wake
   announce <- here
   intend <- elsewhere; nowhere
-  nothing <- provider fails; intent written; intent conflicts; intent unknown; renewed; renewal conflicts
-  nothing <- renewal unknown; accepted; done; not sent; refused; throttled; call: login refused
-  nothing <- call: other site; call unknown; task runs; task done; task failed; task gone; task unknown
+  nothing <- provider fails; intent written; intent conflicts; intent unknown; renewed; renewal conflicts; renewal unknown; accepted; done; not sent; refused; throttled; call: login refused; call: other site; call unknown; task runs; task done; task failed; task gone; task unknown
   alarm provider-auth <- login refused
   cease <- lease taken
   put, renew 5, read <- 6 s pass
@@ -438,30 +415,24 @@ settled, not known
   put, renew 5, alarm differs <- reload
 intending
   renew 5, read <- wake
-  nothing <- here; elsewhere; nowhere; provider fails; login refused; renewed; renewal conflicts
-  nothing <- renewal unknown; accepted; done; not sent; refused; throttled; call: login refused
-  nothing <- call: other site; call unknown; task runs; task done; task failed; task gone; task unknown
+  nothing <- here; elsewhere; nowhere; provider fails; login refused; renewed; renewal conflicts; renewal unknown; accepted; done; not sent; refused; throttled; call: login refused; call: other site; call unknown; task runs; task done; task failed; task gone; task unknown
   renew 5 <- intent written
   read ledger <- intent conflicts
-  read, read ledger <- intent unknown
+  read <- intent unknown
   cease <- lease taken
   put, renew 5, read <- 6 s pass
   linger <- stop
-  put, renew 5, alarm differs <- reload
+  put, renew 5, alarm differs, alarm not-listed <- reload
 renewing
   read <- wake; renewal conflicts; renewal unknown
-  nothing <- here; elsewhere; nowhere; provider fails; login refused; intent written; intent conflicts
-  nothing <- intent unknown; accepted; done; not sent; refused; throttled; call: login refused
-  nothing <- call: other site; call unknown; task runs; task done; task failed; task gone; task unknown; stop
+  nothing <- here; elsewhere; nowhere; provider fails; login refused; intent written; intent conflicts; intent unknown; accepted; done; not sent; refused; throttled; call: login refused; call: other site; call unknown; task runs; task done; task failed; task gone; task unknown; stop
   call, hold <- renewed
   cease, write NotSent <- lease taken
   put, write NotSent, read <- 6 s pass
-  put, alarm differs <- reload
+  put, alarm differs, alarm not-listed <- reload
 calling
   renew 5 <- wake
-  nothing <- here; elsewhere; nowhere; provider fails; login refused; intent written; intent conflicts
-  nothing <- intent unknown; renewed; renewal conflicts; renewal unknown; task runs; task done; task failed
-  nothing <- task gone; task unknown
+  nothing <- here; elsewhere; nowhere; provider fails; login refused; intent written; intent conflicts; intent unknown; renewed; renewal conflicts; renewal unknown; task runs; task done; task failed; task gone; task unknown
   cease <- lease taken
   write Accepted, ask task <- accepted
   write Accepted <- done
@@ -469,28 +440,23 @@ calling
   alarm budget, write Refused <- refused
   alarm budget, write Throttled <- throttled
   alarm provider-auth, write Refused <- call: login refused
-  alarm provider-config, write Refused <- call: other site
+  alarm refused, write Refused <- call: other site
   write Unknown <- call unknown
   put, renew 5, read <- 6 s pass
   linger <- stop
-  put, alarm differs, renew 5 <- reload
+  put, alarm differs, alarm not-listed, renew 5 <- reload
 following
-  nothing <- wake; here; elsewhere; nowhere; provider fails; login refused; intent written; intent conflicts
-  nothing <- intent unknown; renewed; renewal conflicts; renewal unknown; accepted; done; not sent; refused
-  nothing <- throttled; call: login refused; call: other site; call unknown; task runs; task unknown
+  nothing <- wake; here; elsewhere; nowhere; provider fails; login refused; intent written; intent conflicts; intent unknown; renewed; renewal conflicts; renewal unknown; accepted; done; not sent; refused; throttled; call: login refused; call: other site; call unknown; task runs; task unknown
   cease <- lease taken
   look <- task done; task gone
   write Failed, look <- task failed
   put, renew 5, read <- 6 s pass
   linger <- stop
-  put, renew 5, alarm differs <- reload
+  put, renew 5, alarm differs, look <- reload
 verifying
   renew 5 <- wake
   write Done, announce <- here
-  nothing <- elsewhere; nowhere; provider fails; intent written; intent conflicts; intent unknown; renewed
-  nothing <- renewal conflicts; renewal unknown; accepted; done; not sent; refused; throttled
-  nothing <- call: login refused; call: other site; call unknown; task runs; task done; task failed; task gone
-  nothing <- task unknown
+  nothing <- elsewhere; nowhere; provider fails; intent written; intent conflicts; intent unknown; renewed; renewal conflicts; renewal unknown; accepted; done; not sent; refused; throttled; call: login refused; call: other site; call unknown; task runs; task done; task failed; task gone; task unknown
   alarm provider-auth <- login refused
   cease <- lease taken
   put, renew 5, look, read <- 6 s pass
