@@ -10,10 +10,10 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use kube::client::ConfigExt;
 use kube::config::{AuthInfo, Cluster, Kubeconfig};
 use secrecy::{ExposeSecret, SecretString};
 
+use super::dial;
 use super::endpoints::Place;
 use crate::types::Span;
 
@@ -101,9 +101,7 @@ pub fn parse(text: &str, folder: &Path, timeout: Span) -> Result<Access, String>
     if !plain && config.root_cert.as_ref().is_none_or(Vec::is_empty) {
         return Err("its certificate-authority holds no certificate".into());
     }
-    config
-        .rustls_client_config()
-        .map_err(|_| "its client certificate and key are not whole or do not belong together")?;
+    dial::tls(&config)?;
     Ok(Access { config, local, fingerprint })
 }
 

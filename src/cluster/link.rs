@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
+use super::dial;
 use super::endpoints::{self, Endpoints, Place};
 use super::failure::Error;
 use super::kubeconfig::{self, Access, Stamp};
@@ -351,8 +352,8 @@ impl Link {
         let mut config = access.config.clone();
         config.cluster_url =
             place.url().parse().map_err(|_| unusable(format!("{place} is not a URL")))?;
-        let client = kube::Client::try_from(config)
-            .map_err(|_| unusable(format!("no client for {place} can be made of it")))?;
+        let client = dial::client(&config)
+            .map_err(|why| unusable(format!("no client for {place} can be made of it: {why}")))?;
         if current {
             state.clients.insert(place.clone(), client.clone());
         }

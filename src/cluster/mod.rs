@@ -12,6 +12,7 @@
 //! answer means is the core's business. Reads are quorum reads: `resourceVersion` is never given, since
 //! with 0 an API server answers from a cache, even without quorum.
 
+mod dial;
 pub mod endpoints;
 pub mod failure;
 mod keep;

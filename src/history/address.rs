@@ -21,9 +21,12 @@ pub(crate) fn leftovers(index: &Index<'_>, report: &mut Report) {
     for (n, life) in index.lives.iter().enumerate() {
         let machine = life.process.machine;
         for (group, ip, host) in hosts(life) {
-            if let Some(due) = must_be_gone(index, life, group, ip)
-                && facts.address_at(machine, host, due)
-            {
+            let there = |due: &Real| {
+                let mut changes = facts.addresses.iter().rev();
+                let last = changes.find(|c| c.machine == machine && c.host == host && c.at <= *due);
+                last.is_some_and(|c| c.present && c.ours && due.since(c.at) >= GONE)
+            };
+            if let Some(due) = must_be_gone(index, life, group, ip).into_iter().find(there) {
                 let text = format!("{host} is still there although {ip} is routed elsewhere");
                 report.add(Invariant::I5, due, &[machine], text);
             }
@@ -51,14 +54,15 @@ fn hosts<'a>(life: &'a Life<'_>) -> impl Iterator<Item = (&'a GroupName, Failove
     })
 }
 
-/// The first moment by which this process has had every reason to remove its address and time enough.
+/// The moments by which this process has had every reason to remove its address and time enough.
 fn must_be_gone(
     index: &Index<'_>,
     life: &Life<'_>,
     group: &GroupName,
     ip: FailoverIp,
-) -> Option<Real> {
-    let home = life.home.first().map(|(_, server)| &server.name)?;
+) -> Vec<Real> {
+    let mut all = Vec::new();
+    let Some(home) = life.home.first().map(|(_, server)| &server.name) else { return all };
     for look in &life.looks {
         let Some(routed) = look.listing.and_then(|l| l.routes.get(&ip)) else {
             continue;
@@ -84,10 +88,10 @@ fn must_be_gone(
             life.calls.iter().any(|c| c.ip == ip && c.said.at <= due && c.said.at >= look.asked.at);
         let alive = life.died > due && due < index.history.end && life.reloads.is_empty();
         if !claimed && !ready && !back && !called && alive && !held_up(index, life, ceased, due) {
-            return Some(due);
+            all.push(due);
         }
     }
-    None
+    all
 }
 
 /// Was the process or its machine stopped at any time in between?

@@ -72,7 +72,12 @@ pub(crate) fn settled(index: &Index<'_>, report: &mut Report) {
                 if !history.facts.address_at(machine, *host, history.end) {
                     bad(None, &[machine], format!("{} has no address {host}", holder.node));
                 }
-                for other in up().filter(|l| l.process.machine != machine) {
+                // A successor that waits for a move is to have it.
+                let idle = |l: &&Life<'_>| {
+                    let mut ready = l.ready.iter();
+                    !ready.any(|r| r.group == *name && r.to.plus(Span::secs(90)) >= history.end)
+                };
+                for other in up().filter(|l| l.process.machine != machine).filter(idle) {
                     let there = other.process.machine;
                     if long_there
                         && calm > Span::secs(120)

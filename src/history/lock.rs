@@ -147,21 +147,20 @@ fn leaves(life: &Life<'_>, write: &Write<'_>) -> Tick {
     write.sent.tick + Span::secs(seconds).less(life.process.start.config.lease.margin)
 }
 
-/// A write without a version creates; a process that has just seen the object must name what it saw.
+/// A write without a version is made where the object was seen missing, and nowhere else.
 fn unversioned(life: &Life<'_>, report: &mut Report) {
-    for write in life.writes.iter().filter(|w| w.version.is_none()) {
+    let nameless = |w: &&Write<'_>| w.version.is_none_or(|v| v.0.is_empty());
+    for write in life.writes.iter().filter(nameless) {
         let shown = life.shown(write.key);
-        // The watch may lag behind a read: what it shows proves nothing.
-        let mut shown = shown.iter().rev().filter(|(_, there, quorum)| *quorum || !there);
-        let last = shown.find(|(place, ..)| place.line < write.sent.line);
+        let before: Vec<_> = shown.iter().filter(|(p, ..)| p.line < write.sent.line).collect();
+        // Answers may overtake each other: only what was never shown missing of late was surely there.
+        let missing = before
+            .iter()
+            .any(|(place, there, _)| !there && write.sent.tick.since(place.tick) < Span::secs(60));
         let own = life.writes.iter().filter(|w| w.key == write.key).filter_map(|w| w.done());
-        let own = own.filter(|d| d.line < write.sent.line).map(|d| d.line).max();
-        let exists = match (last, own) {
-            (Some((place, ..)), Some(own)) if own > place.line => true,
-            (Some((_, there, _)), _) => *there,
-            (None, own) => own.is_some(),
-        };
-        if exists {
+        let own = own.filter(|d| d.line < write.sent.line).count() > 0;
+        let there = own || before.iter().any(|(_, there, quorum)| *there && *quorum);
+        if there && !missing {
             let text = format!("writes {:?} without the version that it has seen", write.key);
             report.add(Invariant::I1, write.sent.at, &[life.process.machine], text);
         }

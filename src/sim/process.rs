@@ -192,7 +192,7 @@ impl World {
                         started: None,
                     };
                     // Between the action and the send lies a thread, a connection, a handshake.
-                    let after = match self.rng.chance(5) {
+                    let after = match self.setup.sluggish && self.rng.chance(5) {
                         true => self.rng.within(100_000, 3_000_000),
                         false => self.rng.within(500, 30_000),
                     };

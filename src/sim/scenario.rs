@@ -109,6 +109,8 @@ impl Scenario {
         if nodes >= 3 && rng.chance(10) {
             setup.clone = Some((0, 1));
         }
+        // What must happen in time is judged where nothing else is wrong.
+        setup.sluggish = !matches!(theme, Theme::Outage | Theme::Restarts | Theme::Deaths);
         if theme == Theme::Storm {
             setup.groups = rng.pick(&[vec![3], vec![4], vec![2, 2], vec![5]]);
         }

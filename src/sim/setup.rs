@@ -27,6 +27,8 @@ pub(crate) struct Setup {
     pub(crate) task: (u64, u64),
     /// Does the provider count calls that it rejects?
     pub(crate) counts_rejected: bool,
+    /// Do route calls wait now and then before they are sent?
+    pub(crate) sluggish: bool,
     pub(crate) bug: Option<Bug>,
 }
 
@@ -50,6 +52,7 @@ impl Setup {
             lifetime: Span::secs(45),
             task: (300, 800),
             counts_rejected: true,
+            sluggish: false,
             bug: None,
         }
     }

@@ -128,7 +128,7 @@ fn i1_a_write_names_the_version_that_it_has_seen() {
     let mut book = Book::new(1);
     book.holds(10_000, 0, 1);
     let doc = book.doc(0, 0, 1);
-    book.write(12_000, 12_010, 0, Key::Group(group()), doc);
+    book.write(72_000, 72_010, 0, Key::Group(group()), doc);
     assert_eq!(book.broken(), NONE);
     for entry in &mut book.history.entries {
         if let crate::history::Said::Action(Action::Write { version, .. }) = &mut entry.said {

@@ -1,0 +1,670 @@
+//! A tiny cluster in virtual time: cores wired to a register with compare-and-swap, a provider, a NIC each.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use crate::core::Core;
+use crate::core::action::Action;
+use crate::core::config::{Api, Config, Drift, Group, LeaseTiming};
+use crate::core::event::{Event, Identity, Start, Ticket};
+use crate::core::facts::{
+    AddressFailure, ApiFailure, Home, Key, Listing, NodeFacts, PastCall, ProviderFailure,
+    ProviderTime, RouteOutcome, Routed, SeenAddress, Stored, TaskId, TaskState,
+};
+use crate::core::note::Note;
+use crate::core::saved::Saved;
+use crate::types::{
+    FailoverIp, GroupName, Mac, NodeName, ResourceVersion, Server, ServerName, Span, Tick,
+};
+
+/// The provider's clock at tick zero.
+const EPOCH: u64 = 1_700_000_000_000;
+
+/// The way to the API server or back.
+const HOP: Span = Span::millis(2);
+
+/// The deadline of a request to the API.
+const TIMEOUT: Span = Span::secs(2);
+
+/// What a process did or heard.
+#[derive(Debug)]
+pub enum What {
+    Did(Action),
+    Heard(Event),
+    Died,
+}
+
+/// One line of the record of a run.
+#[derive(Debug)]
+pub struct Entry {
+    pub at: Tick,
+    pub node: usize,
+    pub process: u32,
+    pub what: What,
+}
+
+/// How the provider answers route calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mood {
+    Well,
+    TasksFail,
+    AnswersLost,
+    Refuses,
+    Throttles,
+}
+
+/// What a run may be disturbed by; node numbers count modulo the number of nodes.
+#[derive(Clone, Copy, Debug)]
+pub enum Fault {
+    Kill(usize),
+    Boot(usize),
+    Stop(usize),
+    Cordon(usize),
+    Uncordon(usize),
+    Pause(usize, Span),
+    Api(usize, bool),
+    Watch(usize, bool),
+    Provider(usize, bool),
+    LateWrites(bool),
+    Mood(Mood),
+    Reroute(Option<usize>),
+    EmptyHolder,
+    DeleteLease,
+    DeleteLedger,
+    Snapshot,
+    Restore,
+    Stranger(usize),
+}
+
+struct Machine {
+    core: Option<Core>,
+    process: u32,
+    saved: Saved,
+    /// On the NIC: tagged as ours until the kernel removes it; `None`: somebody else's.
+    nic: BTreeMap<IpAddr, Option<Tick>>,
+    facts: NodeFacts,
+    api: bool,
+    watch: bool,
+    provider: bool,
+    asleep: Tick,
+}
+
+enum Due {
+    Event(usize, u32, Event),
+    Reaches(usize, u32, Action),
+    Lands(TaskId, FailoverIp, ServerName),
+}
+
+/// The cluster and its surroundings.
+pub struct Cluster {
+    pub now: Tick,
+    pub log: Vec<Entry>,
+    /// Switches the record off where only counting matters.
+    pub recording: bool,
+    /// Actions by kind, since the last `take_counts`, per node.
+    counts: Vec<BTreeMap<&'static str, u64>>,
+    config: Config,
+    machines: Vec<Machine>,
+    queue: BTreeMap<(Tick, u64), Due>,
+    queued: u64,
+    objects: BTreeMap<Key, Stored>,
+    snapshot: BTreeMap<Key, Stored>,
+    version: u64,
+    pub routes: BTreeMap<FailoverIp, Routed>,
+    /// Calls that reached the provider: when, and whether its task has ended well.
+    tasks: BTreeMap<TaskId, (Tick, Option<bool>)>,
+    mood: Mood,
+    late: bool,
+}
+
+pub fn node(number: usize) -> NodeName {
+    format!("node-{number:02}").parse().unwrap()
+}
+
+pub fn server(number: usize) -> Server {
+    Server {
+        name: format!("v{}", number + 1).parse().unwrap(),
+        number: u64::try_from(number).ok(),
+        mac: Some(Mac([2, 0, 0, 0, 0, 0])),
+    }
+}
+
+/// A configuration of so many groups with so many IPs each, of both families in turn.
+pub fn config(groups: usize, ips: usize) -> Config {
+    let ip = |number: usize| -> (FailoverIp, IpAddr) {
+        match number.is_multiple_of(2) {
+            true => {
+                let text = format!("203.0.113.{}", number + 1);
+                (text.parse().unwrap(), text.parse().unwrap())
+            }
+            false => (
+                format!("2001:db8:0:{number:x}::/64").parse().unwrap(),
+                format!("2001:db8:0:{number:x}::1").parse().unwrap(),
+            ),
+        }
+    };
+    let group = |number: usize| {
+        let numbers = number * ips..(number + 1) * ips;
+        let ips = numbers.map(ip).map(|(ip, host)| (ip, BTreeSet::from([host]))).collect();
+        (format!("g{number}").parse::<GroupName>().unwrap(), Group { ips })
+    };
+    Config {
+        node: node(0),
+        account: "100000".parse().ok(),
+        api: Api::Rest,
+        groups: (0..groups).map(group).collect(),
+        eligible: true,
+        priority: 100,
+        lease: LeaseTiming {
+            duration: Span::secs(10),
+            renew: Span::secs(2),
+            timeout: TIMEOUT,
+            margin: Span::secs(1),
+        },
+        dwell: Span::secs(30),
+        dwell_cordon: Span::secs(2),
+        api_grace: Span::secs(30),
+        drift: Drift::Correct,
+        announce: true,
+        lifetime: Span::secs(45),
+        checks: 0,
+    }
+}
+
+impl Cluster {
+    /// So many nodes, none started; every IP is routed nowhere.
+    pub fn new(nodes: usize, config: Config) -> Self {
+        let machine = || Machine {
+            core: None,
+            process: 0,
+            saved: Saved::default(),
+            nic: BTreeMap::new(),
+            facts: NodeFacts::default(),
+            api: true,
+            watch: true,
+            provider: true,
+            asleep: Tick(0),
+        };
+        let ips = config.groups.values().flat_map(|group| group.ips.keys());
+        Self {
+            now: Tick(0),
+            log: Vec::new(),
+            recording: true,
+            counts: vec![BTreeMap::new(); nodes],
+            routes: ips.map(|ip| (*ip, Routed::Nowhere)).collect(),
+            config,
+            machines: (0..nodes).map(|_| machine()).collect(),
+            queue: BTreeMap::new(),
+            queued: 0,
+            objects: BTreeMap::new(),
+            snapshot: BTreeMap::new(),
+            version: 0,
+            tasks: BTreeMap::new(),
+            mood: Mood::Well,
+            late: false,
+        }
+    }
+
+    /// The same with all nodes started, after so long.
+    pub fn started(nodes: usize, config: Config, settle: Span) -> Self {
+        let mut cluster = Self::new(nodes, config);
+        (0..nodes).for_each(|node| cluster.boot(node));
+        cluster.run(settle);
+        cluster
+    }
+
+    pub fn boot(&mut self, number: usize) {
+        if self.machines[number].core.is_some() {
+            return;
+        }
+        let machine = &mut self.machines[number];
+        machine.process += 1;
+        machine.asleep = Tick(0);
+        let start = Start {
+            config: Config { node: node(number), ..self.config.clone() },
+            identity: Identity {
+                host: format!("host-{number}"),
+                boot: "boot".into(),
+                nonce: format!("{number}-{}", machine.process),
+            },
+            saved: machine.saved.clone(),
+            seed: u64::try_from(number).unwrap() + 1000 * u64::from(machine.process),
+        };
+        let (core, actions) = Core::start(start, self.now);
+        machine.core = Some(core);
+        self.carry_out(number, actions);
+        self.dump(number);
+        self.tell(number, HOP, Event::Link { up: true, default_route: true });
+        if self.machines[number].provider {
+            let home = Home { server: server(number), mac: Mac([2, 0, 0, 0, 0, 0]) };
+            self.tell(number, Span::millis(60), Event::Home(Ok(home)));
+        }
+    }
+
+    /// Ends the process without any parting word.
+    pub fn kill(&mut self, number: usize) {
+        if self.machines[number].core.take().is_some() {
+            self.note(number, What::Died);
+        }
+    }
+
+    pub fn core(&mut self, number: usize) -> Option<&mut Core> {
+        self.machines[number].core.as_mut()
+    }
+
+    pub fn object(&self, key: &Key) -> Option<&Stored> {
+        self.objects.get(key)
+    }
+
+    /// Is the address tagged as ours on this node's NIC?
+    pub fn has(&self, number: usize, host: IpAddr) -> bool {
+        matches!(self.machines[number].nic.get(&host), Some(Some(until)) if self.now < *until)
+    }
+
+    /// When calls reached the provider.
+    pub fn calls(&self) -> Vec<Tick> {
+        let mut calls: Vec<Tick> = self.tasks.values().map(|(at, _)| *at).collect();
+        calls.sort_unstable();
+        calls
+    }
+
+    /// Counts of actions per node since the last time.
+    pub fn take_counts(&mut self) -> Vec<BTreeMap<&'static str, u64>> {
+        let none = vec![BTreeMap::new(); self.machines.len()];
+        std::mem::replace(&mut self.counts, none)
+    }
+
+    /// Disturbs the run.
+    pub fn suffer(&mut self, fault: Fault) {
+        let count = self.machines.len();
+        match fault {
+            Fault::Kill(number) => self.kill(number % count),
+            Fault::Boot(number) => self.boot(number % count),
+            Fault::Stop(number) => self.step(number % count, Event::Stop),
+            Fault::Cordon(number) => self.cordon(number % count, true),
+            Fault::Uncordon(number) => self.cordon(number % count, false),
+            Fault::Pause(number, long) => self.machines[number % count].asleep = self.now + long,
+            Fault::Api(number, on) => self.machines[number % count].api = on,
+            Fault::Watch(number, on) => self.machines[number % count].watch = on,
+            Fault::Provider(number, on) => self.machines[number % count].provider = on,
+            Fault::LateWrites(on) => self.late = on,
+            Fault::Mood(mood) => self.mood = mood,
+            Fault::Reroute(to) => {
+                let to = to.map_or(Routed::Nowhere, |to| Routed::To(server(to % (count + 1)).name));
+                self.routes.values_mut().for_each(|routed| *routed = to.clone());
+            }
+            Fault::EmptyHolder => {
+                let keys = self.config.groups.keys().map(|name| Key::Group(name.clone()));
+                for key in keys.collect::<Vec<_>>() {
+                    if let Some(mut stored) = self.objects.get(&key).cloned() {
+                        stored.doc.holder = None;
+                        self.put(&key, Some(stored));
+                    }
+                }
+            }
+            Fault::DeleteLease => {
+                for name in self.config.groups.keys().cloned().collect::<Vec<_>>() {
+                    self.put(&Key::Group(name), None);
+                }
+            }
+            Fault::DeleteLedger => _ = self.put(&Key::Ledger, None),
+            Fault::Snapshot => self.snapshot = self.objects.clone(),
+            Fault::Restore => {
+                let keys: BTreeSet<Key> =
+                    self.objects.keys().chain(self.snapshot.keys()).cloned().collect();
+                for key in keys {
+                    let old = self.snapshot.get(&key).cloned();
+                    self.put(&key, old);
+                }
+            }
+            Fault::Stranger(number) => {
+                let hosts = self.hosts();
+                let nic = &mut self.machines[number % count].nic;
+                for host in hosts {
+                    nic.entry(host).or_insert(None);
+                }
+                self.dump(number % count);
+            }
+        }
+    }
+
+    /// Everything works again and every node runs.
+    pub fn heal(&mut self) {
+        (self.late, self.mood) = (false, Mood::Well);
+        for number in 0..self.machines.len() {
+            let machine = &mut self.machines[number];
+            (machine.api, machine.watch, machine.provider) = (true, true, true);
+            machine.asleep = Tick(0);
+            machine.nic.retain(|_, until| until.is_some());
+            self.cordon(number, false);
+            self.dump(number);
+            self.boot(number);
+            let home = Home { server: server(number), mac: Mac([2, 0, 0, 0, 0, 0]) };
+            self.tell(number, Span::millis(60), Event::Home(Ok(home)));
+        }
+    }
+
+    /// Lets so much time pass.
+    pub fn run(&mut self, long: Span) {
+        let end = self.now + long;
+        loop {
+            let wakes = self.machines.iter().enumerate().filter_map(|(number, machine)| {
+                let at = machine.core.as_ref()?.deadline().max(machine.asleep);
+                Some((at.max(self.now + Span::millis(1)), number))
+            });
+            let wake = wakes.min().unwrap_or((Tick::NEVER, 0));
+            let next = self.queue.keys().next().map_or(Tick::NEVER, |(at, _)| *at);
+            if wake.0.min(next) > end {
+                self.now = end;
+                return;
+            }
+            self.now = self.now.max(wake.0.min(next));
+            self.expire_addresses();
+            if next <= wake.0 {
+                if let Some((_, due)) = self.queue.pop_first() {
+                    self.happen(due);
+                }
+            } else {
+                self.step(wake.1, Event::Wake);
+            }
+        }
+    }
+
+    fn hosts(&self) -> Vec<IpAddr> {
+        let groups = self.config.groups.values();
+        groups.flat_map(|group| group.ips.values().flatten().copied()).collect()
+    }
+
+    fn cordon(&mut self, number: usize, on: bool) {
+        self.machines[number].facts.cordoned = on;
+        let facts = self.machines[number].facts.clone();
+        self.tell(number, HOP, Event::NodeWatched(facts));
+    }
+
+    /// What the kernel does by itself.
+    fn expire_addresses(&mut self) {
+        for number in 0..self.machines.len() {
+            let (now, before) = (self.now, self.machines[number].nic.len());
+            self.machines[number].nic.retain(|_, until| until.is_none_or(|until| now < until));
+            if self.machines[number].nic.len() < before {
+                self.dump(number);
+            }
+        }
+    }
+
+    fn dump(&mut self, number: usize) {
+        let nic = self.machines[number].nic.iter();
+        let seen = nic.map(|(host, until)| SeenAddress { host: *host, ours: until.is_some() });
+        let seen = seen.collect();
+        self.tell(number, Span::millis(1), Event::Addresses(seen));
+    }
+
+    fn plan(&mut self, after: Span, due: Due) {
+        self.queued += 1;
+        self.queue.insert((self.now + after, self.queued), due);
+    }
+
+    fn tell(&mut self, number: usize, after: Span, event: Event) {
+        let process = self.machines[number].process;
+        self.plan(after, Due::Event(number, process, event));
+    }
+
+    fn note(&mut self, node: usize, what: What) {
+        if self.recording {
+            let process = self.machines[node].process;
+            self.log.push(Entry { at: self.now, node, process, what });
+        }
+    }
+
+    fn happen(&mut self, due: Due) {
+        match due {
+            Due::Event(number, process, event) => {
+                let machine = &self.machines[number];
+                if machine.process != process {
+                    return;
+                }
+                if self.now < machine.asleep {
+                    let left = self.now.until(machine.asleep);
+                    return self.plan(left, Due::Event(number, process, event));
+                }
+                self.step(number, event);
+            }
+            Due::Reaches(number, process, action) => self.reaches(number, process, action),
+            Due::Lands(task, ip, to) => {
+                let well = self.mood != Mood::TasksFail;
+                if let Some((_, end)) = self.tasks.get_mut(&task) {
+                    *end = Some(well);
+                }
+                if well {
+                    self.routes.insert(ip, Routed::To(to));
+                }
+            }
+        }
+    }
+
+    fn step(&mut self, number: usize, event: Event) {
+        let now = self.now;
+        if self.recording {
+            self.note(number, What::Heard(event.clone()));
+        }
+        let Some(core) = self.machines[number].core.as_mut() else { return };
+        let actions = core.step(now, event);
+        self.carry_out(number, actions);
+    }
+
+    fn carry_out(&mut self, number: usize, actions: Vec<Action>) {
+        let exits = actions.contains(&Action::Exit);
+        for action in actions {
+            *self.counts[number].entry(kind(&action)).or_default() += 1;
+            if self.recording {
+                self.note(number, What::Did(action.clone()));
+            }
+            self.act(number, action);
+        }
+        // What came with it is still carried out.
+        if exits {
+            self.kill(number);
+        }
+    }
+
+    fn act(&mut self, number: usize, action: Action) {
+        let process = self.machines[number].process;
+        match action {
+            Action::Read { .. } | Action::List { .. } | Action::ReadNode { .. } => {
+                self.request(number, process, action, HOP);
+            }
+            Action::Write { .. } => {
+                let way = if self.late { Span::secs(1 + self.queued % 5) } else { HOP };
+                self.request(number, process, action, way);
+            }
+            Action::ReadRoutes { ticket } => {
+                let date = Some(self.provider_time());
+                let result = match self.machines[number].provider {
+                    true => Ok(Listing { routes: self.routes.clone() }),
+                    false => Err(ProviderFailure::Retry { why: "no answer".into(), after: None }),
+                };
+                self.tell(number, Span::millis(50), Event::Routes { ticket, result, date });
+            }
+            Action::Route { ticket, ip, to, not_after, .. } => {
+                self.route(number, ticket, ip, to.name, not_after);
+            }
+            Action::ReadTask { ticket, task } => {
+                let state = match self.tasks.get(&task) {
+                    Some((_, None)) => TaskState::Running,
+                    Some((_, Some(true))) => TaskState::Done,
+                    Some((_, Some(false))) => TaskState::Failed("failed".into()),
+                    None => TaskState::NotFound,
+                };
+                self.tell(number, Span::millis(30), Event::Task { ticket, result: Ok(state) });
+            }
+            Action::ReadPastCalls { ticket } => {
+                let past = self.tasks.iter();
+                let past = past.map(|(task, (at, _))| PastCall {
+                    task: task.clone(),
+                    at: ProviderTime(EPOCH + at.0),
+                });
+                let result = Ok(Some(past.collect()));
+                self.tell(number, Span::millis(30), Event::PastCalls { ticket, result });
+            }
+            Action::PutAddress { host, lifetime } => {
+                let nic = &mut self.machines[number].nic;
+                let result = match nic.get(&host) {
+                    Some(None) => Err(AddressFailure::Stranger),
+                    Some(Some(_)) | None => {
+                        nic.insert(host, Some(self.now + lifetime));
+                        Ok(())
+                    }
+                };
+                self.tell(number, Span::millis(1), Event::AddressPut { host, result });
+            }
+            Action::RemoveAddress { host } => {
+                let nic = &mut self.machines[number].nic;
+                nic.retain(|known, until| *known != host || until.is_none());
+                self.dump(number);
+            }
+            Action::Save(saved) => self.machines[number].saved = saved,
+            Action::Exit | Action::Announce { .. } | Action::Note(_) => {}
+        }
+    }
+
+    fn provider_time(&self) -> ProviderTime {
+        ProviderTime(EPOCH + self.now.0 / 1000 * 1000)
+    }
+
+    fn route(
+        &mut self,
+        number: usize,
+        ticket: Ticket,
+        ip: FailoverIp,
+        to: ServerName,
+        until: Tick,
+    ) {
+        assert!(self.now < until, "a call that was given out too late");
+        let started = Some(self.now);
+        let date = Some(self.provider_time());
+        let mut after = Span::millis(40);
+        let outcome = if self.machines[number].provider {
+            let task = TaskId(self.tasks.len().to_string());
+            let end = match self.mood {
+                Mood::Refuses | Mood::Throttles => Some(false),
+                Mood::Well | Mood::TasksFail | Mood::AnswersLost => None,
+            };
+            self.tasks.insert(task.clone(), (self.now, end));
+            if end.is_none() {
+                self.plan(Span::millis(450), Due::Lands(task.clone(), ip, to));
+            }
+            match self.mood {
+                Mood::Well | Mood::TasksFail => RouteOutcome::Accepted(task),
+                Mood::AnswersLost => {
+                    after = Span::secs(10);
+                    RouteOutcome::Unknown("no answer".into())
+                }
+                Mood::Refuses => {
+                    RouteOutcome::Refused(ProviderFailure::Retry { why: "503".into(), after: None })
+                }
+                Mood::Throttles => RouteOutcome::Refused(ProviderFailure::Budget {
+                    why: "429".into(),
+                    after: None,
+                }),
+            }
+        } else {
+            RouteOutcome::Unknown("no answer".into())
+        };
+        self.tell(number, after, Event::Route { ticket, started, outcome, date });
+    }
+
+    fn request(&mut self, number: usize, process: u32, action: Action, way: Span) {
+        if !self.machines[number].api || way > TIMEOUT {
+            let after = if way > TIMEOUT { TIMEOUT } else { Span::millis(5) };
+            let failure = ApiFailure::Unknown("no answer".into());
+            let event = match &action {
+                Action::Read { ticket, key } => {
+                    Event::Read { ticket: *ticket, key: key.clone(), result: Err(failure) }
+                }
+                Action::List { ticket } => Event::Listed { ticket: *ticket, result: Err(failure) },
+                Action::ReadNode { ticket } => {
+                    Event::Node { ticket: *ticket, result: Err(failure) }
+                }
+                Action::Write { ticket, key, .. } => {
+                    Event::Written { ticket: *ticket, key: key.clone(), result: Err(failure) }
+                }
+                other => unreachable!("{other:?} is no request to the API"),
+            };
+            self.tell(number, after, event);
+        }
+        if self.machines[number].api {
+            self.plan(way, Due::Reaches(number, process, action));
+        }
+    }
+
+    fn reaches(&mut self, number: usize, process: u32, action: Action) {
+        let event = match action {
+            Action::Read { ticket, key } => {
+                let result = Ok(self.objects.get(&key).cloned());
+                Event::Read { ticket, key, result }
+            }
+            Action::List { ticket } => {
+                let all = self.objects.iter();
+                let all = all.map(|(key, stored)| (key.clone(), stored.clone())).collect();
+                Event::Listed { ticket, result: Ok(all) }
+            }
+            Action::ReadNode { ticket } => {
+                let facts = self.machines[number].facts.clone();
+                Event::Node { ticket, result: Ok(Some(facts)) }
+            }
+            Action::Write { ticket, key, version, doc } => {
+                let known = self.objects.get(&key).map(|stored| &stored.version);
+                let result = match known == version.as_ref() {
+                    true => {
+                        let version = ResourceVersion(String::new());
+                        Ok(self.put(&key, Some(Stored { version, doc })))
+                    }
+                    false => Err(ApiFailure::Conflict),
+                };
+                Event::Written { ticket, key, result }
+            }
+            other => unreachable!("{other:?} is no request to the API"),
+        };
+        self.plan(HOP, Due::Event(number, process, event));
+    }
+
+    /// Changes an object and tells every watch.
+    fn put(&mut self, key: &Key, stored: Option<Stored>) -> ResourceVersion {
+        self.version += 1;
+        let version = ResourceVersion(self.version.to_string());
+        let stored = stored.map(|stored| Stored { version: version.clone(), ..stored });
+        match stored.clone() {
+            Some(stored) => self.objects.insert(key.clone(), stored),
+            None => self.objects.remove(key),
+        };
+        for number in 0..self.machines.len() {
+            let machine = &self.machines[number];
+            if machine.api && machine.watch {
+                let event = Event::Watched { key: key.clone(), stored: stored.clone() };
+                self.tell(number, Span::millis(6), event);
+            }
+        }
+        version
+    }
+}
+
+/// A short word for an action.
+pub fn kind(action: &Action) -> &'static str {
+    match action {
+        Action::Read { .. } => "read",
+        Action::List { .. } => "list",
+        Action::Write { .. } => "write",
+        Action::ReadNode { .. } => "read node",
+        Action::ReadRoutes { .. } => "read routes",
+        Action::Route { .. } => "route",
+        Action::ReadTask { .. } => "read task",
+        Action::ReadPastCalls { .. } => "read past calls",
+        Action::PutAddress { .. } => "put",
+        Action::RemoveAddress { .. } => "remove",
+        Action::Announce { .. } => "announce",
+        Action::Save(_) => "save",
+        Action::Note(Note::Alarm { .. }) => "alarm",
+        Action::Note(_) => "note",
+        Action::Exit => "exit",
+    }
+}
