@@ -134,7 +134,8 @@ fn spent_until(call: &Call, window: Span) -> Option<ProviderTime> {
 }
 
 fn succeeded(call: &Call) -> bool {
-    matches!(call.end, Some(End { result: Ending::Done | Ending::Accepted, .. }))
+    // One that was accepted, and whose caller crashed before it knew more, proves nothing.
+    matches!(call.end, Some(End { result: Ending::Done, .. }))
 }
 
 #[cfg(test)]
