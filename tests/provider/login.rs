@@ -45,7 +45,7 @@ fn the_old_access_token_serves_while_the_login_service_does_not() {
     bench.scp.set(|knobs| knobs.access_ttl_s = 10);
     bench.provider.routes(&both()).value.unwrap();
     bench.scp.fault(Rule::new(Match::path("/token"), Fault::status(503)));
-    std::thread::sleep(Duration::from_millis(3300));
+    std::thread::sleep(Duration::from_millis(8100));
     bench.provider.routes(&both()).value.unwrap();
     assert_eq!(bench.asked("/token", 3), 3);
 }
