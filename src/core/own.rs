@@ -21,7 +21,7 @@ pub struct Own {
     asked: BTreeMap<GroupName, (Epoch, u64, Tick)>,
     counter: u64,
     written: Option<PeerRecord>,
-    flight: Option<(Ticket, PeerRecord, Tick)>,
+    flight: Option<(Ticket, PeerRecord)>,
     last: Option<Tick>,
 }
 
@@ -145,8 +145,8 @@ impl Core {
         ticket: Ticket,
         result: &Result<ResourceVersion, ApiFailure>,
     ) {
-        let flight = self.own.flight.take_if(|(awaited, ..)| *awaited == ticket);
-        if let (Some((_, record, _)), Ok(_)) = (flight, result) {
+        let flight = self.own.flight.take_if(|(awaited, _)| *awaited == ticket);
+        if let (Some((_, record)), Ok(_)) = (flight, result) {
             self.own.written = Some(record);
         }
     }
@@ -189,7 +189,7 @@ impl Core {
         self.own.counter += 1;
         let ticket = self.write(&key, record.doc(&self.cfg.node));
         self.own.last = Some(self.now);
-        self.own.flight = Some((ticket, record, self.now));
+        self.own.flight = Some((ticket, record));
     }
 
     fn own_record(&self) -> PeerRecord {

@@ -55,8 +55,6 @@ pub struct Provider {
     last_asked: Option<Tick>,
     /// When the question of the last good answer was sent.
     pub good: Option<Tick>,
-    /// When the last good answer came.
-    pub good_at: Option<Tick>,
     /// Since when every answer has been bad.
     failing: Option<Tick>,
     failure: Option<ProviderFailure>,
@@ -181,7 +179,6 @@ impl Core {
             Ok(listing) => {
                 if self.provider.good.is_none_or(|good| asked > good) {
                     self.provider.good = Some(asked);
-                    self.provider.good_at = Some(self.now);
                 }
                 (self.provider.failing, self.provider.failure) = (None, None);
                 (self.provider.failures, self.provider.not_before) = (0, Tick(0));
