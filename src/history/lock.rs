@@ -153,14 +153,16 @@ fn unversioned(life: &Life<'_>, report: &mut Report) {
     for write in life.writes.iter().filter(nameless) {
         let shown = life.shown(write.key);
         let before: Vec<_> = shown.iter().filter(|(p, ..)| p.line < write.sent.line).collect();
+        let own = life.writes.iter().filter(|w| w.key == write.key).filter_map(Write::done);
+        let own = own.map(|d| d.line).filter(|line| *line < write.sent.line).max();
         // Answers may overtake each other: only what was never shown missing of late was surely there.
         let missing = before
             .iter()
             .any(|(place, there, _)| !there && write.sent.tick.since(place.tick) < Span::secs(60))
-            || before.last().is_some_and(|(_, there, _)| !there);
-        let own = life.writes.iter().filter(|w| w.key == write.key).filter_map(|w| w.done());
-        let own = own.filter(|d| d.line < write.sent.line).count() > 0;
-        let there = own || before.iter().any(|(_, there, quorum)| *there && *quorum);
+            || before
+                .last()
+                .is_some_and(|(place, there, _)| !there && own.is_none_or(|o| o < place.line));
+        let there = own.is_some() || before.iter().any(|(_, there, quorum)| *there && *quorum);
         if there && !missing {
             let text = format!("writes {:?} without the version that it has seen", write.key);
             report.add(Invariant::I1, write.sent.at, &[life.process.machine], text);
