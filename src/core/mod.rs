@@ -10,6 +10,8 @@
 //! | `view`, `lock`, `bid` | what the Lease says, who has authority, who takes it next |
 //! | `provider` | where the IPs are routed, and when that is asked |
 //! | `book`, `ledger`, `budget` | the recent route calls, and what may still be spent |
+//! | `target` | where an IP shall be routed |
+//! | `gate` | what must be true before a route call, the lock aside |
 //! | `route` | one IP's way from "elsewhere" to "here" |
 //! | `planned`, `witness` | giving the Lease away |
 //! | `address` | what is on the NIC, and its announcement |
@@ -24,6 +26,7 @@ pub mod bug;
 pub mod config;
 pub mod event;
 pub mod facts;
+mod gate;
 pub mod health;
 pub mod ledger;
 mod lock;
@@ -38,6 +41,7 @@ mod route;
 pub mod saved;
 mod slot;
 pub mod status;
+mod target;
 pub mod view;
 mod witness;
 

@@ -14,7 +14,7 @@ use super::facts::Routed;
 use super::health::Vector;
 use super::lock::Lock;
 use super::peer::{Peer, Readiness};
-use super::route::{Route, Target};
+use super::route::Route;
 use crate::types::{FailoverIp, GroupName, NodeName, Server, Span, Tick};
 
 /// A move that is not complete when its successor is silent and this has passed is ended.
@@ -123,23 +123,6 @@ impl Core {
         })
     }
 
-    /// Where a move wants the IP; `None` where there is no move.
-    pub(super) fn target_of_move(&self, ip: FailoverIp, group: &GroupName) -> Option<Target> {
-        let to = self.locks.get(group)?.moving.clone()?;
-        let begun = self.group_ips(group).iter().any(|other| {
-            self.provider.last(*other).is_some_and(
-                |seen| matches!(&seen.routed, Routed::To(name) if *name == to.server.name),
-            )
-        });
-        let here = self.provider.last(ip).is_some_and(|seen| self.is_here(&seen.routed));
-        Some(match self.is_ready(group) {
-            true => Target::To(to.server, Need::Planned),
-            // Nothing is routed to a successor that fell silent, and nothing back before patience ends.
-            false if begun || here => Target::Any,
-            false => Target::To(self.provider.home()?.clone(), Need::Urgent),
-        })
-    }
-
     fn consider_moving(&mut self, group: &GroupName) {
         let Some((node, server)) = self.healthier(group) else {
             if let Some(lock) = self.locks.get_mut(group) {
@@ -222,7 +205,7 @@ impl Core {
         best.and_then(|(name, peer)| Some((name.clone(), peer.record.server.clone()?)))
     }
 
-    fn group_ips(&self, group: &GroupName) -> Vec<FailoverIp> {
+    pub(super) fn group_ips(&self, group: &GroupName) -> Vec<FailoverIp> {
         let ips = self.cfg.groups.get(group).map(|group| group.ips.keys().copied().collect());
         ips.unwrap_or_default()
     }

@@ -12,10 +12,11 @@
 use super::Core;
 use super::action::Action;
 use super::budget::Need;
-use super::config::Drift;
 use super::event::Ticket;
 use super::facts::{ProviderFailure, ProviderTime, RouteOutcome, Routed, TaskId, TaskState};
-use super::ledger::{Call, Ending};
+use super::gate::SETTLE;
+use super::ledger::Ending;
+use super::target::Target;
 use crate::types::{Epoch, FailoverIp, GroupName, Server, Span, Tick};
 
 /// A route call starts at most this long after its intent was sent to the ledger (I2).
@@ -33,9 +34,6 @@ const START_BOUND: Span = Span::millis(300);
 /// The whole call ends within this time of its start.
 const CALL_TIMEOUT: Span = Span::secs(10);
 
-/// From the arrival of a call until it shows in the provider's list.
-const SETTLE: Span = Span::secs(10);
-
 /// How long the list may lag behind a call that was done.
 const SHOWS: Span = Span::secs(15);
 
@@ -50,9 +48,6 @@ const REFUSED: Span = Span::secs(600);
 
 /// An IP that the provider does not list is looked for this often.
 const UNLISTED: Span = Span::secs(10);
-
-/// The second look at a route that somebody seems to have changed comes this much later.
-const SECOND_LOOK: Span = Span::secs(1);
 
 /// A call under way.
 #[derive(Clone, Debug)]
@@ -86,16 +81,17 @@ enum Stage {
 pub struct Route {
     stage: Stage,
     /// The term in which the IP was last seen here.
-    here_in: Option<Epoch>,
+    pub here_in: Option<Epoch>,
     /// When this process's last call for the IP ended.
     pub ended: Tick,
     /// First look at a route that somebody changed.
-    drifted: Option<Tick>,
-    /// Calls in a row that were given to the adapter and did not leave the host, and until when to wait for that.
+    pub drifted: Option<Tick>,
+    /// Calls in a row that were given to the adapter and did not leave the host.
     unsent: u32,
-    hold: Tick,
+    /// No call before then.
+    pub hold: Tick,
     /// Why the last call was refused, where a person has to mend that.
-    refusal: Option<String>,
+    pub refusal: Option<String>,
     /// The first moment at which budget and back-off allow the next call, on the provider's clock.
     pub allowed: Option<ProviderTime>,
 }
@@ -123,15 +119,6 @@ impl Route {
             Stage::Calling { .. } | Stage::Following { .. } | Stage::Verifying { .. } => true,
         }
     }
-}
-
-/// Where an IP shall be routed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// Stays as it is for now.
-    Any,
-    /// To this server, spending at most what `Need` allows.
-    To(Server, Need),
 }
 
 impl Core {
@@ -229,152 +216,13 @@ impl Core {
         Stage::Settled
     }
 
-    /// While a call of somebody's may still land, what is read now may not be the last word.
-    fn watch_unsettled(&mut self, ip: FailoverIp) {
-        let Some(time) = self.ledger_time() else {
-            return;
-        };
-        let unsettled = self
-            .book
-            .ledger()
-            .calls()
-            .any(|call| call.ip == ip && call.settles(SETTLE).is_some_and(|end| end > time));
-        let old =
-            self.provider.last(ip).is_none_or(|seen| self.now.since(seen.asked) >= Span::secs(5));
-        if unsettled && old {
-            self.need_observation(self.now);
-        } else if unsettled {
-            self.at(self.now + Span::secs(5));
-        }
-    }
-
-    /// Where the IP shall be routed, it being at `routed` now.
-    fn target(
-        &mut self,
-        ip: FailoverIp,
-        group: &GroupName,
-        routed: &Routed,
-        epoch: Epoch,
-    ) -> Target {
-        if let Some(target) = self.target_of_move(ip, group) {
-            return target;
-        }
-        let Some(home) = self.provider.home().cloned() else {
-            return Target::Any;
-        };
-        if self.is_here(routed) {
-            return Target::To(home, Need::Urgent);
-        }
-        let dead = match routed {
-            Routed::Nowhere => true,
-            Routed::To(name) => self.peers.values().any(|peer| {
-                !peer.fresh(self.now)
-                    && peer.record.server.as_ref().is_some_and(|at| at.name == *name)
-            }),
-        };
-        // A call of this cluster's that was given up may have landed late.
-        let late = matches!(routed, Routed::To(name) if self.book.ledger().calls().any(|call| {
-            call.ip == ip && call.to == *name && call.may_have_landed()
-        }));
-        let seen_here = self.routes.get(&ip).is_some_and(|route| route.here_in == Some(epoch));
-        let drifted = seen_here && !late;
-        if !drifted {
-            return Target::To(home, Need::Urgent);
-        }
-        let to = match routed {
-            Routed::To(name) => format!("to {name}"),
-            Routed::Nowhere => "nowhere".to_owned(),
-        };
-        let text = format!("{ip} was routed {to} by somebody else");
-        if self.cfg.drift == Drift::Report {
-            self.alarm("drift", format!("{text}; drift = \"report\" leaves it there"));
-            return Target::Any;
-        }
-        self.alarm("drift", format!("{text}; it is routed back as the budget allows"));
-        // The list may flap after a call: only a second look makes it a drift.
-        let now = self.now;
-        let Some(route) = self.routes.get_mut(&ip) else {
-            return Target::Any;
-        };
-        let first = *route.drifted.get_or_insert(now);
-        if self.provider.since(ip, first + SECOND_LOOK).is_none() {
-            self.at(first + SECOND_LOOK);
-            if self.now >= first + SECOND_LOOK {
-                self.need_observation(first + SECOND_LOOK);
-            }
-            return Target::Any;
-        }
-        Target::To(home, if dead { Need::Urgent } else { Need::Planned })
-    }
-
-    /// Everything but the lock that a call needs: address, settled calls, a ledger, budget, back-off.
-    fn may_call(&mut self, ip: FailoverIp, group: &GroupName, to: &Server, need: Need) -> bool {
-        let here = self.provider.home().is_some_and(|home| home.name == to.name);
-        if here && !self.has_addresses(ip) {
-            return false;
-        }
-        if self.provider.needs_a_person().is_some() {
-            return false;
-        }
-        let held = self.routes.get(&ip).map(|route| (route.hold, route.refusal.clone()));
-        let (hold, refusal) = held.unwrap_or_default();
-        if self.now < hold {
-            self.at(hold);
-            if let Some(why) = refusal {
-                self.alarm("refused", format!("netcup refused to route {ip}: {why}"));
-            }
-            return false;
-        }
-        if !self.book.known() {
-            return false;
-        }
-        let Some(time) = self.ledger_time() else {
-            let text =
-                "netcup's answers carry no Date: without its clock the budget cannot be counted";
-            self.alarm("no-clock", text.to_owned());
-            return false;
-        };
-        let ledger = self.spending();
-        // A call to the same server that may still take effect is not repeated blindly.
-        let settles = ledger.calls().filter(|call| call.ip == ip && call.to == to.name);
-        let settles = settles.filter_map(|call| call.settles(SETTLE)).max().unwrap_or_default();
-        if settles > time {
-            let look = self.now + Span::secs(2);
-            self.at(look);
-            if self.provider.last(ip).is_none_or(|seen| self.now.since(seen.asked) >= Span::secs(2))
-            {
-                self.need_observation(self.now);
-            }
-            return false;
-        }
-        let (others, waiting) = self.spent_by_others();
-        let allowed = self.budget(&others).allowed(ip, need, 1 + waiting);
-        let allowed = allowed.max(self.budget(&ledger).backed_off(ip, &to.name));
-        let wait = allowed > time;
-        if let Some(route) = self.routes.get_mut(&ip) {
-            route.allowed = wait.then_some(allowed);
-        }
-        if wait {
-            self.at(self.now + Span(allowed.0.saturating_sub(time.0)));
-            self.alarm(
-                "budget",
-                format!(
-                    "{ip} of group {group} cannot be routed for another {}: the provider's limit or a \
-                     back-off after failures",
-                    Span(allowed.0.saturating_sub(time.0))
-                ),
-            );
-        }
-        !wait
-    }
-
     fn intending(&mut self, ip: FailoverIp, group: &GroupName, call: Under, since: Tick) -> Stage {
         if !self.still_wanted(ip, group, &call) || self.now.since(since) >= INTENT_GOOD {
             return self.drop_call(call);
         }
         let Some(written) = self.book.written(&call.id) else {
             // A lost compare-and-swap may have shown calls of others: the budget is looked at anew each time.
-            if !self.budget_allows(ip, &call) {
+            if !self.budget_allows(ip, call.need) {
                 return self.drop_call(call);
             }
             self.at(since + INTENT_GOOD);
@@ -664,29 +512,5 @@ impl Core {
             route.ended = self.now;
         }
         Stage::Settled
-    }
-
-    fn budget_allows(&self, ip: FailoverIp, call: &Under) -> bool {
-        let (ledger, waiting) = self.spent_by_others();
-        let allowed = self.budget(&ledger).allowed(ip, call.need, waiting);
-        self.ledger_time().is_some_and(|time| allowed <= time)
-    }
-
-    /// When the latest call of this node for the group may still arrive; calls of others do not count.
-    pub(super) fn own_calls_landed(&self, group: &GroupName) -> bool {
-        let Some(time) = self.ledger_time() else {
-            return true;
-        };
-        let mine = |call: &&Call| call.node == self.cfg.node && call.group == *group;
-        let calling = self.cfg.groups.get(group).is_some_and(|group| {
-            group.ips.keys().any(|ip| self.routes.get(ip).is_some_and(Route::calling))
-        });
-        !calling
-            && self
-                .book
-                .ledger()
-                .calls()
-                .filter(mine)
-                .all(|call| call.settles(Span::ZERO).is_none_or(|end| end <= time))
     }
 }
