@@ -68,11 +68,10 @@ impl Vector {
             .collect()
     }
 
-    /// Is it worse than `other` for a cordon, so that the short dwell time applies?
+    /// Does the cordon alone make it worse than `other`, whatever becomes of the places before, so that the short
+    /// dwell time applies?
     pub fn worse_by_cordon(&self, other: &Self) -> bool {
-        let mut places = 0..self.0.len().max(other.0.len());
-        let first = places.find(|place| self.is_bad(*place) != other.is_bad(*place));
-        first == Some(CORDONED) && self.is_bad(CORDONED)
+        self.is_bad(CORDONED) && !(0..=CORDONED).any(|place| other.is_bad(place))
     }
 }
 
@@ -144,6 +143,9 @@ mod tests {
         ];
         assert!(ladder.is_sorted_by(|worse, better| worse > better));
         assert!(ladder[3].worse_by_cordon(&ladder[7]) && !ladder[4].worse_by_cordon(&ladder[7]));
+        // A node that is not ready for a moment longer than the others is drained as quickly.
+        let unready = with(&[("Ready", Condition::False)], true);
+        assert!(unready.worse_by_cordon(&ladder[7]) && !unready.worse_by_cordon(&ladder[2]));
     }
 
     #[test]
