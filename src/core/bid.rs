@@ -121,7 +121,9 @@ impl Core {
     /// Does the Lease's writer have another configuration or protocol than this node?
     pub(super) fn differs(&self, group: &GroupName) -> bool {
         let record = self.locks.get(group).and_then(|lock| lock.sight.sound());
-        record.is_some_and(|record| !record.membership.agrees(&self.membership(group)))
+        // What this host itself wrote before its configuration was changed is about to be written anew.
+        let others = record.filter(|record| !record.is_of(&self.cfg.node, &self.me));
+        others.is_some_and(|record| !record.membership.agrees(&self.membership(group)))
     }
 
     /// How many candidates for the group are fitter than this node.

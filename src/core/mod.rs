@@ -130,7 +130,7 @@ impl Core {
             cfg: config,
             me: identity,
         };
-        core.fit_to_config();
+        core.fit_to_config(now);
         core.plan();
         let actions = std::mem::take(&mut core.out);
         (core, actions)
@@ -199,7 +199,8 @@ impl Core {
             Event::Stop => _ = self.stopping.get_or_insert(self.now),
             Event::Reload(config) => {
                 self.cfg = *config;
-                self.fit_to_config();
+                // What was asked before says nothing about an IP that was added.
+                self.fit_to_config(self.now + Span::millis(1));
             }
         }
     }
@@ -232,8 +233,8 @@ impl Core {
         self.plan_save();
     }
 
-    /// Makes the state fit the configuration: at start, and when it was reloaded.
-    fn fit_to_config(&mut self) {
+    /// Makes the state fit the configuration: at start, and when it was reloaded. New IPs are known from `since` on.
+    fn fit_to_config(&mut self, since: Tick) {
         let groups = self.cfg.groups.clone();
         self.locks.retain(|name, _| groups.contains_key(name));
         for name in groups.keys() {
@@ -246,8 +247,7 @@ impl Core {
         self.slots.entry(Key::Node(self.cfg.node.clone())).or_default();
         self.routes.retain(|ip, _| groups.values().any(|group| group.ips.contains_key(ip)));
         for ip in groups.values().flat_map(|group| group.ips.keys()) {
-            // What the provider listed before says nothing about an IP that was added since.
-            self.routes.entry(*ip).or_insert_with(|| route::Route::new(self.now));
+            self.routes.entry(*ip).or_insert_with(|| route::Route::new(since));
         }
         self.reads.list_wanted = true;
     }

@@ -337,12 +337,11 @@ handed to us
   put <- here
   alarm differs <- reload
 of our identity
-  nothing <- read same; read missing; read newer; read older; read edited; watch newer; watch older; written; conflict; write unknown; write denied; elsewhere; nowhere; provider fails; stop
+  nothing <- read same; read missing; read newer; read older; read edited; watch newer; watch older; written; conflict; write unknown; write denied; elsewhere; nowhere; provider fails; stop; reload
   take 10 <- read handed
   read <- watch missing
   take 5 <- wake
   put <- here
-  alarm differs <- reload
 edited
   nothing <- read same; read missing; read newer; read older; read edited; watch newer; watch older; written; conflict; write unknown; write denied; elsewhere; nowhere; provider fails; stop; reload
   take 10 <- read handed
@@ -362,7 +361,7 @@ in authority
   announce <- here
   intend <- elsewhere; nowhere
   linger <- stop
-  put, renew 5, alarm differs <- reload
+  put, renew 5 <- reload
 renewing
   nothing <- read same; read missing; read newer; read older; read handed; read edited; watch older; provider fails; stop
   cease <- watch newer
@@ -371,18 +370,17 @@ renewing
   alarm api-denied <- write denied
   announce <- here
   intend <- elsewhere; nowhere
-  put, alarm differs <- reload
+  put <- reload
 in authority, a newer epoch of another
   nothing <- read same; read missing; read newer; read older; read edited; watch newer; watch older; written; conflict; write unknown; write denied; here; elsewhere; nowhere; provider fails; stop
   take 10 <- read handed
   read <- watch missing; wake
   alarm differs <- reload
 authority lapsed
-  nothing <- read same; read missing; read newer; read older; read handed; read edited; watch newer; watch older; here; elsewhere; nowhere; provider fails; stop
+  nothing <- read same; read missing; read newer; read older; read handed; read edited; watch newer; watch older; here; elsewhere; nowhere; provider fails; stop; reload
   read <- watch missing; conflict; write unknown; wake
   take 6 <- written
   alarm api-denied <- write denied
-  alarm differs <- reload
 stopping
   nothing <- read same; read missing; read newer; read older; read handed; read edited; watch older; here; elsewhere; nowhere; provider fails; stop
   cease <- watch newer
@@ -390,7 +388,7 @@ stopping
   hold <- written
   alarm api-denied <- write denied
   read, exit <- wake
-  put, alarm differs <- reload
+  put <- reload
 ";
 
 const ROUTE_TABLE: &str = "
@@ -402,7 +400,7 @@ settled, here
   cease <- lease taken
   put, renew 5, read <- 6 s pass
   linger <- stop
-  put, renew 5, alarm differs <- reload
+  put, renew 5 <- reload
 settled, not known
   renew 5 <- wake
   announce <- here
@@ -412,7 +410,7 @@ settled, not known
   cease <- lease taken
   put, renew 5, read <- 6 s pass
   linger <- stop
-  put, renew 5, alarm differs <- reload
+  put, renew 5 <- reload
 intending
   renew 5, read <- wake
   nothing <- here; elsewhere; nowhere; provider fails; login refused; renewed; renewal conflicts; renewal unknown; accepted; done; not sent; refused; throttled; call: login refused; call: other site; call unknown; task runs; task done; task failed; task gone; task unknown
@@ -422,14 +420,14 @@ intending
   cease <- lease taken
   put, renew 5, read <- 6 s pass
   linger <- stop
-  put, renew 5, alarm differs, alarm not-listed <- reload
+  put, renew 5 <- reload
 renewing
   read <- wake; renewal conflicts; renewal unknown
   nothing <- here; elsewhere; nowhere; provider fails; login refused; intent written; intent conflicts; intent unknown; accepted; done; not sent; refused; throttled; call: login refused; call: other site; call unknown; task runs; task done; task failed; task gone; task unknown; stop
   call, hold <- renewed
   cease, write NotSent <- lease taken
   put, write NotSent, read <- 6 s pass
-  put, alarm differs, alarm not-listed <- reload
+  put <- reload
 calling
   renew 5 <- wake
   nothing <- here; elsewhere; nowhere; provider fails; login refused; intent written; intent conflicts; intent unknown; renewed; renewal conflicts; renewal unknown; task runs; task done; task failed; task gone; task unknown
@@ -444,7 +442,7 @@ calling
   write Unknown <- call unknown
   put, renew 5, read <- 6 s pass
   linger <- stop
-  put, alarm differs, alarm not-listed, renew 5 <- reload
+  put, renew 5 <- reload
 following
   nothing <- wake; here; elsewhere; nowhere; provider fails; login refused; intent written; intent conflicts; intent unknown; renewed; renewal conflicts; renewal unknown; accepted; done; not sent; refused; throttled; call: login refused; call: other site; call unknown; task runs; task unknown
   cease <- lease taken
@@ -452,7 +450,7 @@ following
   write Failed, look <- task failed
   put, renew 5, read <- 6 s pass
   linger <- stop
-  put, renew 5, alarm differs, look <- reload
+  put, renew 5, look <- reload
 verifying
   renew 5 <- wake
   write Done, announce <- here
@@ -461,5 +459,5 @@ verifying
   cease <- lease taken
   put, renew 5, look, read <- 6 s pass
   linger <- stop
-  put, renew 5, alarm differs <- reload
+  put, renew 5 <- reload
 ";
