@@ -29,6 +29,10 @@ const RANKS: u64 = 10;
 /// Where the Lease is missing, nodes that the IP is not routed to wait this much longer.
 const NOT_HERE: Span = Span::secs(5);
 
+/// ... and this much for each rank: on a first start the nodes begin at different moments, and the earliest shall
+/// not take every group.
+const SKEW: Span = Span::secs(3);
+
 /// A node whose configuration or protocol differs from the Lease's bids last.
 const DIFFERS: Span = Span::secs(20);
 
@@ -94,10 +98,11 @@ impl Core {
             self.at(at);
             return None;
         }
-        at += STEP.times(self.rank(group).min(RANKS));
-        if self.lease_missing(group) && !self.routed_here(group) {
-            at += NOT_HERE;
-        }
+        let rank = self.rank(group).min(RANKS);
+        at += match self.lease_missing(group) && !self.routed_here(group) {
+            true => NOT_HERE + SKEW.times(rank),
+            false => STEP.times(rank),
+        };
         if self.differs(group) {
             at += DIFFERS;
         }

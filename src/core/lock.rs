@@ -328,6 +328,7 @@ impl Core {
             self.at(at);
             return None;
         }
+        self.inherit_move(group);
         let lock = self.locks.get(group)?;
         let epoch = lock.sight.highest.max(self.book.ledger().epoch(group)).next();
         let record = self.compose(group, epoch, 0);

@@ -10,6 +10,7 @@
 
 use super::Core;
 use super::budget::Need;
+use super::config::Drift;
 use super::facts::Routed;
 use super::health::Vector;
 use super::lock::Lock;
@@ -73,12 +74,25 @@ impl Core {
         }
     }
 
+    /// A move that this host began in an earlier term goes on: to take back what may be half-way costs a call more.
+    pub(super) fn inherit_move(&mut self, group: &GroupName) {
+        let Some(lock) = self.locks.get_mut(group).filter(|lock| lock.moving.is_none()) else {
+            return;
+        };
+        let record = lock.sight.sound().filter(|record| record.is_of(&self.cfg.node, &self.me));
+        let Some(named) = record.and_then(|record| record.successor.clone()) else {
+            return;
+        };
+        let server = self.peers.get(&named.to).and_then(|peer| peer.record.server.clone());
+        lock.moving =
+            server.map(|server| Move { to: named.to, server, id: named.id, begun: self.now });
+    }
+
     fn go_on_moving(&mut self, group: &GroupName, to: &Move) {
-        let arrived = self.group_ips(group).iter().all(|ip| {
-            self.provider.since(*ip, to.begun).is_some_and(
-                |seen| matches!(&seen.routed, Routed::To(name) if *name == to.server.name),
-            )
-        });
+        let arrived = self
+            .group_ips(group)
+            .iter()
+            .all(|ip| self.provider.since(*ip, to.begun).is_some() && self.is_at(*ip, &to.server));
         let settled = self.group_routes_settled(group);
         let fit = self.peers.get(&to.to).is_some_and(|peer| peer.fit(self.now));
         let unreachable =
@@ -95,19 +109,40 @@ impl Core {
         }
         self.at(to.begun + PATIENCE);
         let silent = !ready && self.now.since(to.begun) >= PATIENCE;
-        if silent && settled {
-            let cooled = self.now + COOL_DOWN;
-            if let Some(lock) = self.locks.get_mut(group) {
-                (lock.moving, lock.better) = (None, None);
+        if !settled || !(silent || self.waits_in_vain(group, to)) {
+            return;
+        }
+        let cooled = self.now + COOL_DOWN;
+        if let Some(lock) = self.locks.get_mut(group) {
+            (lock.moving, lock.better) = (None, None);
+            if silent {
                 lock.shunned.insert(to.to.clone(), cooled);
             }
-            // What the move left elsewhere was routed there by us, not by somebody else.
-            for ip in self.group_ips(group) {
-                if let Some(route) = self.routes.get_mut(&ip) {
-                    route.forget_here();
-                }
+        }
+        // What the move left elsewhere was routed there by us, not by somebody else.
+        for ip in self.group_ips(group) {
+            if let Some(route) = self.routes.get_mut(&ip) {
+                route.forget_here();
             }
         }
+    }
+
+    /// Nothing was routed yet, and for long nothing can be: better ended now and begun anew when it can.
+    fn waits_in_vain(&self, group: &GroupName, to: &Move) -> bool {
+        let ips = self.group_ips(group);
+        let begun = ips.iter().any(|ip| self.is_at(*ip, &to.server));
+        let Some(time) = self.ledger_time().filter(|_| !begun) else {
+            return false;
+        };
+        let allowed = ips.iter().filter_map(|ip| self.routes.get(ip)?.allowed);
+        allowed.max().is_some_and(|allowed| allowed > time + PATIENCE)
+    }
+
+    /// Did the provider last say that the IP is routed to this server?
+    pub(super) fn is_at(&self, ip: FailoverIp, server: &Server) -> bool {
+        self.provider
+            .last(ip)
+            .is_some_and(|seen| matches!(&seen.routed, Routed::To(name) if *name == server.name))
     }
 
     /// Is the named successor ready, by its own fresh word?
@@ -134,7 +169,12 @@ impl Core {
             .peers
             .get(&node)
             .is_some_and(|peer| self.vector().worse_by_cordon(&peer.record.vector));
-        let dwell = if cordon { self.cfg.dwell_cordon } else { self.cfg.dwell };
+        let dwell = match cordon {
+            // Where the IP is there already, nothing is gained by taking it back first.
+            _ if self.gone_to(group, &server) => Span::ZERO,
+            true => self.cfg.dwell_cordon,
+            false => self.cfg.dwell,
+        };
         let now = self.now;
         let Some(lock) = self.locks.get_mut(group) else {
             return;
@@ -144,7 +184,7 @@ impl Core {
         lock.better = Some(Better { node: node.clone(), since });
         let from = since + dwell;
         self.at(from);
-        if now < from || !self.may_move(group) {
+        if now < from || !self.may_move(group, &server) {
             return;
         }
         let Some(lock) = self.locks.get_mut(group) else {
@@ -154,34 +194,62 @@ impl Core {
         lock.moving = Some(Move { to: node, server, id, begun: now });
     }
 
-    /// Nothing under way, everything here (or the provider out of reach), and budget beyond the reserve.
-    fn may_move(&mut self, group: &GroupName) -> bool {
+    /// Is an IP of the group routed to this server, by an answer of this term?
+    fn gone_to(&self, group: &GroupName, server: &Server) -> bool {
+        let Some(term) = self.authority(group).filter(|_| self.cfg.drift != Drift::Report) else {
+            return false;
+        };
+        let mut ips = self.group_ips(group).into_iter();
+        ips.any(|ip| self.provider.since(ip, term.began).is_some() && self.is_at(ip, server))
+    }
+
+    /// Nothing under way, everything here or there (or the provider out of reach), and budget beyond the reserve.
+    fn may_move(&mut self, group: &GroupName, to: &Server) -> bool {
         let Some(began) = self.authority(group).map(|term| term.began) else {
             return false;
         };
+        let there = self.gone_to(group, to);
         let ips = self.group_ips(group);
-        let here = ips.iter().all(|ip| {
-            self.provider.since(*ip, began).is_some_and(|seen| self.is_here(&seen.routed))
+        let known = ips.iter().all(|ip| {
+            let seen = self.provider.since(*ip, began);
+            seen.is_some_and(|seen| self.is_here(&seen.routed) || (there && self.is_at(*ip, to)))
         });
         let Some(time) = self.ledger_time() else {
             return false;
         };
+        let left: Vec<FailoverIp> = ips.into_iter().filter(|ip| !self.is_at(*ip, to)).collect();
         let ledger = self.spending();
         let budget = self.budget(&ledger);
         // A group of more IPs than a window holds is begun when that is empty, and goes on as it empties again.
-        let calls = ips.len().min(budget.room(Need::Planned));
-        let allowed = ips.iter().map(|ip| budget.allowed(*ip, Need::Planned, calls)).max();
-        let allowed = allowed.unwrap_or_default();
+        let calls = left.len().min(budget.room(Need::Planned)) + self.promised(group);
+        let allowed = left.iter().map(|ip| {
+            budget.allowed(*ip, Need::Planned, calls).max(budget.backed_off(*ip, &to.name))
+        });
+        let allowed = allowed.max().unwrap_or_default();
         if allowed > time {
             self.at(self.now + Span(allowed.0.saturating_sub(time.0)).min(Span::secs(60)));
         }
         self.group_routes_settled(group)
             && self.book.known()
-            && (here || self.provider.failing().is_some())
+            && (known || self.provider.failing().is_some())
             && allowed <= time
     }
 
-    /// The fittest node that is strictly healthier than this one, with its server.
+    /// The calls that the moves of other groups still need, whoever makes them.
+    fn promised(&self, group: &GroupName) -> usize {
+        let others = self.locks.iter().filter(|(name, _)| *name != group);
+        let to_make = others.filter_map(|(name, lock)| {
+            let named = lock.sight.sound().and_then(|record| record.successor.as_ref());
+            let named = lock.moving.as_ref().map(|to| &to.to).or(named.map(|named| &named.to))?;
+            let server = self.peers.get(named).and_then(|peer| peer.record.server.as_ref());
+            let there = |ip: &FailoverIp| server.is_some_and(|server| self.is_at(*ip, server));
+            Some(self.group_ips(name).iter().filter(|ip| !there(ip)).count())
+        });
+        to_make.sum()
+    }
+
+    /// The fittest node that is strictly healthier than this one, with its server; first one that an IP is routed
+    /// to already.
     fn healthier(&self, group: &GroupName) -> Option<(NodeName, Server)> {
         let mine = self.membership(group);
         let vector = self.vector();
@@ -201,7 +269,10 @@ impl Core {
                 && record.server.is_some()
                 && (unable || record.vector < vector)
         });
-        let best = candidates.min_by_key(|(name, _)| self.fitness(group, name, &held));
+        let best = candidates.min_by_key(|(name, peer)| {
+            let there = peer.record.server.as_ref().is_some_and(|at| self.gone_to(group, at));
+            (!there, self.fitness(group, name, &held))
+        });
         best.and_then(|(name, peer)| Some((name.clone(), peer.record.server.clone()?)))
     }
 

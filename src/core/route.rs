@@ -258,10 +258,7 @@ impl Core {
             return Stage::Renewing { call, not_after, answered };
         }
         // A newer answer may have come while the intent was written.
-        let there = self
-            .provider
-            .last(ip)
-            .is_some_and(|seen| matches!(&seen.routed, Routed::To(name) if *name == call.to.name));
+        let there = self.is_at(ip, &call.to);
         let not_after = not_after.min(term.until - START_BOUND);
         if there || self.now >= not_after {
             return self.drop_call(call);

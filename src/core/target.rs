@@ -81,11 +81,7 @@ impl Core {
     /// Where a move wants the IP; `None` where there is no move.
     pub(super) fn target_of_move(&self, ip: FailoverIp, group: &GroupName) -> Option<Target> {
         let to = self.locks.get(group)?.moving.clone()?;
-        let begun = self.group_ips(group).iter().any(|other| {
-            self.provider.last(*other).is_some_and(
-                |seen| matches!(&seen.routed, Routed::To(name) if *name == to.server.name),
-            )
-        });
+        let begun = self.group_ips(group).iter().any(|other| self.is_at(*other, &to.server));
         let here = self.provider.last(ip).is_some_and(|seen| self.is_here(&seen.routed));
         Some(match self.is_ready(group) {
             true => Target::To(to.server, Need::Planned),

@@ -8,6 +8,7 @@ mod bids;
 mod expiry;
 mod giving;
 mod ledger;
+mod moving;
 mod objects;
 mod route;
 mod validity;
