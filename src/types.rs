@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::{Add, AddAssign, Sub};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -115,13 +116,14 @@ impl fmt::Display for Span {
 #[error("{0}")]
 pub struct Malformed(pub String);
 
-/// Declares a newtype over checked text, with parsing, display and serde through the check.
+/// Declares a newtype over checked text, with parsing, display and serde through the check. Shared, since names
+/// are copied far more often than made.
 macro_rules! text {
     ($(#[$doc:meta])* $name:ident, $check:expr) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// The text itself.
@@ -135,7 +137,7 @@ macro_rules! text {
             fn try_from(text: String) -> Result<Self, Malformed> {
                 let check: fn(&str) -> Result<(), String> = $check;
                 check(&text).map_err(Malformed)?;
-                Ok(Self(text))
+                Ok(Self(text.into()))
             }
         }
 
@@ -148,7 +150,7 @@ macro_rules! text {
 
         impl From<$name> for String {
             fn from(name: $name) -> Self {
-                name.0
+                name.0.as_ref().to_owned()
             }
         }
 

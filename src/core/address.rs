@@ -279,7 +279,8 @@ impl Core {
 
     /// Are all addresses of the IP on the NIC, ours or not?
     pub(super) fn has_addresses(&self, ip: FailoverIp) -> bool {
-        let hosts = self.cfg.groups.values().find_map(|group| group.ips.get(&ip));
+        let group = self.group_of(ip).and_then(|group| self.cfg.groups.get(group));
+        let hosts = group.and_then(|group| group.ips.get(&ip));
         hosts.is_some_and(|hosts| hosts.iter().all(|host| self.addresses.present(*host)))
     }
 

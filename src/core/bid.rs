@@ -5,6 +5,7 @@
 //! back, after a death the API answered all along and nobody waits. Then the fittest goes first and the others
 //! back it up, a step apart.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
@@ -47,13 +48,13 @@ pub enum Claim {
 
 /// What candidates are compared by: the smaller, the fitter.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Fitness {
+pub struct Fitness<'a> {
     not_named: bool,
     no_provider: bool,
-    vector: Vector,
+    vector: Cow<'a, Vector>,
     held: usize,
     priority: Reverse<i32>,
-    name: NodeName,
+    name: &'a NodeName,
 }
 
 impl Core {
@@ -128,38 +129,36 @@ impl Core {
         let record = self.locks.get(group).and_then(|lock| lock.sight.sound());
         // What this host itself wrote before its configuration was changed is about to be written anew.
         let others = record.filter(|record| !record.is_of(&self.cfg.node, &self.me));
-        others.is_some_and(|record| !record.membership.agrees(&self.membership(group)))
+        others.is_some_and(|record| !record.membership.agrees(self.membership(group)))
     }
 
     /// How many candidates for the group are fitter than this node.
-    fn rank(&self, group: &GroupName) -> u64 {
-        let counts = self.held_before(group);
-        let me = self.fitness(group, &self.cfg.node, &counts);
-        let fitter = self
-            .candidates(group)
-            .filter(|name| **name != self.cfg.node && self.fitness(group, name, &counts) < me);
-        u64::try_from(fitter.count()).unwrap_or(RANKS)
+    fn rank(&mut self, group: &GroupName) -> u64 {
+        let ranks = self.ranks.take().unwrap_or_else(|| self.all_ranks());
+        let rank = ranks.get(group).copied().unwrap_or(RANKS);
+        self.ranks = Some(ranks);
+        rank
     }
 
-    /// Groups held per node, with every free group before this one given to its fittest candidate:
+    /// The ranks of all groups, with every free group given to its fittest candidate before the next is looked at:
     /// all nodes come to the same result, so several free groups spread out instead of piling up.
-    fn held_before<'a>(&'a self, group: &GroupName) -> BTreeMap<&'a NodeName, usize> {
-        let mut counts = BTreeMap::new();
-        for name in self.locks.keys() {
-            if let Some(holder) = self.live_holder(name) {
-                *counts.entry(holder).or_default() += 1;
-            }
-        }
-        for name in self.locks.keys().take_while(|name| *name < group) {
-            if self.live_holder(name).is_none() {
-                let fittest =
-                    self.candidates(name).min_by_key(|node| self.fitness(name, node, &counts));
+    fn all_ranks(&self) -> BTreeMap<GroupName, u64> {
+        let mut counts = self.held();
+        let mut ranks = BTreeMap::new();
+        for group in self.locks.keys() {
+            let me = self.fitness(group, &self.cfg.node, &counts);
+            let others = self.candidates(group).filter(|name| **name != self.cfg.node);
+            let fitter = others.filter(|name| self.fitness(group, name, &counts) < me).count();
+            ranks.insert(group.clone(), u64::try_from(fitter).unwrap_or(RANKS));
+            if self.live_holder(group).is_none() {
+                let candidates = self.candidates(group);
+                let fittest = candidates.min_by_key(|node| self.fitness(group, node, &counts));
                 if let Some(fittest) = fittest {
                     *counts.entry(fittest).or_default() += 1;
                 }
             }
         }
-        counts
+        ranks
     }
 
     fn live_holder(&self, group: &GroupName) -> Option<&NodeName> {
@@ -177,40 +176,41 @@ impl Core {
             .and_then(|lock| lock.sight.seen())
             .and_then(|seen| seen.record.holder.as_ref().filter(|_| !seen.record.handed));
         let peers = self.peers.iter().filter(move |(name, peer)| {
-            peer.fit(self.now) && peer.record.membership(group) == mine && expired != Some(*name)
+            peer.fit(self.now) && peer.record.agrees(group, mine) && expired != Some(*name)
         });
         let me = Some(&self.cfg.node).filter(|_| self.cfg.eligible && self.health.able());
         peers.map(|(name, _)| name).chain(me)
     }
 
     /// What the node is compared by.
-    pub(super) fn fitness(
-        &self,
+    pub(super) fn fitness<'a>(
+        &'a self,
         group: &GroupName,
-        node: &NodeName,
+        name: &'a NodeName,
         held: &BTreeMap<&NodeName, usize>,
-    ) -> Fitness {
+    ) -> Fitness<'a> {
         let record = self.locks.get(group).and_then(|lock| lock.sight.sound());
-        let named =
-            record.and_then(|record| record.successor.as_ref()).is_some_and(|s| s.to == *node);
-        let peer = self.peers.get(node).map(|peer| &peer.record);
-        let mine = *node == self.cfg.node;
-        Fitness {
-            not_named: !named,
-            no_provider: match peer {
-                Some(record) if !mine => !record.provider,
-                Some(_) | None => !self.can_route(),
+        let named = record.and_then(|record| record.successor.as_ref());
+        let not_named = named.is_none_or(|named| named.to != *name);
+        let held = held.get(name).copied().unwrap_or(0);
+        let other = self.peers.get(name).filter(|_| *name != self.cfg.node);
+        match other.map(|peer| &peer.record) {
+            Some(record) => Fitness {
+                not_named,
+                no_provider: !record.provider,
+                vector: Cow::Borrowed(&record.vector),
+                held,
+                priority: Reverse(record.priority),
+                name,
             },
-            vector: match peer {
-                Some(record) if !mine => record.vector.clone(),
-                Some(_) | None => self.vector(),
+            None => Fitness {
+                not_named,
+                no_provider: !self.can_route(),
+                vector: Cow::Owned(self.vector()),
+                held,
+                priority: Reverse(self.cfg.priority),
+                name,
             },
-            held: held.get(node).copied().unwrap_or(0),
-            priority: Reverse(match peer {
-                Some(record) if !mine => record.priority,
-                Some(_) | None => self.cfg.priority,
-            }),
-            name: node.clone(),
         }
     }
 

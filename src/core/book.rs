@@ -337,6 +337,9 @@ impl Core {
                 self.book.written.insert(id, Written { sent: now, answered: now });
             }
         }
+        if self.book.wanted.is_empty() && self.book.stored.as_ref() == Some(&self.book.ours) {
+            return;
+        }
         let mut next = self.book.stored.clone().unwrap_or_default();
         next.merge(&self.book.ours);
         for call in self.book.wanted.values() {

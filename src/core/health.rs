@@ -95,14 +95,16 @@ pub struct Health {
 impl Health {
     /// The vector as of `now`. What is not known is not bad (I11).
     pub fn vector(&self, now: Tick, api_grace: Span, checks: usize) -> Vector {
-        let facts = self.node.clone().unwrap_or_default();
-        let is = |kind: &str, status: Condition| facts.conditions.get(kind) == Some(&status);
+        let facts = self.node.as_ref();
+        let is = |kind: &str, status: Condition| {
+            facts.is_some_and(|facts| facts.conditions.get(kind) == Some(&status))
+        };
         let api_dead = self.api_dead.is_some_and(|since| now.since(since) >= api_grace);
         let mut vector = vec![
             is("NetworkUnavailable", Condition::True),
             is("Ready", Condition::False) || api_dead,
             is("Ready", Condition::Unknown),
-            facts.cordoned,
+            facts.is_some_and(|facts| facts.cordoned),
             is("PIDPressure", Condition::True),
             is("MemoryPressure", Condition::True),
             is("DiskPressure", Condition::True),

@@ -139,16 +139,10 @@ impl Core {
     }
 
     /// This node's configuration of a group, as written into Lease and record.
-    pub(super) fn membership(&self, group: &GroupName) -> Membership {
-        let ips =
-            self.cfg.groups.get(group).map(|group| {
-                group.ips.keys().map(ToString::to_string).collect::<Vec<_>>().join(" ")
-            });
-        Membership {
-            account: self.cfg.account.as_ref().map(ToString::to_string).unwrap_or_default(),
-            ips: ips.unwrap_or_default(),
-            protocol: PROTOCOL,
-        }
+    pub(super) fn membership(&self, group: &GroupName) -> &Membership {
+        static NONE: Membership =
+            Membership { account: String::new(), ips: String::new(), protocol: PROTOCOL };
+        self.memberships.get(group).unwrap_or(&NONE)
     }
 
     /// Takes in what a read or the watch showed of the group's Lease.
@@ -347,7 +341,7 @@ impl Core {
             handed: false,
             successor: moving.map(|to| Succession { to: to.to.clone(), id: to.id }),
             ask: lock.and_then(|lock| lock.asking.ask),
-            membership: self.membership(group),
+            membership: self.membership(group).clone(),
             intact: true,
         }
     }

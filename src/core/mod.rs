@@ -71,6 +71,9 @@ pub struct Core {
     slots: BTreeMap<Key, slot::Slot>,
     reads: reads::Reads,
     locks: BTreeMap<GroupName, lock::Lock>,
+    memberships: BTreeMap<GroupName, record::Membership>,
+    /// How many are fitter for each group; `None` until somebody asks in this step.
+    ranks: Option<BTreeMap<GroupName, u64>>,
     provider: provider::Provider,
     book: book::Book,
     routes: BTreeMap<FailoverIp, route::Route>,
@@ -108,6 +111,8 @@ impl Core {
             slots: BTreeMap::new(),
             reads: reads::Reads::default(),
             locks: BTreeMap::new(),
+            memberships: BTreeMap::new(),
+            ranks: None,
             provider: provider::Provider::new(saved.home.clone()),
             book: book::Book::new(saved.calls.clone()),
             routes: BTreeMap::new(),
@@ -209,6 +214,7 @@ impl Core {
     fn plan(&mut self) {
         self.wake = Tick::NEVER;
         self.alarms.clear();
+        self.ranks = None;
         let looked = self.access.watch(self.now);
         self.at(looked);
         self.unable = match self.can_route() {
@@ -236,6 +242,13 @@ impl Core {
     /// Makes the state fit the configuration: at start, and when it was reloaded. New IPs are known from `since` on.
     fn fit_to_config(&mut self, since: Tick) {
         let groups = self.cfg.groups.clone();
+        let account = self.cfg.account.as_ref().map(ToString::to_string).unwrap_or_default();
+        let memberships = groups.iter().map(|(name, group)| {
+            let ips: Vec<String> = group.ips.keys().map(ToString::to_string).collect();
+            let (account, ips) = (account.clone(), ips.join(" "));
+            (name.clone(), record::Membership { account, ips, protocol: config::PROTOCOL })
+        });
+        self.memberships = memberships.collect();
         self.locks.retain(|name, _| groups.contains_key(name));
         for name in groups.keys() {
             let saved = self.saved.epochs.get(name).copied().unwrap_or_default();
@@ -246,8 +259,11 @@ impl Core {
         self.slots.entry(Key::Ledger).or_default();
         self.slots.entry(Key::Node(self.cfg.node.clone())).or_default();
         self.routes.retain(|ip, _| groups.values().any(|group| group.ips.contains_key(ip)));
-        for ip in groups.values().flat_map(|group| group.ips.keys()) {
-            self.routes.entry(*ip).or_insert_with(|| route::Route::new(since));
+        for (name, ip) in
+            groups.iter().flat_map(|(name, group)| group.ips.keys().map(move |ip| (name, ip)))
+        {
+            let route = self.routes.entry(*ip).or_insert_with(|| route::Route::new(name, since));
+            route.group = name.clone();
         }
         self.reads.list_wanted = true;
     }
@@ -282,7 +298,7 @@ impl Core {
     }
 
     fn group_of(&self, ip: FailoverIp) -> Option<&GroupName> {
-        self.cfg.groups.iter().find(|(_, group)| group.ips.contains_key(&ip)).map(|(name, _)| name)
+        self.routes.get(&ip).map(|route| &route.group)
     }
 
     fn group_names(&self) -> Vec<GroupName> {

@@ -194,7 +194,7 @@ impl Core {
 
     fn own_record(&self) -> PeerRecord {
         let groups =
-            self.cfg.groups.keys().map(|group| (group.clone(), self.membership(group).ips));
+            self.cfg.groups.keys().map(|group| (group.clone(), self.membership(group).ips.clone()));
         PeerRecord {
             host: self.me.host.clone(),
             nonce: self.me.nonce.clone(),

@@ -91,13 +91,10 @@ impl PeerRecord {
         }
     }
 
-    /// The node's configuration of a group, to be compared with a Lease's or another node's.
-    pub fn membership(&self, group: &GroupName) -> Membership {
-        Membership {
-            account: self.account.clone(),
-            ips: self.groups.get(group).cloned().unwrap_or_default(),
-            protocol: self.protocol,
-        }
+    /// Does the node have this configuration of the group?
+    pub fn agrees(&self, group: &GroupName, mine: &Membership) -> bool {
+        let ips = self.groups.get(group).map_or("", String::as_str);
+        (self.account.as_str(), ips, self.protocol) == (&mine.account, &mine.ips, mine.protocol)
     }
 }
 
@@ -108,16 +105,18 @@ pub struct Peer {
     pub record: PeerRecord,
     /// When this node first saw its newest write: the record's age is local time.
     pub seen: Tick,
+    /// The object that was made of.
+    pub doc: Doc,
 }
 
 impl Peer {
     /// Takes in a record: only a newer one of the same process, or one of another process, is news. A quorum read
     /// that shows another number shows a living writer, whatever somebody typed in between.
-    pub fn observe(&mut self, record: PeerRecord, quorum: bool, now: Tick) {
-        let newer = record.counter > self.record.counter;
-        let other = quorum && record.counter != self.record.counter;
-        if record.nonce != self.record.nonce || newer || other {
-            *self = Self { record, seen: now };
+    pub fn observe(&mut self, shown: Self, quorum: bool) {
+        let newer = shown.record.counter > self.record.counter;
+        let other = quorum && shown.record.counter != self.record.counter;
+        if shown.record.nonce != self.record.nonce || newer || other {
+            *self = shown;
         }
     }
 
@@ -164,12 +163,14 @@ mod tests {
 
     #[test]
     fn a_repeated_record_does_not_grow_younger() {
-        let mut peer = Peer { record: record(5), seen: Tick(0) };
-        peer.observe(record(5), true, Tick(20_000));
-        peer.observe(record(4), false, Tick(21_000));
+        let shown =
+            |counter, at| Peer { record: record(counter), seen: Tick(at), doc: Doc::default() };
+        let mut peer = shown(5, 0);
+        peer.observe(shown(5, 20_000), true);
+        peer.observe(shown(4, 21_000), false);
         assert_eq!(peer.seen, Tick(0));
         assert!(peer.fresh(Tick(25_000)) && !peer.fresh(Tick(25_001)));
-        peer.observe(record(6), false, Tick(26_000));
+        peer.observe(shown(6, 26_000), false);
         assert!(peer.fresh(Tick(27_000)));
     }
 

@@ -14,7 +14,7 @@ use super::config::Drift;
 use super::facts::Routed;
 use super::health::Vector;
 use super::lock::Lock;
-use super::peer::{Peer, Readiness};
+use super::peer::Readiness;
 use super::route::Route;
 use crate::types::{FailoverIp, GroupName, NodeName, Server, Span, Tick};
 
@@ -259,12 +259,11 @@ impl Core {
         let shunned = |name: &NodeName| {
             shunned.and_then(|until| until.get(name)).is_some_and(|until| self.now < *until)
         };
-        let candidates = self.peers.iter().filter(|(name, Peer { record, seen })| {
+        let candidates = self.peers.iter().filter(|(name, peer)| {
+            let record = &peer.record;
             !shunned(name)
-                && self.now.since(*seen) <= super::peer::FRESH
-                && record.eligible
-                && !record.stopping
-                && record.membership(group) == mine
+                && peer.fit(self.now)
+                && record.agrees(group, mine)
                 && record.provider
                 && record.server.is_some()
                 && (unable || record.vector < vector)

@@ -212,14 +212,20 @@ impl Core {
             }
             Key::Ledger => self.learn_ledger(stored.as_ref(), sent.is_some()),
             Key::Node(node) => {
-                let record = stored.as_ref().and_then(|stored| PeerRecord::parse(&stored.doc));
-                let Some(record) = record else { return };
+                // A list brings all of them, and most as they were.
+                let known = self.peers.get(node).map(|peer| &peer.doc);
+                let Some(stored) = stored.filter(|stored| known != Some(&stored.doc)) else {
+                    return;
+                };
+                let Some(record) = PeerRecord::parse(&stored.doc) else { return };
                 if *node == self.cfg.node {
                     self.learn_own(&record);
-                } else if let Some(peer) = self.peers.get_mut(node) {
-                    peer.observe(record, sent.is_some(), self.now);
-                } else {
-                    self.peers.insert(node.clone(), Peer { record, seen: self.now });
+                    return;
+                }
+                let peer = Peer { record, seen: self.now, doc: stored.doc };
+                match self.peers.get_mut(node) {
+                    Some(known) => known.observe(peer, sent.is_some()),
+                    None => _ = self.peers.insert(node.clone(), peer),
                 }
             }
         }

@@ -77,8 +77,10 @@ enum Stage {
 }
 
 /// One IP's route.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Route {
+    /// Whose it is.
+    pub group: GroupName,
     stage: Stage,
     /// The term in which the IP was last seen here.
     pub here_in: Option<Epoch>,
@@ -98,8 +100,18 @@ pub struct Route {
 
 impl Route {
     /// A route of which nothing is known before `since`.
-    pub fn new(since: Tick) -> Self {
-        Self { ended: since, ..Self::default() }
+    pub fn new(group: &GroupName, since: Tick) -> Self {
+        Self {
+            group: group.clone(),
+            stage: Stage::Settled,
+            here_in: None,
+            ended: since,
+            drifted: None,
+            unsent: 0,
+            hold: Tick(0),
+            refusal: None,
+            allowed: None,
+        }
     }
 
     /// No call is under way.
@@ -398,6 +410,10 @@ impl Core {
         asked: Option<Ticket>,
     ) -> Stage {
         if self.shows(ip, &call) {
+            // Its task is not over yet: what is read from now on counts.
+            if let Some(route) = self.routes.get_mut(&ip) {
+                route.ended = self.now;
+            }
             return self.arrived(ip, call);
         }
         if self.now.since(since) >= TASK_DEADLINE {
@@ -425,38 +441,36 @@ impl Core {
     /// How far the task is.
     pub(super) fn take_task(&mut self, ticket: Ticket, result: Result<TaskState, ProviderFailure>) {
         let now = self.now;
-        for (ip, route) in self.routes.clone() {
-            let Stage::Following { call, task, since, poll, asked: Some(awaited) } = route.stage
-            else {
-                continue;
-            };
-            if awaited != ticket {
-                continue;
-            }
-            let stage = match result {
-                Ok(TaskState::Running) | Err(_) => {
-                    Stage::Following { call, task, since, poll, asked: None }
-                }
-                Ok(TaskState::Done) => Stage::Verifying {
-                    call,
-                    since: now,
-                    until: now + SHOWS,
-                    otherwise: Ending::Failed,
-                },
-                // The list knows better than a task that is gone.
-                Ok(TaskState::NotFound) => Stage::Verifying {
-                    call,
-                    since: now,
-                    until: now + SHOWS,
-                    otherwise: Ending::Failed,
-                },
-                Ok(TaskState::Failed(_)) => self.failed_call(ip, call, Ending::Failed),
-            };
-            if let Some(route) = self.routes.get_mut(&ip) {
-                (route.stage, route.ended) = (stage, now);
-            }
+        let awaited = |route: &Route| match &route.stage {
+            Stage::Following { asked, .. } => *asked == Some(ticket),
+            Stage::Settled
+            | Stage::Intending { .. }
+            | Stage::Renewing { .. }
+            | Stage::Calling { .. }
+            | Stage::Verifying { .. } => false,
+        };
+        let found = self.routes.iter_mut().find(|(_, route)| awaited(route));
+        let Some((ip, route)) = found.map(|(ip, route)| (*ip, route)) else {
             return;
-        }
+        };
+        let Stage::Following { call, task, since, poll, .. } = route.stage.clone() else {
+            return;
+        };
+        route.stage = match result {
+            Ok(TaskState::Running) | Err(_) => {
+                Stage::Following { call, task, since, poll, asked: None }
+            }
+            // The list knows better than a task that is gone.
+            Ok(TaskState::Done | TaskState::NotFound) => {
+                route.ended = now;
+                Stage::Verifying { call, since: now, until: now + SHOWS, otherwise: Ending::Failed }
+            }
+            Ok(TaskState::Failed(_)) => {
+                route.stage = Stage::Settled;
+                _ = self.failed_call(ip, call, Ending::Failed);
+                return;
+            }
+        };
     }
 
     fn verifying(

@@ -82,7 +82,7 @@ impl Core {
                 })
             });
             let able = record.provider && record.server.is_some();
-            peer.fit(self.now) && able && record.membership(group) == mine && (gone || blind)
+            peer.fit(self.now) && able && record.agrees(group, mine) && (gone || blind)
         });
         witnesses.map(|(name, _)| name).min_by_key(|name| self.fitness(group, name, &held)).cloned()
     }
