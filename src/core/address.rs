@@ -39,6 +39,8 @@ struct Address {
     vanished_at: Option<Tick>,
     rounds: u32,
     announced: Option<Tick>,
+    /// The process before this one left it here, and the route: everybody knows it.
+    adopted: bool,
     wanted: bool,
     removed: Option<Tick>,
 }
@@ -80,7 +82,7 @@ impl Core {
     /// What is on the NIC.
     pub(super) fn take_addresses(&mut self, seen: Vec<SeenAddress>) {
         let now = self.now;
-        self.addresses.dumped = true;
+        let first = !std::mem::replace(&mut self.addresses.dumped, true);
         let hosts: BTreeMap<IpAddr, bool> =
             seen.into_iter().map(|seen| (seen.host, seen.ours)).collect();
         for (host, address) in &mut self.addresses.hosts {
@@ -90,6 +92,12 @@ impl Core {
                 address.vanished = if calm { 1 } else { address.vanished + 1 };
                 address.vanished_at = Some(now);
                 (address.put, address.rounds) = (None, 0);
+            }
+        }
+        if first {
+            let left = |host: &IpAddr| self.saved.here.iter().any(|ip| ip.covers(*host));
+            for (host, address) in &mut self.addresses.hosts {
+                address.adopted = address.seen == Some(true) && left(host);
             }
         }
         for (host, ours) in hosts {
@@ -249,18 +257,26 @@ impl Core {
         }
         let (rounds, pause, refresh) = BURST;
         for host in self.addresses.hosts.keys().copied().collect::<Vec<_>>() {
-            let ip = self.routes.keys().copied().find(|ip| ip.covers(host));
-            let may = ip.is_some_and(|ip| {
-                let here = self.provider.last(ip).is_some_and(|seen| self.is_here(&seen.routed));
-                here && self.group_of(ip).is_some_and(|group| self.authority(group).is_some())
-            });
+            let Some(ip) = self.routes.keys().copied().find(|ip| ip.covers(host)) else {
+                continue;
+            };
+            let here = self.provider.last(ip).map(|seen| self.is_here(&seen.routed));
+            let term = self.group_of(ip).and_then(|group| self.authority(group));
+            // What was read in an earlier term says nothing about this one.
+            let may = term.is_some_and(|term| self.provider.since(ip, term.began).is_some());
             let now = self.now;
             let Some(address) = self.addresses.hosts.get_mut(&host) else {
                 continue;
             };
-            if !may || address.seen.is_none() {
-                address.rounds = 0;
+            if here == Some(false) || address.seen.is_none() {
+                (address.rounds, address.adopted) = (0, false);
                 continue;
+            }
+            if here.is_none() || !may {
+                continue;
+            }
+            if std::mem::take(&mut address.adopted) {
+                (address.rounds, address.announced) = (rounds, Some(now));
             }
             let gap = if address.rounds < rounds { pause } else { refresh };
             let from = address.announced.map_or(now, |at| at + gap);

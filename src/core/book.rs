@@ -30,8 +30,8 @@ const SURELY_EMPTY: Span = Span::secs(3700);
 pub struct Written {
     /// When the write was sent.
     pub sent: Tick,
-    /// When its success was known.
-    pub answered: Tick,
+    /// The last ticket that was given out before its success was known.
+    pub answered: Ticket,
 }
 
 #[derive(Debug)]
@@ -249,7 +249,7 @@ impl Core {
             self.book.wanted.remove(&id);
             // Any of the tries may be the one that got in.
             let sent = self.book.tried.remove(&id).unwrap_or(self.now);
-            self.book.written.insert(id, Written { sent, answered: self.now });
+            self.book.written.insert(id, Written { sent, answered: Ticket(self.tickets) });
         }
     }
 
@@ -267,7 +267,7 @@ impl Core {
                 self.book.ours.merge(&flight.ledger);
                 for id in flight.ids {
                     if self.book.wanted.remove(&id).is_some() {
-                        let written = Written { sent: flight.sent, answered: self.now };
+                        let written = Written { sent: flight.sent, answered: Ticket(self.tickets) };
                         self.book.written.insert(id, written);
                     }
                 }
@@ -331,10 +331,10 @@ impl Core {
             return;
         }
         if self.planted(Bug::NoIntent) {
-            let now = self.now;
+            let (now, answered) = (self.now, Ticket(self.tickets));
             for (id, call) in std::mem::take(&mut self.book.wanted) {
                 self.book.unwritten.insert(id.clone(), call);
-                self.book.written.insert(id, Written { sent: now, answered: now });
+                self.book.written.insert(id, Written { sent: now, answered });
             }
         }
         if self.book.wanted.is_empty() && self.book.stored.as_ref() == Some(&self.book.ours) {

@@ -102,7 +102,8 @@ impl Budget<'_> {
             return ProviderTime(0);
         };
         let doublings = u32::try_from(vain.len() - 1).unwrap_or(u32::MAX).min(10);
-        last + Span(BACKOFF.0.times(1 << doublings).0.min(BACKOFF.1.0))
+        let told = vain.first().and_then(|call| call.end?.after).unwrap_or_default();
+        last + Span(BACKOFF.0.times(1 << doublings).0.max(told.0).min(BACKOFF.1.0))
     }
 
     /// The end of the window that somebody else spent: a 429 closes it for everyone.
@@ -120,7 +121,9 @@ impl Budget<'_> {
         };
         let doublings = u32::try_from(throttled.len() - 1).unwrap_or(u32::MAX).min(4);
         let guess = Span(WINDOWS[0].0.times(1 << doublings).0.min(WINDOWS[1].0.0)) + SLACK_KNOWN;
-        last.at + last.after.map_or(guess, |after| after + SLACK_KNOWN)
+        // No window is longer than the longest.
+        let told = last.after.map(|after| Span(after.0.min(WINDOWS[1].0.0)) + SLACK_KNOWN);
+        last.at + told.unwrap_or(guess)
     }
 
     fn spent(&self, window: Span) -> impl Iterator<Item = ProviderTime> {

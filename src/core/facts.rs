@@ -146,6 +146,14 @@ pub enum ProviderFailure {
 }
 
 impl ProviderFailure {
+    /// What `Retry-After` said.
+    pub fn after(&self) -> Option<Span> {
+        match self {
+            Self::Retry { after, .. } | Self::Budget { after, .. } => *after,
+            Self::Auth(_) | Self::Config(_) => None,
+        }
+    }
+
     /// The reason in words.
     pub fn why(&self) -> &str {
         match self {

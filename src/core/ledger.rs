@@ -42,7 +42,7 @@ pub struct End {
     pub at: ProviderTime,
     /// How it ended.
     pub result: Ending,
-    /// For `Throttled`: what `Retry-After` said.
+    /// What `Retry-After` said, where the provider answered no.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<Span>,
 }

@@ -39,8 +39,8 @@ pub struct Term {
     pub renewal: u64,
     /// When its first write was answered.
     pub began: Tick,
-    /// When the last successful write was sent.
-    pub sent: Tick,
+    /// The last successful write. Tickets tell what was sent first, also within a millisecond.
+    pub proof: Ticket,
     /// The end of authority.
     pub until: Tick,
 }
@@ -71,8 +71,8 @@ pub struct Lock {
     pub term: Option<Term>,
     flight: Option<Flight>,
     last_try: Option<Tick>,
-    /// A successful write sent at or after this moment is needed before a route call.
-    pub renew_from: Option<Tick>,
+    /// A successful write that was sent after this ticket is needed before a route call.
+    pub renew_after: Option<Ticket>,
     /// Whom the Lease shall be handed to.
     pub hand_to: Option<NodeName>,
     /// Since when this node has been neither holder with authority nor ready successor.
@@ -105,7 +105,7 @@ impl Lock {
             term: None,
             flight: None,
             last_try: None,
-            renew_from: None,
+            renew_after: None,
             hand_to: None,
             ceased: Some(started),
             moving: None,
@@ -146,7 +146,12 @@ impl Core {
     }
 
     /// Takes in what a read or the watch showed of the group's Lease.
-    pub(super) fn learn_group(&mut self, group: &GroupName, stored: Option<Stored>, quorum: bool) {
+    pub(super) fn learn_group(
+        &mut self,
+        group: &GroupName,
+        stored: Option<Stored>,
+        sent: Option<Tick>,
+    ) {
         let (now, me) = (self.now, self.me.clone());
         let overwrite = self.planted(Bug::OverwritesNewerEpoch);
         let by_name = self.planted(Bug::NameIsAuthority);
@@ -155,11 +160,11 @@ impl Core {
         let Some(lock) = self.locks.get_mut(group) else {
             return;
         };
-        let news = lock.sight.observe(stored.as_ref(), quorum, now);
+        let news = lock.sight.observe(stored.as_ref(), sent, now);
         let slot = self.slots.entry(Key::Group(group.clone())).or_default();
         match news {
-            News::Doubt => slot.wanted = true,
-            News::Same if !quorum => {}
+            News::Doubt => (slot.wanted, slot.known) = (true, slot.known && sent.is_none()),
+            News::Same if sent.is_none() => {}
             News::Same | News::Changed => slot.version = stored.map(|stored| stored.version),
         }
         if news != News::Changed {
@@ -170,7 +175,8 @@ impl Core {
         };
         if by_name && record.holder.as_ref() == Some(&own) {
             let (epoch, renewal) = record.order();
-            lock.term = Some(Term { epoch, renewal, began: now, sent: now, until: now + lasts });
+            let proof = Ticket(0);
+            lock.term = Some(Term { epoch, renewal, began: now, proof, until: now + lasts });
             return;
         }
         let Some(term) = &mut lock.term else { return };
@@ -215,8 +221,8 @@ impl Core {
         match purpose {
             Purpose::Take => {
                 let (epoch, renewal) = record.order();
-                lock.term = Some(Term { epoch, renewal, began: now, sent, until });
-                lock.renew_from = None;
+                lock.term = Some(Term { epoch, renewal, began: now, proof: ticket, until });
+                lock.renew_after = None;
             }
             Purpose::Renew | Purpose::Linger => {
                 if let Some(term) = &mut lock.term {
@@ -224,8 +230,8 @@ impl Core {
                         term.began = now;
                     }
                     (term.epoch, term.renewal) = record.order();
-                    (term.sent, term.until) = (sent, until);
-                    lock.renew_from = lock.renew_from.filter(|from| *from > sent);
+                    (term.proof, term.until) = (ticket, until);
+                    lock.renew_after = lock.renew_after.filter(|after| *after >= ticket);
                 }
                 lock.lingered = lock.lingered || purpose == Purpose::Linger;
             }
@@ -301,7 +307,7 @@ impl Core {
             (&was.successor, was.ask, &was.membership, was.duration)
                 != (&record.successor, record.ask, &record.membership, record.duration)
         });
-        let wanted = lock.renew_from.is_some_and(|from| term.sent < from);
+        let wanted = lock.renew_after.is_some_and(|after| term.proof <= after);
         if changed || wanted || self.now >= due {
             return Some((record, Purpose::Renew));
         }
@@ -324,7 +330,10 @@ impl Core {
         }
         self.inherit_move(group);
         let lock = self.locks.get(group)?;
-        let epoch = lock.sight.highest.max(self.book.ledger().epoch(group)).next();
+        let known = self.peers.values().filter_map(|peer| peer.record.epochs.get(group));
+        let known = known.copied().filter(|epoch| lock.sight.may_be(*epoch)).max();
+        let known = known.unwrap_or_default().max(lock.sight.highest);
+        let epoch = known.max(self.book.ledger().epoch(group)).next();
         let record = self.compose(group, epoch, 0);
         Some((record, Purpose::Take))
     }

@@ -179,7 +179,10 @@ impl Core {
             Event::Watched { key, stored } => self.learn(&key, stored, None),
             Event::Written { ticket, key, result } => self.take_written(ticket, &key, result),
             Event::Node { ticket, result } => self.take_node(ticket, result),
-            Event::NodeWatched(facts) => self.take_facts(facts),
+            Event::NodeWatched(facts) => {
+                self.reads.node_watched = Some(self.now);
+                self.take_facts(facts);
+            }
             Event::LocalApi(alive) => match alive {
                 true => self.health.api_dead = None,
                 false => _ = self.health.api_dead.get_or_insert(self.now),

@@ -195,6 +195,7 @@ impl Core {
     fn own_record(&self) -> PeerRecord {
         let groups =
             self.cfg.groups.keys().map(|group| (group.clone(), self.membership(group).ips.clone()));
+        let epochs = self.locks.iter().map(|(group, lock)| (group.clone(), lock.sight.highest));
         PeerRecord {
             host: self.me.host.clone(),
             nonce: self.me.nonce.clone(),
@@ -202,6 +203,7 @@ impl Core {
             protocol: PROTOCOL,
             account: self.cfg.account.as_ref().map(ToString::to_string).unwrap_or_default(),
             groups: groups.collect(),
+            epochs: epochs.collect(),
             server: self.provider.home().cloned(),
             vector: self.vector(),
             eligible: self.cfg.eligible && self.health.able(),

@@ -55,6 +55,9 @@ pub struct PeerRecord {
     pub account: String,
     /// Each group with its IPs, as in the group's Lease.
     pub groups: BTreeMap<GroupName, String>,
+    /// The highest epoch that it knows of each group: outlives a Lease that was deleted (I13).
+    #[serde(default)]
+    pub epochs: BTreeMap<GroupName, Epoch>,
     /// The server at the provider, once known.
     pub server: Option<Server>,
     /// Its health.
@@ -150,6 +153,7 @@ mod tests {
             protocol: PROTOCOL,
             account: "100000".into(),
             groups: BTreeMap::new(),
+            epochs: BTreeMap::new(),
             server: None,
             vector: Vector::default(),
             eligible: true,

@@ -159,7 +159,7 @@ impl Core {
     }
 
     fn consider_moving(&mut self, group: &GroupName) {
-        let Some((node, server)) = self.healthier(group) else {
+        let Some((node, server)) = self.healthier(group).or_else(|| self.kept_from(group)) else {
             if let Some(lock) = self.locks.get_mut(group) {
                 lock.better = None;
             }
@@ -273,6 +273,27 @@ impl Core {
             (!there, self.fitness(group, name, &held))
         });
         best.and_then(|(name, peer)| Some((name.clone(), peer.record.server.clone()?)))
+    }
+
+    /// The node that somebody routed the whole group to while no budget is left to take it back: better that it holds
+    /// than that nobody has the address there.
+    fn kept_from(&self, group: &GroupName) -> Option<(NodeName, Server)> {
+        let time = self.ledger_time()?;
+        let mine = self.membership(group);
+        let ips = self.group_ips(group);
+        let kept = ips.iter().all(|ip| {
+            let allowed = self.routes.get(ip).and_then(|route| route.allowed);
+            allowed.is_some_and(|allowed| allowed > time + PATIENCE)
+        });
+        let there = |server: &&Server| {
+            self.gone_to(group, server) && ips.iter().all(|ip| self.is_at(*ip, server))
+        };
+        let mut fit = self.peers.iter().filter(|(_, peer)| {
+            kept && peer.fit(self.now) && peer.record.agrees(group, mine) && peer.record.provider
+        });
+        fit.find_map(|(name, peer)| {
+            Some((name.clone(), peer.record.server.as_ref().filter(there)?.clone()))
+        })
     }
 
     pub(super) fn group_ips(&self, group: &GroupName) -> Vec<FailoverIp> {

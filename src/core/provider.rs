@@ -194,8 +194,9 @@ impl Core {
                 self.provider.failures += 1;
                 let pause = Span(RETRY.0.times(1 << doublings).0.min(RETRY.1.0));
                 let after = match &failure {
-                    ProviderFailure::Retry { after, .. }
-                    | ProviderFailure::Budget { after, .. } => *after,
+                    ProviderFailure::Retry { .. } | ProviderFailure::Budget { .. } => {
+                        failure.after()
+                    }
                     ProviderFailure::Auth(_) | ProviderFailure::Config(_) => Some(RETRY.1),
                 };
                 let pause = pause.max(after.unwrap_or_default().min(Span::secs(300)));
@@ -289,8 +290,10 @@ impl Core {
             Some(last) if failing => last + self.patience().min(self.provider.pause()),
             Some(last) => last + self.patience(),
         };
-        // Under way counts as answered; a failure does not.
-        let asking = self.provider.asking.values().any(|asked| *asked >= wanted);
+        // Under way counts as answered, unless it hangs; a failure does not.
+        let asking = self.provider.asking.values();
+        let asking =
+            asking.filter(|asked| now.since(**asked) < STUCK).any(|asked| *asked >= wanted);
         let answered = self.provider.asked_since(wanted) || asking;
         let due = if wanted > Tick(0) && !answered { self.now } else { routine };
         if self.stopping.is_some() {

@@ -36,6 +36,8 @@ pub struct Reads {
     last_list: Option<Tick>,
     last_node: Option<Tick>,
     last_probe: Option<Tick>,
+    /// When the watch last told something of the own Node.
+    pub node_watched: Option<Tick>,
     denied: Option<(String, Tick)>,
     clone: Option<String>,
 }
@@ -155,7 +157,10 @@ impl Core {
         match result {
             Ok(Some(facts)) => {
                 self.answered(sent);
-                self.take_facts(facts);
+                // The watch has shown more since this was asked.
+                if self.reads.node_watched.is_none_or(|at| at < sent) {
+                    self.take_facts(facts);
+                }
             }
             Ok(None) => {
                 self.answered(sent);
@@ -208,7 +213,7 @@ impl Core {
                     let wall = stored.doc.notes.get("wall").and_then(|wall| wall.parse().ok());
                     self.walls.insert(group.clone(), wall.unwrap_or(0));
                 }
-                self.learn_group(group, stored, sent.is_some());
+                self.learn_group(group, stored, sent);
             }
             Key::Ledger => self.learn_ledger(stored.as_ref(), sent.is_some()),
             Key::Node(node) => {

@@ -67,7 +67,7 @@ enum Stage {
     /// The intent is being written.
     Intending { call: Under, since: Tick },
     /// The intent is in the ledger; the Lease is being renewed.
-    Renewing { call: Under, not_after: Tick, answered: Tick },
+    Renewing { call: Under, not_after: Tick, answered: Ticket },
     /// The call was given to the adapter.
     Calling { call: Under, ticket: Ticket },
     /// The provider took it; its task is polled.
@@ -243,10 +243,11 @@ impl Core {
         let Some(seen) = self.provider.last(ip).cloned() else {
             return self.drop_call(call);
         };
-        let not_after = (written.sent + INTENT_GOOD).min(seen.asked + OBSERVATION_GOOD);
+        // Counted from the intent's making, not its writing: the ledger says that the call arrives by then.
+        let not_after = since.min(written.sent) + INTENT_GOOD;
+        let not_after = not_after.min(seen.asked + OBSERVATION_GOOD);
         if let Some(lock) = self.locks.get_mut(group) {
-            lock.renew_from =
-                Some(lock.renew_from.map_or(written.answered, |at| at.max(written.answered)));
+            lock.renew_after = lock.renew_after.max(Some(written.answered));
         }
         self.renewing(ip, group, call, not_after, written.answered)
     }
@@ -257,7 +258,7 @@ impl Core {
         group: &GroupName,
         call: Under,
         not_after: Tick,
-        answered: Tick,
+        answered: Ticket,
     ) -> Stage {
         if !self.still_wanted(ip, group, &call) || self.now >= not_after {
             return self.drop_call(call);
@@ -265,7 +266,7 @@ impl Core {
         let Some(term) = self.authority(group).cloned() else {
             return self.drop_call(call);
         };
-        if term.sent < answered {
+        if term.proof <= answered {
             self.at(not_after);
             return Stage::Renewing { call, not_after, answered };
         }
@@ -370,7 +371,7 @@ impl Core {
                 Stage::Settled
             }
             RouteOutcome::Refused(failure) => {
-                self.end_call(&call.id, Ending::Refused, None);
+                self.end_call(&call.id, Ending::Refused, failure.after());
                 self.refused(ip, failure);
                 Stage::Settled
             }

@@ -68,8 +68,10 @@ impl Sight {
         Self { highest, ..Self::default() }
     }
 
-    /// Takes in what a quorum read (`quorum`) or the watch showed.
-    pub fn observe(&mut self, stored: Option<&Stored>, quorum: bool, now: Tick) -> News {
+    /// Takes in what a quorum read that was sent then, or the watch (`None`), showed.
+    pub fn observe(&mut self, stored: Option<&Stored>, sent: Option<Tick>, now: Tick) -> News {
+        // What came to sight while the read was under way may be newer than its answer.
+        let quorum = sent.is_some_and(|sent| self.seen().is_none_or(|seen| seen.since <= sent));
         let Some(stored) = stored else {
             return match (&self.view, quorum) {
                 (View::Missing { .. }, _) => News::Same,
@@ -92,11 +94,11 @@ impl Sight {
         let sound = record.intact && record.epoch >= self.highest && record.order() > self.newest;
         if !quorum && !sound {
             // A lagging watch shows old records; those need no answer.
-            let old = record.intact && record.order() <= self.newest;
+            let old = sent.is_none() && record.intact && record.order() <= self.newest;
             return if old { News::Same } else { News::Doubt };
         }
         // A number that somebody typed counts only where it may have been counted.
-        if record.intact || record.epoch.0 <= self.highest.0 + LEAP {
+        if record.intact || self.may_be(record.epoch) {
             self.highest = self.highest.max(record.epoch);
         }
         let before = self.seen().filter(|seen| seen.sound && !sound);
@@ -108,6 +110,11 @@ impl Sight {
         }
         self.view = View::Seen(Box::new(Seen { record, since: now, sound }));
         News::Changed
+    }
+
+    /// May this number have been counted, or did somebody type it?
+    pub fn may_be(&self, epoch: Epoch) -> bool {
+        epoch.0 <= self.highest.0 + LEAP
     }
 
     /// Takes in this node's own successful write.
@@ -175,33 +182,52 @@ mod tests {
     #[test]
     fn the_clock_restarts_only_on_a_newer_record() {
         let mut sight = Sight::default();
-        assert_eq!(sight.observe(Some(&stored(3, 5, |_| ())), true, Tick(0)), News::Changed);
-        assert_eq!(sight.observe(Some(&stored(3, 5, |_| ())), true, Tick(4000)), News::Same);
-        assert_eq!(sight.observe(Some(&stored(3, 4, |_| ())), false, Tick(5000)), News::Same);
+        assert_eq!(
+            sight.observe(Some(&stored(3, 5, |_| ())), Some(Tick(0)), Tick(0)),
+            News::Changed
+        );
+        assert_eq!(
+            sight.observe(Some(&stored(3, 5, |_| ())), Some(Tick(4000)), Tick(4000)),
+            News::Same
+        );
+        assert_eq!(sight.observe(Some(&stored(3, 4, |_| ())), None, Tick(5000)), News::Same);
         assert_eq!(sight.expiry(CONFIGURED), Some(Tick(10_000)));
-        assert_eq!(sight.observe(Some(&stored(3, 6, |_| ())), false, Tick(6000)), News::Changed);
+        assert_eq!(sight.observe(Some(&stored(3, 6, |_| ())), None, Tick(6000)), News::Changed);
         assert_eq!(sight.expiry(CONFIGURED), Some(Tick(16_000)));
     }
 
     #[test]
     fn an_older_record_from_a_read_is_believed_and_waited_out() {
         let mut sight = Sight::default();
-        sight.observe(Some(&stored(3, 5, |_| ())), true, Tick(0));
-        assert_eq!(sight.observe(Some(&stored(2, 9, |_| ())), true, Tick(1000)), News::Changed);
+        sight.observe(Some(&stored(3, 5, |_| ())), Some(Tick(0)), Tick(0));
+        assert_eq!(
+            sight.observe(Some(&stored(2, 9, |_| ())), Some(Tick(1000)), Tick(1000)),
+            News::Changed
+        );
         assert_eq!(sight.expiry(CONFIGURED), Some(Tick(13_000)));
         assert_eq!(sight.highest, Epoch(3));
+    }
+
+    #[test]
+    fn a_read_that_was_overtaken_by_the_watch_decides_nothing() {
+        let mut sight = Sight::default();
+        sight.observe(Some(&stored(3, 5, |_| ())), Some(Tick(0)), Tick(0));
+        sight.observe(Some(&stored(3, 6, |_| ())), None, Tick(2000));
+        let overtaken = sight.observe(Some(&stored(3, 5, |_| ())), Some(Tick(1990)), Tick(2010));
+        assert_eq!((overtaken, sight.expiry(CONFIGURED)), (News::Doubt, Some(Tick(12_000))));
+        assert_eq!(sight.observe(None, Some(Tick(1990)), Tick(2020)), News::Doubt);
     }
 
     #[test]
     fn an_edited_record_is_waited_out_for_the_longer_duration_at_most_a_minute() {
         let mut sight = Sight::default();
         let emptied = stored(3, 5, |doc| doc.holder = None);
-        sight.observe(Some(&stored(3, 5, |_| ())), true, Tick(0));
-        assert_eq!(sight.observe(Some(&emptied), false, Tick(1000)), News::Doubt);
-        assert_eq!(sight.observe(Some(&emptied), true, Tick(1100)), News::Changed);
+        sight.observe(Some(&stored(3, 5, |_| ())), Some(Tick(0)), Tick(0));
+        assert_eq!(sight.observe(Some(&emptied), None, Tick(1000)), News::Doubt);
+        assert_eq!(sight.observe(Some(&emptied), Some(Tick(1100)), Tick(1100)), News::Changed);
         assert_eq!(sight.expiry(CONFIGURED), Some(Tick(13_100)));
         let huge = stored(3, 5, |doc| doc.duration = Some(86_400));
-        sight.observe(Some(&huge), true, Tick(2000));
+        sight.observe(Some(&huge), Some(Tick(2000)), Tick(2000));
         assert_eq!(sight.expiry(CONFIGURED), Some(Tick(62_000)));
     }
 
@@ -209,8 +235,8 @@ mod tests {
     fn a_missing_lease_is_waited_out_from_first_sight() {
         let mut sight = Sight::default();
         assert_eq!(sight.expiry(CONFIGURED), None);
-        sight.observe(None, true, Tick(500));
-        sight.observe(None, true, Tick(5000));
+        sight.observe(None, Some(Tick(500)), Tick(500));
+        sight.observe(None, Some(Tick(5000)), Tick(5000));
         assert_eq!(sight.expiry(CONFIGURED), Some(Tick(12_500)));
     }
 }

@@ -152,7 +152,16 @@ impl Desk {
         }
     }
 
-    /// The same, with every write of the Lease done.
+    /// To the first deadline at which more is done than the background's requests.
+    pub fn wake_to_act(&mut self) {
+        let before = self.done.len();
+        while self.done[before..].iter().all(|action| word(action).is_none()) {
+            self.now = self.core.deadline();
+            self.hear(Event::Wake);
+        }
+    }
+
+    /// Like `pass_until`, with every write of the Lease done.
     pub fn hold_until(&mut self, is: fn(&Action) -> bool) {
         while !self.open.iter().any(is) {
             self.pass(Span::millis(1));

@@ -246,8 +246,7 @@ fn following() -> Desk {
 }
 
 fn wake(desk: &mut Desk) {
-    desk.now = desk.core.deadline();
-    desk.hear(Event::Wake);
+    desk.wake_to_act();
 }
 
 fn unknown() -> ApiFailure {
@@ -308,14 +307,16 @@ fn the_routes_transitions_are_those_of_the_table() {
 
 const LOCK_TABLE: &str = "
 nothing read
-  nothing <- read same; read missing; read newer; read older; read edited; watch newer; watch older; watch missing; written; conflict; write unknown; write denied; wake; elsewhere; nowhere; provider fails; reload
+  nothing <- read same; read missing; read newer; read older; read edited; watch newer; watch older; watch missing; written; conflict; write unknown; write denied; elsewhere; nowhere; provider fails; reload
   take 10 <- read handed
   put <- here
   exit <- stop
+  look, alarm api-lost <- wake
 missing
-  nothing <- read same; read missing; read newer; read older; read edited; watch newer; watch older; watch missing; written; conflict; write unknown; write denied; wake; elsewhere; nowhere; provider fails; stop; reload
+  nothing <- read same; read missing; read newer; read older; read edited; watch newer; watch older; watch missing; written; conflict; write unknown; write denied; elsewhere; nowhere; provider fails; stop; reload
   take 10 <- read handed
   put <- here
+  read <- wake
 of another, live
   nothing <- read same; read missing; read newer; read older; read edited; watch newer; watch older; written; conflict; write unknown; write denied; elsewhere; nowhere; provider fails; stop
   take 10 <- read handed
@@ -354,7 +355,7 @@ of an older epoch
   put <- here
 in authority
   nothing <- read same; watch older; written; conflict; write unknown; write denied; provider fails
-  renew 5 <- read missing; read older; read edited; wake
+  renew 5 <- read missing; read older; read edited
   cease <- read newer; watch newer
   take 10, cease <- read handed
   read <- watch missing
@@ -362,6 +363,7 @@ in authority
   intend <- elsewhere; nowhere
   linger <- stop
   put, renew 5 <- reload
+  renew 5, read <- wake
 renewing
   nothing <- read same; read missing; read newer; read older; read handed; read edited; watch older; provider fails; stop
   cease <- watch newer
@@ -393,7 +395,6 @@ stopping
 
 const ROUTE_TABLE: &str = "
 settled, here
-  renew 5 <- wake
   nothing <- here; provider fails; intent written; intent conflicts; intent unknown; renewed; renewal conflicts; renewal unknown; accepted; done; not sent; refused; throttled; call: login refused; call: other site; call unknown; task runs; task done; task failed; task gone; task unknown
   alarm drift <- elsewhere; nowhere
   alarm provider-auth <- login refused
@@ -401,22 +402,22 @@ settled, here
   put, renew 5, read <- 6 s pass
   linger <- stop
   put, renew 5 <- reload
+  renew 5, read <- wake
 settled, not known
-  renew 5 <- wake
   announce <- here
   intend <- elsewhere; nowhere
   nothing <- provider fails; intent written; intent conflicts; intent unknown; renewed; renewal conflicts; renewal unknown; accepted; done; not sent; refused; throttled; call: login refused; call: other site; call unknown; task runs; task done; task failed; task gone; task unknown
   alarm provider-auth <- login refused
   cease <- lease taken
-  put, renew 5, read <- 6 s pass
+  put, renew 5, look, read <- 6 s pass
   linger <- stop
   put, renew 5 <- reload
-intending
   renew 5, read <- wake
+intending
   nothing <- here; elsewhere; nowhere; provider fails; login refused; renewed; renewal conflicts; renewal unknown; accepted; done; not sent; refused; throttled; call: login refused; call: other site; call unknown; task runs; task done; task failed; task gone; task unknown
   renew 5 <- intent written
   read ledger <- intent conflicts
-  read <- intent unknown
+  read <- intent unknown; wake
   cease <- lease taken
   put, renew 5, read <- 6 s pass
   linger <- stop
@@ -429,7 +430,6 @@ renewing
   put, write NotSent, read <- 6 s pass
   put <- reload
 calling
-  renew 5 <- wake
   nothing <- here; elsewhere; nowhere; provider fails; login refused; intent written; intent conflicts; intent unknown; renewed; renewal conflicts; renewal unknown; task runs; task done; task failed; task gone; task unknown
   cease <- lease taken
   write Accepted, ask task <- accepted
@@ -443,14 +443,16 @@ calling
   put, renew 5, read <- 6 s pass
   linger <- stop
   put, renew 5 <- reload
+  renew 5, read <- wake
 following
-  nothing <- wake; here; elsewhere; nowhere; provider fails; login refused; intent written; intent conflicts; intent unknown; renewed; renewal conflicts; renewal unknown; accepted; done; not sent; refused; throttled; call: login refused; call: other site; call unknown; task runs; task unknown
+  nothing <- here; elsewhere; nowhere; provider fails; login refused; intent written; intent conflicts; intent unknown; renewed; renewal conflicts; renewal unknown; accepted; done; not sent; refused; throttled; call: login refused; call: other site; call unknown; task runs; task unknown
   cease <- lease taken
   look <- task done; task gone
   write Failed, look <- task failed
   put, renew 5, read <- 6 s pass
   linger <- stop
   put, renew 5, look <- reload
+  renew 5 <- wake
 verifying
   renew 5 <- wake
   write Done, announce <- here

@@ -1,7 +1,8 @@
 //! The address follows the route: it outlives its process by one lifetime, and goes only on the provider's word.
 
 use super::super::fault::{Cut, Fault, Target, Trouble};
-use super::{Run, bites, holds};
+use super::{Run, asked, bites, holds};
+use crate::core::action::Action;
 use crate::core::bug::Bug;
 use crate::types::Span;
 
@@ -158,6 +159,21 @@ fn nothing_is_announced_without_authority() {
         let cut = Fault::Api { nodes: 7, how: Cut::Silent, long: Span::secs(150) };
         let mut run = Run::of(setup).at(60_000, cut);
         run.until(280).held_by(0);
+        run.end()
+    });
+}
+
+#[test]
+fn an_adoption_announces_nothing() {
+    holds(4, |setup| {
+        let crash = Fault::Crash { node: 0, after: 0, down: Span::secs(1) };
+        let mut run = Run::of(setup).at(60_000, crash);
+        run.until(60);
+        let from = run.lines();
+        run.until(100).held_by(0).calls(0, 0).loses(50, Span::ZERO);
+        let later = asked(&run.world).filter(|(line, ..)| *line > from);
+        let announced = later.filter(|(.., a)| matches!(a, Action::Announce { .. })).count();
+        run.expect(announced == 0, "nothing is announced");
         run.end()
     });
 }

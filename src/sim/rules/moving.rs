@@ -31,6 +31,18 @@ fn a_worse_holder_follows_the_ip_to_a_healthy_node_instead_of_taking_it_back() {
 }
 
 #[test]
+fn an_ip_that_cannot_be_taken_back_is_followed_to_a_fit_node() {
+    holds(4, |setup| {
+        // The first correction meets a window that somebody else has spent.
+        let by_hand = Fault::ByHand { ip: 0, to: Target::Node(1) };
+        let mut run = Run::of(setup).at(59_000, Fault::Spend { calls: 10 }).at(60_000, by_hand);
+        run.until(110).held_by(1).routed_to(1).calls(1, 1);
+        run.until(400).held_by(1).calls(1, 1).loses(110, Span::ZERO);
+        run.end()
+    });
+}
+
+#[test]
 fn a_move_whose_call_met_a_spent_window_ends_and_is_begun_anew_when_it_is_free() {
     holds(4, |setup| {
         let mut run = Run::of(setup).at(59_000, Fault::Spend { calls: 10 }).at(60_000, CORDON);
