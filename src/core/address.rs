@@ -160,6 +160,10 @@ impl Core {
         let ceased = self.locks.get(&group)?.ceased.unwrap_or(self.now);
         let ended = self.routes.get(&ip).map_or(Tick(0), |route| route.ended);
         let calling = self.routes.get(&ip).is_some_and(super::route::Route::calling);
+        let (ended, calling) = match self.planted(Bug::IgnoresOwnCalls) {
+            true => (Tick(0), false),
+            false => (ended, calling),
+        };
         let from = ceased.max(ended) + AFTER_ROLE;
         let last = self.provider.last(ip).cloned();
         // An answer from the time of the role says nothing about now, not even "here".

@@ -42,11 +42,17 @@ pub enum Bug {
     RemovesOnOldAnswer,
     /// A holder gives up without a witness.
     GivesUpWithoutWitness,
+    /// The renewal between intent and call is not waited for.
+    NoRenewal,
+    /// An address is removed without regard to the node's own call that may still land.
+    IgnoresOwnCalls,
+    /// An epoch is counted from the Lease alone, which may be gone or restored.
+    EpochFromLeaseAlone,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 21] = [
         Self::ValidityFromResponse,
         Self::HandoverKeepsAuthority,
         Self::NoIntent,
@@ -65,5 +71,8 @@ impl Bug {
         Self::RemovesBeforeFirstAnswer,
         Self::RemovesOnOldAnswer,
         Self::GivesUpWithoutWitness,
+        Self::NoRenewal,
+        Self::IgnoresOwnCalls,
+        Self::EpochFromLeaseAlone,
     ];
 }

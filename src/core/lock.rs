@@ -333,7 +333,10 @@ impl Core {
         let known = self.peers.values().filter_map(|peer| peer.record.epochs.get(group));
         let known = known.copied().filter(|epoch| lock.sight.may_be(*epoch)).max();
         let known = known.unwrap_or_default().max(lock.sight.highest);
-        let epoch = known.max(self.book.ledger().epoch(group)).next();
+        let epoch = match self.planted(Bug::EpochFromLeaseAlone) {
+            true => lock.sight.seen().map_or(Epoch(0), |seen| seen.record.epoch).next(),
+            false => known.max(self.book.ledger().epoch(group)).next(),
+        };
         let record = self.compose(group, epoch, 0);
         Some((record, Purpose::Take))
     }

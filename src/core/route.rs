@@ -12,6 +12,7 @@
 use super::Core;
 use super::action::Action;
 use super::budget::Need;
+use super::bug::Bug;
 use super::event::Ticket;
 use super::facts::{ProviderFailure, ProviderTime, RouteOutcome, Routed, TaskId, TaskState};
 use super::gate::SETTLE;
@@ -266,7 +267,7 @@ impl Core {
         let Some(term) = self.authority(group).cloned() else {
             return self.drop_call(call);
         };
-        if term.proof <= answered {
+        if term.proof <= answered && !self.planted(Bug::NoRenewal) {
             self.at(not_after);
             return Stage::Renewing { call, not_after, answered };
         }

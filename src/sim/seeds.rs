@@ -167,6 +167,9 @@ fn breaks(bug: Bug) -> &'static [Invariant] {
         Bug::RemovesBeforeFirstAnswer => &[I11, I7, L4],
         Bug::RemovesOnOldAnswer => &[I11, I6],
         Bug::GivesUpWithoutWitness => &[I10, L1],
+        Bug::NoRenewal => &[I2],
+        Bug::IgnoresOwnCalls => &[I11],
+        Bug::EpochFromLeaseAlone => &[I13, I1, I10],
     }
 }
 
