@@ -111,7 +111,8 @@ pub fn run(settings: Settings, options: Options) -> Result<(), RunError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(32)
-        .thread_keep_alive(Duration::from_secs(5))
+        // Longer than from one question to the provider to the next: a thread costs more to make than to keep.
+        .thread_keep_alive(Duration::from_secs(60))
         .build()
         .map_err(failed("start the runtime"))?;
     let tasks = tokio::task::LocalSet::new();
