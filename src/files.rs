@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! put(new) ──► slot (the newest wins) ──► thread: write aside, fsync, rename, fsync the directory
+//!                                                  (Lasts::Boot: without fsync)
 //! ```
 
 use std::fs::{self, File, OpenOptions};
@@ -14,11 +15,24 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use crate::clock;
 use crate::types::Span;
 
+/// What a file's content has to outlive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lasts {
+    /// Power loss.
+    Disk,
+    /// The process only: after a boot nobody reads it.
+    Boot,
+}
+
 /// Replaces the file at `path`: a reader, and a machine after power loss, finds the old content or the new.
 ///
 /// # Errors
 /// The directory cannot be written to, or the disk is full. The old file is then unchanged.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    replace_for(Lasts::Disk, path, content, mode)
+}
+
+fn replace_for(lasts: Lasts, path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not the path of a file"));
     };
@@ -31,6 +45,9 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let written = || {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&aside)?;
         file.write_all(content)?;
+        if lasts == Lasts::Boot {
+            return fs::rename(&aside, path);
+        }
         file.sync_all()?;
         fs::rename(&aside, path)?;
         File::open(folder)?.sync_all()
@@ -66,12 +83,12 @@ impl Replacer {
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub fn start(path: PathBuf, mode: u32) -> io::Result<Self> {
+    pub fn start(path: PathBuf, mode: u32, lasts: Lasts) -> io::Result<Self> {
         let slot = Arc::new(Slot { path, state: Mutex::default(), changed: Condvar::new() });
         let worker = Arc::clone(&slot);
         std::thread::Builder::new()
             .name("foip-file".into())
-            .spawn(move || worker.work(|path, content| replace(path, content, mode)))?;
+            .spawn(move || worker.work(|path, content| replace_for(lasts, path, content, mode)))?;
         Ok(Self { slot })
     }
 
@@ -216,7 +233,7 @@ pub(crate) mod tests {
     fn a_failed_write_is_told_until_one_succeeds() {
         let folder = Folder::new();
         let path = folder.0.join("sub/file");
-        let replacer = Replacer::start(path.clone(), 0o600).unwrap();
+        let replacer = Replacer::start(path.clone(), 0o600, Lasts::Boot).unwrap();
         replacer.put(b"one".to_vec());
         assert!(replacer.settle(Span::secs(5)));
         let failure = replacer.failure().unwrap();

@@ -17,7 +17,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::core::event::Identity;
 use crate::core::saved::Saved;
-use crate::files::{Replacer, replace};
+use crate::files::{Lasts, Replacer, replace};
 use crate::types::Span;
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -104,7 +104,8 @@ impl Store {
             // Kept for a person to look at; the next save would replace it.
             let _ = fs::rename(&path, folder.join("saved.json.unreadable"));
         }
-        let writer = Replacer::start(path.clone(), 0o600).map_err(failed("write", &path))?;
+        let writer =
+            Replacer::start(path.clone(), 0o600, Lasts::Disk).map_err(failed("write", &path))?;
         Ok(Opened {
             store: Self { writer: Some(writer), _lock: Some(lock) },
             identity: identity(host)?,

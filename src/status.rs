@@ -23,9 +23,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
-use crate::files::Replacer;
+use crate::core::status::{IpStatus, NodeStatus};
+use crate::files::{Lasts, Replacer};
 use crate::logging::utc;
-use crate::types::{Epoch, FailoverIp, GroupName, NodeName, Span, Tick};
+use crate::types::{Epoch, GroupName, NodeName, Span, Tick};
 
 /// The `version` that this program writes and reads.
 pub const VERSION: u32 = 1;
@@ -79,43 +80,13 @@ pub struct GroupStatus {
     /// When the term began, in UTC.
     pub since: Option<String>,
     /// How long this node's authority lasts without another renewal.
-    pub authority_left_ms: Option<u64>,
+    pub authority_left_ms: Option<Span>,
     /// Who is to take over in the planned move under way.
     pub successor: Option<NodeName>,
     /// When the next route call is due, in UTC; `None`: none is.
     pub next_route_at: Option<String>,
     /// Why this node does not hold it.
     pub why_not_here: Option<String>,
-}
-
-/// One failover IP.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IpStatus {
-    /// The IP.
-    pub ip: FailoverIp,
-    /// Its group.
-    pub group: GroupName,
-    /// The server it is routed to, "nowhere", or `None` where this is not known.
-    pub routed: Option<String>,
-    /// How old that knowledge is.
-    pub observed_age_ms: Option<u64>,
-    /// Is all of it on this node's NIC?
-    pub address_present: bool,
-}
-
-/// One node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NodeStatus {
-    /// Its name.
-    pub name: NodeName,
-    /// Is its record up to date?
-    pub fresh: bool,
-    /// May it hold?
-    pub eligible: bool,
-    /// Its health in words, "healthy" where nothing is wrong.
-    pub health: String,
-    /// Does it reach netcup?
-    pub provider: Option<bool>,
 }
 
 /// Route calls that are left.
@@ -177,7 +148,7 @@ impl Status {
                 group.holder.as_ref().map_or_else(dash, NodeName::to_string),
                 group.epoch.to_string(),
                 group.since.clone().unwrap_or_else(dash),
-                group.authority_left_ms.map_or_else(dash, |left| Span(left).to_string()),
+                group.authority_left_ms.map_or_else(dash, |left| left.to_string()),
                 group.successor.as_ref().map_or_else(dash, NodeName::to_string),
             ]);
         }
@@ -193,7 +164,7 @@ impl Status {
 
         let mut rows = vec![row(["IP", "GROUP", "ROUTED TO", "SEEN", "ADDRESS HERE"])];
         for ip in &self.ips {
-            let age = ip.observed_age_ms.map(|age| format!("{} ago", Span(age)));
+            let age = ip.observed_age_ms.map(|age| format!("{age} ago"));
             rows.push(vec![
                 ip.ip.to_string(),
                 ip.group.to_string(),
@@ -276,7 +247,7 @@ impl StatusFile {
     pub fn start(runtime: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(runtime)?;
         let path = runtime.join(FILE);
-        let file = Replacer::start(path.clone(), 0o644)?;
+        let file = Replacer::start(path.clone(), 0o644, Lasts::Boot)?;
         Ok(Self { file, path })
     }
 
@@ -409,7 +380,7 @@ mod tests {
             ip: "203.0.113.63".parse().unwrap(),
             group: "default".parse().unwrap(),
             routed: Some("v2202600000000003".into()),
-            observed_age_ms: Some(3400),
+            observed_age_ms: Some(Span(3400)),
             address_present: false,
         });
         status.nodes.push(NodeStatus {

@@ -162,6 +162,16 @@ impl World {
         self.ask(Method::DELETE, &self.path(key), None).await.unwrap();
     }
 
+    /// Deletes the object, and then replaces it as it was, but for its uid: it is there again, as a new one.
+    pub async fn put_back_without_uid(&self, key: &Key) {
+        let mut lease = self.lease(key).await;
+        self.delete(key).await;
+        let gone = lease["metadata"]["uid"].take();
+        assert!(gone.is_string() && lease["metadata"]["resourceVersion"].is_string(), "{lease}");
+        let made = self.ask(Method::PUT, &self.path(key), Some(&lease)).await.unwrap();
+        assert_ne!(made["metadata"]["uid"], gone);
+    }
+
     pub async fn delete_lease(&self, name: &str) {
         let path = format!("{LEASES}/{name}");
         self.ask(Method::DELETE, &path, None).await.unwrap();

@@ -131,6 +131,20 @@ impl Service {
         kill(Pid::from_raw(self.0.id().try_into().unwrap()), signal).unwrap();
     }
 
+    /// Its loop turns, and SIGTERM ends it in time; what it writes goes nowhere.
+    fn turns_and_leaves(mut self, host: &Host) {
+        let mut tick = Tick(0);
+        for _ in 0..2 {
+            tick = host.status_after(tick).tick;
+        }
+        let begun = Instant::now();
+        self.signal(Signal::SIGTERM);
+        while self.0.try_wait().unwrap().is_none() {
+            assert!(begun.elapsed() < Duration::from_secs(2));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Its exit code and what it wrote to stderr, once it ends; it has this long.
     fn end(mut self, limit: Duration) -> (Option<i32>, String) {
         let end = Instant::now() + limit;
@@ -188,17 +202,8 @@ fn a_frozen_service_manager_and_a_blocked_log_stop_neither() {
     // The manager's queue is short, and this fills it soon: nobody reads it here.
     let mut command = host.command();
     let (_reader, log) = full_pipe();
-    let mut service = Service(command.stderr(log).env("WATCHDOG_USEC", "3000").spawn().unwrap());
-    let mut tick = Tick(0);
-    for _ in 0..3 {
-        tick = host.status_after(tick).tick;
-    }
-    let begun = Instant::now();
-    service.signal(Signal::SIGTERM);
-    while service.0.try_wait().unwrap().is_none() {
-        assert!(begun.elapsed() < Duration::from_secs(2));
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let service = Service(command.stderr(log).env("WATCHDOG_USEC", "3000").spawn().unwrap());
+    service.turns_and_leaves(&host);
 }
 
 /// `foip run` attached to a journald whose socket is in the host's folder: in a mount namespace of its own, where
@@ -256,17 +261,8 @@ fn a_stopped_journald_stops_neither() {
     let filler = UnixDatagram::unbound().unwrap();
     filler.set_nonblocking(true).unwrap();
     while filler.send_to(b"MESSAGE=full\n", host.folder.join("socket")).is_ok() {}
-    let mut service = Service(under_journald(&host).spawn().unwrap());
-    let mut tick = Tick(0);
-    for _ in 0..3 {
-        tick = host.status_after(tick).tick;
-    }
-    let begun = Instant::now();
-    service.signal(Signal::SIGTERM);
-    while service.0.try_wait().unwrap().is_none() {
-        assert!(begun.elapsed() < Duration::from_secs(2));
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let service = Service(under_journald(&host).spawn().unwrap());
+    service.turns_and_leaves(&host);
 }
 
 #[test]

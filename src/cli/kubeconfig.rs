@@ -1,6 +1,6 @@
 //! `foip import-kubeconfig`: what root alone may read reaches the service without a process of root.
 //!
-//! systemd reads the kubeconfig and hands it in as a credential; this copies it to where the service looks.
+//! systemd reads the files and hands them in as credentials; this copies them to where the service looks.
 
 use std::io;
 
@@ -8,9 +8,16 @@ use super::Failure;
 use crate::config::Places;
 use crate::files::replace;
 
-/// Copies `$CREDENTIALS_DIRECTORY/kubeconfig` to `$RUNTIME_DIRECTORY/kubeconfig`.
+/// The credentials, which are copied under their own names; the second may be missing.
+const KUBECONFIG: &str = "kubeconfig";
+const CERTIFICATE: &str = "kubelet-certificate";
+
+/// What the unit hands in for a file that does not exist.
+const ABSENT: &[u8] = b"absent";
+
+/// Copies `$CREDENTIALS_DIRECTORY/kubeconfig`, and `kubelet-certificate` where there is one, to `$RUNTIME_DIRECTORY`.
 ///
-/// An empty one is left out: k3s truncates the file when it starts to write it, and will be done soon, which
+/// An empty one is left out: k3s truncates a file when it starts to write it, and will be done soon, which
 /// starts this again. The last good one stays until then.
 pub(super) fn import(places: &Places) -> Result<(), Failure> {
     let Some(credentials) = &places.credentials else {
@@ -19,13 +26,17 @@ pub(super) fn import(places: &Places) -> Result<(), Failure> {
                 .into(),
         ));
     };
-    let source = credentials.join("kubeconfig");
-    let target = places.runtime.join("kubeconfig");
-    let text = std::fs::read(&source).map_err(|error| failed("read", &source, &error))?;
-    if text.iter().all(u8::is_ascii_whitespace) {
-        return Ok(());
+    for (name, needed) in [(KUBECONFIG, true), (CERTIFICATE, false)] {
+        let (source, target) = (credentials.join(name), places.runtime.join(name));
+        let text = match std::fs::read(&source) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !needed => continue,
+            read => read.map_err(|error| failed("read", &source, &error))?,
+        };
+        if !text.iter().all(u8::is_ascii_whitespace) && text != ABSENT {
+            replace(&target, &text, 0o600).map_err(|error| failed("write", &target, &error))?;
+        }
     }
-    replace(&target, &text, 0o600).map_err(|error| failed("write", &target, &error))
+    Ok(())
 }
 
 fn failed(what: &str, path: &std::path::Path, error: &io::Error) -> Failure {
@@ -64,5 +75,13 @@ mod tests {
             import(&places).unwrap();
             assert_eq!(fs::read_to_string(&target).unwrap(), "apiVersion: v1\n");
         }
+        let source = folder.0.join("credentials/kubelet-certificate");
+        let target = folder.0.join("run/kubelet-certificate");
+        fs::write(&source, "absent").unwrap();
+        import(&places).unwrap();
+        assert!(!target.exists(), "a server without an agent has none");
+        fs::write(&source, "a certificate").unwrap();
+        import(&places).unwrap();
+        assert_eq!(fs::read_to_string(&target).unwrap(), "a certificate");
     }
 }

@@ -20,8 +20,8 @@ use super::wire::{self, Answer, Ask};
 use crate::clock;
 use crate::types::{Account, NodeName, Span, Tick};
 
-/// How often the kubeconfig is looked at while calls are made.
-const LOOK: Span = Span::secs(1);
+/// How often the kubeconfig is looked at while calls succeed; one that is refused has it looked at at once.
+const LOOK: Span = Span::secs(5);
 
 /// The same while there is none that can be used.
 const LOOK_FOR_FIRST: Span = Span::millis(100);

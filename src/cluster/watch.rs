@@ -15,7 +15,6 @@ use std::sync::Arc;
 
 use k8s_openapi::api::coordination::v1::Lease;
 use serde::Deserialize;
-use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::Cluster;
@@ -45,7 +44,7 @@ struct Unwanted;
 #[derive(Deserialize)]
 struct Event {
     r#type: String,
-    object: Value,
+    object: Lease,
 }
 
 /// What was told last about each object.
@@ -122,15 +121,15 @@ async fn round(
 /// What one line tells; `None` for bookmarks and for objects that are not ours.
 fn change_of(link: &Arc<Link>, line: &[u8]) -> Result<Option<(Key, Option<Stored>)>, Error> {
     let bad = |why: &str| garbage("the watch", why);
-    let event: Event = serde_json::from_slice(line).map_err(|_| bad("not an event"))?;
-    let deleted = match event.r#type.as_str() {
+    // An ERROR carries a Status, most often 410, and is no event of a Lease.
+    let Event { r#type, object } =
+        serde_json::from_slice(line).map_err(|_| bad("not an event of a Lease"))?;
+    let deleted = match r#type.as_str() {
         "ADDED" | "MODIFIED" => false,
         "DELETED" => true,
         "BOOKMARK" => return Ok(None),
-        // ERROR carries a Status, most often 410.
-        _ => return Err(bad("an error event")),
+        _ => return Err(bad("an unknown kind of event")),
     };
-    let object: Lease = serde_json::from_value(event.object).map_err(|_| bad("not a Lease"))?;
     let name = object.metadata.name.clone().unwrap_or_default();
     let mut state = link.state();
     let Some(key) = lease::key_of(&name, state.account.as_ref()) else {

@@ -27,7 +27,7 @@ pub struct Host {
     pub places: Places,
     /// `$FOIP_KUBECONFIG`: the kubeconfig where the file names none.
     pub kubeconfig: Option<PathBuf>,
-    /// k3s' kubelet certificate, whose subject is the node's name.
+    /// `$FOIP_KUBELET_CERTIFICATE`, else k3s' own: the kubelet's certificate, whose subject is the node's name.
     pub kubelet_certificate: PathBuf,
     /// The host's name as the kernel has it.
     pub hostname: String,
@@ -53,12 +53,15 @@ impl Places {
 impl Host {
     /// As this process finds it.
     pub fn of_process() -> Self {
-        let kubeconfig = std::env::var_os("FOIP_KUBECONFIG").filter(|path| !path.is_empty());
+        let path = |variable| {
+            std::env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from)
+        };
         let hostname = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         Self {
             places: Places::of_process(),
-            kubeconfig: kubeconfig.map(PathBuf::from),
-            kubelet_certificate: "/var/lib/rancher/k3s/agent/client-kubelet.crt".into(),
+            kubeconfig: path("FOIP_KUBECONFIG"),
+            kubelet_certificate: path("FOIP_KUBELET_CERTIFICATE")
+                .unwrap_or_else(|| "/var/lib/rancher/k3s/agent/client-kubelet.crt".into()),
             hostname: hostname.trim_end().to_owned(),
         }
     }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::Core;
 use super::budget::Need;
 use super::facts::{ProviderTime, Routed};
@@ -18,9 +20,9 @@ pub struct Picture {
     /// Every group.
     pub groups: Vec<GroupPicture>,
     /// Every failover IP.
-    pub ips: Vec<IpPicture>,
+    pub ips: Vec<IpStatus>,
     /// Every node that has a record, this one included.
-    pub nodes: Vec<NodePicture>,
+    pub nodes: Vec<NodeStatus>,
     /// What may still be routed.
     pub budget: BudgetPicture,
     /// Alarms by their stable word.
@@ -46,33 +48,33 @@ pub struct GroupPicture {
     pub why_not_here: Option<String>,
 }
 
-/// One failover IP.
-#[derive(Clone, Debug)]
-pub struct IpPicture {
+/// One failover IP, as the status file has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IpStatus {
     /// The IP.
     pub ip: FailoverIp,
     /// Its group.
     pub group: GroupName,
-    /// A server's name, "nowhere", or unknown.
+    /// The server it is routed to, "nowhere", or `None` where this is not known.
     pub routed: Option<String>,
-    /// How long ago that was asked.
-    pub observed_age: Option<Span>,
-    /// All its addresses are on this node's NIC.
+    /// How old that knowledge is.
+    pub observed_age_ms: Option<Span>,
+    /// Is all of it on this node's NIC?
     pub address_present: bool,
 }
 
-/// One node.
-#[derive(Clone, Debug)]
-pub struct NodePicture {
+/// One node, as the status file has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
     /// Its name.
     pub name: NodeName,
-    /// Its record is up to date.
+    /// Is its record up to date?
     pub fresh: bool,
-    /// It may hold.
+    /// May it hold?
     pub eligible: bool,
-    /// What is wrong with it, or "healthy".
+    /// Its health in words, "healthy" where nothing is wrong.
     pub health: String,
-    /// It reaches the provider.
+    /// Does it reach netcup?
     pub provider: Option<bool>,
 }
 
@@ -138,40 +140,40 @@ impl Core {
         }
     }
 
-    fn ip_picture(&self, ip: FailoverIp, now: Tick) -> Option<IpPicture> {
+    fn ip_picture(&self, ip: FailoverIp, now: Tick) -> Option<IpStatus> {
         let seen = self.provider.last(ip);
-        Some(IpPicture {
+        Some(IpStatus {
             ip,
             group: self.group_of(ip)?.clone(),
             routed: seen.map(|seen| match &seen.routed {
                 Routed::To(name) => name.to_string(),
                 Routed::Nowhere => "nowhere".to_owned(),
             }),
-            observed_age: seen.map(|seen| now.since(seen.asked)),
+            observed_age_ms: seen.map(|seen| now.since(seen.asked)),
             address_present: self.has_addresses(ip),
         })
     }
 
-    fn node_pictures(&self, now: Tick) -> Vec<NodePicture> {
+    fn node_pictures(&self, now: Tick) -> Vec<NodeStatus> {
         let words = |vector: &Vector| match vector.words() {
             words if words.is_empty() => "healthy".to_owned(),
             words => words.join(", "),
         };
-        let own = NodePicture {
+        let own = NodeStatus {
             name: self.cfg.node.clone(),
             fresh: self.access.lost.is_none(),
             eligible: self.cfg.eligible && self.health.able(),
             health: words(&self.vector()),
             provider: self.provider.good.map(|_| self.provider.answers()),
         };
-        let peers = self.peers.iter().map(|(name, peer)| NodePicture {
+        let peers = self.peers.iter().map(|(name, peer)| NodeStatus {
             name: name.clone(),
             fresh: peer.fresh(now),
             eligible: peer.record.eligible,
             health: words(&peer.record.vector),
             provider: Some(peer.record.provider),
         });
-        let mut nodes: Vec<NodePicture> = peers.chain([own]).collect();
+        let mut nodes: Vec<NodeStatus> = peers.chain([own]).collect();
         nodes.sort_by(|a, b| a.name.cmp(&b.name));
         nodes
     }

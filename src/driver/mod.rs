@@ -19,6 +19,7 @@
 //!
 //! Nothing on the loop blocks: log, state file, trace and status are written on threads of their own.
 
+mod alarm;
 mod errands;
 mod hands;
 mod home;
@@ -43,13 +44,14 @@ use crate::status::StatusFile;
 use crate::systemd::Manager;
 use crate::trace::Trace;
 use crate::types::{Span, Tick};
+use alarm::Alarm;
 use hands::Hands;
 
-/// The loop turns at least this often: after a suspend the timer may be late.
-const LONGEST_SLEEP: Span = Span::secs(1);
+/// How often the status file is written when nothing happens.
+const STATUS_AGE: Span = Span::secs(5);
 
-/// How often the status file is written when nothing changes.
-const STATUS_AGE: Span = Span::secs(2);
+/// The same when there is news.
+const STATUS_NEWS: Span = Span::secs(1);
 
 /// The token is used at least twice a day; the adapter knows when that is due.
 const KEEP_ALIVE: Span = Span::secs(3600);
@@ -109,7 +111,8 @@ pub fn run(settings: Settings, options: Options) -> Result<(), RunError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(32)
-        .thread_keep_alive(Duration::from_secs(5))
+        // Longer than from one question to the provider to the next: a thread costs more to make than to keep.
+        .thread_keep_alive(Duration::from_secs(60))
         .build()
         .map_err(failed("start the runtime"))?;
     let tasks = tokio::task::LocalSet::new();
@@ -200,9 +203,10 @@ async fn drive(settings: Settings, options: Options, log: Log) -> Result<(), Run
         leaving: false,
         dry_run: options.dry_run,
     };
+    let mut alarm = Alarm::new().map_err(failed("make a timer"))?;
     driver.carry_out(now, actions);
     while !driver.leaving {
-        let sleep = driver.sleep();
+        let next = driver.next();
         tokio::select! {
             biased;
             _ = terminated.recv() => driver.stop(),
@@ -218,7 +222,7 @@ async fn drive(settings: Settings, options: Options, log: Log) -> Result<(), Run
                     driver.manager.alive();
                 }
             }
-            () = tokio::time::sleep(sleep.as_std()) => {}
+            rung = alarm.at(next) => rung.map_err(failed("wait for a timer"))?,
         }
         if driver.core.deadline() <= clock::now() {
             driver.step(Event::Wake);
@@ -241,12 +245,15 @@ fn reload(options: &Options, messages: &UnboundedSender<Message>) {
 }
 
 impl Driver {
-    fn sleep(&self) -> Span {
-        let now = clock::now();
+    /// When the loop has to turn again, whatever happens.
+    fn next(&self) -> Tick {
         let feeding = self.manager.next_feeding().unwrap_or(Tick::NEVER);
-        let status = self.written.map_or(now, |at| at + STATUS_AGE);
-        let next = self.core.deadline().min(feeding).min(status);
-        Span(now.until(next).0.min(LONGEST_SLEEP.0))
+        self.core.deadline().min(feeding).min(self.next_status())
+    }
+
+    fn next_status(&self) -> Tick {
+        let age = if self.summary.has_news() { STATUS_NEWS } else { STATUS_AGE };
+        self.written.map_or(Tick(0), |at| at + age)
     }
 
     fn stop(&mut self) {
@@ -356,7 +363,7 @@ impl Driver {
             self.kept = now;
             self.hands.keep_alive();
         }
-        if self.written.is_none_or(|at| now.since(at) >= STATUS_AGE) {
+        if now >= self.next_status() {
             self.written = Some(now);
             let status = self.summary.status(&self.core, now, self.store.failure());
             self.manager.status(&status.sentence);

@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 use crate::core::Core;
 use crate::core::note::Note;
 use crate::core::status::Picture;
-use crate::status::{
-    AlarmStatus, BudgetStatus, GroupStatus, IpStatus, NodeStatus, Status, wall_of,
-};
+use crate::status::{AlarmStatus, BudgetStatus, GroupStatus, Status, wall_of};
 use crate::types::{Epoch, GroupName, Tick};
 
 /// What only time can tell: when each term was first seen.
@@ -15,18 +13,32 @@ use crate::types::{Epoch, GroupName, Tick};
 pub struct Summary {
     since: BTreeMap<GroupName, (Epoch, Tick)>,
     changed: Vec<(GroupName, Epoch)>,
+    news: bool,
 }
 
 impl Summary {
     /// Takes in a note.
     pub fn note(&mut self, note: &Note) {
-        if let Note::Changed { group, epoch, .. } = note {
-            self.changed.push((group.clone(), *epoch));
+        match note {
+            // Every renewal is one.
+            Note::Authority { .. } => return,
+            Note::Changed { group, epoch, .. } => self.changed.push((group.clone(), *epoch)),
+            Note::Ready { .. }
+            | Note::Observed { .. }
+            | Note::Alarm { .. }
+            | Note::AlarmOver { .. } => {}
         }
+        self.news = true;
+    }
+
+    /// Has something changed since the last status?
+    pub fn has_news(&self) -> bool {
+        self.news
     }
 
     /// The state of things now.
     pub fn status(&mut self, core: &Core, now: Tick, disk: Option<String>) -> Status {
+        self.news = false;
         for (group, epoch) in self.changed.drain(..) {
             let known = self.since.get(&group);
             if known.is_none_or(|(was, _)| *was != epoch) {
@@ -44,32 +56,13 @@ impl Summary {
                 holder: group.holder,
                 held_here: group.authority_left.is_some(),
                 epoch: group.epoch,
-                authority_left_ms: group.authority_left.map(|left| left.0),
+                authority_left_ms: group.authority_left,
                 successor: group.successor,
                 next_route_at: group.next_route.map(wall_of),
                 why_not_here: group.why_not_here,
             })
             .collect();
-        status.ips = ips
-            .into_iter()
-            .map(|ip| IpStatus {
-                ip: ip.ip,
-                group: ip.group,
-                routed: ip.routed,
-                observed_age_ms: ip.observed_age.map(|age| age.0),
-                address_present: ip.address_present,
-            })
-            .collect();
-        status.nodes = nodes
-            .into_iter()
-            .map(|node| NodeStatus {
-                name: node.name,
-                fresh: node.fresh,
-                eligible: node.eligible,
-                health: node.health,
-                provider: node.provider,
-            })
-            .collect();
+        (status.ips, status.nodes) = (ips, nodes);
         status.budget = BudgetStatus {
             left_5min: budget.left.and_then(|left| u32::try_from(left[0]).ok()),
             left_60min: budget.left.and_then(|left| u32::try_from(left[1]).ok()),

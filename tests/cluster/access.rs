@@ -88,7 +88,7 @@ fn another_server_in_the_kubeconfig_is_used() {
         let key = group("moved");
         cluster.write(&key, None, &doc("node-a", 1)).await.unwrap();
         api.write_kubeconfig(&api.kube.kubeconfig(2));
-        eventually("the new server is asked", Duration::from_secs(3), async || {
+        eventually("the new server is asked", Duration::from_secs(8), async || {
             let before = api.taken().len();
             cluster.read(&key).await.unwrap();
             api.listeners_since(before) == [2]

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use foip::clock;
 use foip::core::config::Api;
-use foip::core::facts::{ProviderFailure, Routed, TaskId, TaskState};
+use foip::core::facts::{ProviderFailure, RouteOutcome, Routed, TaskId, TaskState};
 use foip::provider::{Guard, HostFacts, Options, Provider, Timeouts, open};
 use foip::types::{FailoverIp, Server, Span};
+use foip_standins::fault::{Fault, Match, Rule};
 use foip_standins::log::What;
 use foip_standins::scp::{Scp, Setup};
 
@@ -149,6 +150,24 @@ impl Bench {
             }
         }
         TaskState::Running
+    }
+
+    /// What a route call becomes whose one request of this method meets the fault: unknown, in time, carried out or not.
+    pub fn leaves_unknown(&self, to: &Server, method: &str, fault: Fault, carried_out: bool) {
+        let what = format!("{fault:?}");
+        self.scp.fault(Rule::new(Match::method(method, ""), fault));
+        let guard = Guard { timeout: Span::millis(700), ..soon() };
+        let began = clock::now();
+        let routing = self.provider.route(v4(), to, guard);
+        assert!(clock::now().since(began) < Span::millis(2500), "{what}");
+        assert!(
+            matches!(routing.outcome, RouteOutcome::Unknown(_)),
+            "{what}: {:?}",
+            routing.outcome
+        );
+        assert!(routing.started.is_some(), "{what}");
+        assert_eq!(self.asked(method, 1), 1, "{what}");
+        assert_eq!(self.route_calls() == 1, carried_out, "{what}");
     }
 
     /// How many requests so far have this in "METHOD /path?query", once there are `expected`: the

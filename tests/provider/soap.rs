@@ -1,6 +1,6 @@
 //! SOAP: the same trait over the older webservice.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use foip::clock;
 use foip::core::config::Api;
@@ -229,19 +229,7 @@ fn without_an_answer_the_outcome_is_unknown_and_nothing_is_repeated() {
         (Fault::status(502), false),
     ] {
         let bench = soap();
-        bench.scp.fault(Rule::new(Match::any(), fault.clone()));
-        let guard = Guard { timeout: Span::millis(700), ..soon() };
-        let began = Instant::now();
-        let routing = bench.provider.route(v4(), &target(1), guard);
-        assert!(began.elapsed() < Duration::from_millis(2500), "{fault:?}");
-        assert!(
-            matches!(routing.outcome, RouteOutcome::Unknown(_)),
-            "{fault:?}: {:?}",
-            routing.outcome
-        );
-        assert!(routing.started.is_some());
-        assert_eq!(bench.asked("POST", 1), 1, "{fault:?}");
-        assert_eq!(bench.route_calls() == 1, carried_out, "{fault:?}");
+        bench.leaves_unknown(&target(1), "POST", fault, carried_out);
     }
 }
 

@@ -233,13 +233,14 @@ impl Store {
         self.place(resource, namespace, &mut object)?;
         let (version, uid) = (text(&object, "resourceVersion"), text(&object, "uid"));
         let Ok(current) = self.get(resource, namespace, name) else {
-            // Leases may be created by an update, but not one that means an object which is gone.
+            // An update may create a Lease, whatever version it replaces; only the uid of one that is gone stops it.
             if resource.unconditional {
                 return Err(Problem::not_found(resource, name));
             }
-            if !version.is_empty() || !uid.is_empty() {
+            if !uid.is_empty() {
                 return Err(Problem::conflict(resource, name));
             }
+            object["metadata"]["resourceVersion"].take();
             return self.create(resource, namespace, object, clock).map(|made| (made, true));
         };
         if version.is_empty() && !resource.unconditional {
@@ -390,12 +391,15 @@ mod tests {
     }
 
     #[test]
-    fn an_update_of_what_is_gone_does_not_bring_it_back() {
+    fn only_the_uid_keeps_an_update_from_bringing_back_what_is_gone() {
         let mut store = Store::default();
         let object = create(&mut store, lease("a", "n1")).unwrap();
         store.delete(leases(), "kube-system", "a", &Value::Null).unwrap();
         assert_eq!(replace(&mut store, object.clone()).unwrap_err().code, 409);
-        create(&mut store, lease("a", "n2")).unwrap();
+        let mut nameless = object.clone();
+        nameless["metadata"]["uid"].take();
+        let made = replace(&mut store, nameless).unwrap();
+        assert_ne!(made["metadata"]["uid"], object["metadata"]["uid"]);
         assert_eq!(replace(&mut store, object).unwrap_err().code, 409);
         assert!(replace(&mut store, lease("b", "n1")).is_ok(), "an update may create a Lease");
     }
