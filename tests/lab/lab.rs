@@ -19,6 +19,7 @@ mod demo;
 mod director;
 mod evidence;
 mod history;
+mod hold;
 mod monitor;
 mod pinger;
 mod plan;
@@ -49,6 +50,7 @@ usage: lab demo  [--real] [--out FOLDER]       the story, with a table and a tim
        lab all                                 the same, and fails without the real API
        lab bench [--runs N] [--built-in] [--idle-only]
                                                the bars, as medians and maxima
+       lab hold                                keeps a world for a script that asks on standard input
        lab list                                the scenarios
        lab clean                               removes what killed runs left
 
@@ -141,6 +143,7 @@ fn command() -> Outcome<()> {
             rounds::folder(&options.out)?;
             demo::demo(&programs()?, flavour, &scenarios()?, &options.out)
         }
+        ["hold"] => hold::hold(&programs()?, flavour),
         ["round", ..] => {
             let all = scenarios()?;
             let chosen: Outcome<Vec<_>> = words[1..]

@@ -33,7 +33,7 @@ use crate::trouble::{Outcome, Tried};
 use crate::world::Cut;
 
 /// One file.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Default)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Scenario {
     /// The file's name without its ending.
