@@ -69,7 +69,7 @@ pub(super) fn logout(settings: &Settings) -> Result<(), Failure> {
 
 fn rest_options(provider: &ProviderSettings) -> Result<Options, Failure> {
     match provider.api {
-        Api::Rest => provider.options().map_err(|error| Failure::Failed(error.to_string())),
+        Api::Rest => Ok(provider.options()),
         Api::Soap => Err(Failure::Failed(
             "api = \"soap\" has no login: it uses login_name and the webservice password (password_file)".into(),
         )),

@@ -4,7 +4,6 @@
 //! Node once, however the last one ended. It is a hint like every watch: reads decide.
 
 use serde::Deserialize;
-use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::Cluster;
@@ -23,7 +22,8 @@ const PAUSE: Span = Span::secs(2);
 #[derive(Deserialize)]
 struct Event {
     r#type: String,
-    object: Value,
+    /// A Status where the type is ERROR, which is not read as a Node.
+    object: Node,
 }
 
 /// Runs until the receiver is dropped.
@@ -56,15 +56,14 @@ async fn round(cluster: &Cluster, seen: &mpsc::Sender<NodeFacts>) {
             _ = moved.changed() => return,
         };
         let Ok(Ok(Some(line))) = line else { return };
-        let Ok(event) = serde_json::from_slice::<Event>(&line) else { return };
-        match event.r#type.as_str() {
+        let Ok(Event { r#type, object: node }) = serde_json::from_slice(&line) else { return };
+        match r#type.as_str() {
             "ADDED" | "MODIFIED" => {}
             // Says only that the watch lives: a Node may be quiet for longer than a dead connection may.
             "BOOKMARK" => continue,
             // A deleted Node is the read's business; an error ends the round.
             _ => return,
         }
-        let Ok(node) = serde_json::from_value::<Node>(event.object) else { return };
         if node.metadata.name == name && seen.send(node.facts()).await.is_err() {
             return;
         }

@@ -125,16 +125,14 @@ impl PasswordSource {
 }
 
 impl ProviderSettings {
-    /// What the provider's client is built from. Reads the password where one is needed (SOAP).
-    ///
-    /// # Errors
-    /// SOAP without a password: a person must act.
-    pub fn options(&self) -> Result<provider::Options, PasswordError> {
+    /// What the provider's client is built from. Reads the password where one is needed (SOAP); that there is none
+    /// shows in the client's answers, which say what to do.
+    pub fn options(&self) -> provider::Options {
         let password = match self.api {
             Api::Rest => None,
-            Api::Soap => Some(self.password.read()?),
+            Api::Soap => self.password.read().ok(),
         };
-        Ok(provider::Options {
+        provider::Options {
             api: self.api,
             url: Some(self.url.clone()),
             auth_url: Some(self.auth_url.clone()),
@@ -143,7 +141,7 @@ impl ProviderSettings {
             login_name: self.login_name.clone(),
             password,
             timeouts: provider::Timeouts::default(),
-        })
+        }
     }
 }
 

@@ -59,6 +59,9 @@ impl Alarm {
             let mut ready = self.timer.readable().await?;
             // Readiness of a moment that was set before this one says nothing.
             if let Ok(read) = ready.try_io(|timer| Ok(timer.get_ref().0.wait()?)) {
+                // The next moment has to come through the runtime, even one that is past: else a loop that is late
+                // turns without ever hearing of signals.
+                ready.clear_ready();
                 self.set = None;
                 return read;
             }

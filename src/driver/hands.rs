@@ -51,7 +51,7 @@ impl Hands {
         let nic = NicHandle::start(settings.hosts().collect(), messages.clone())
             .map_err(failed("start the thread of the network interface"))?;
         Ok(Self {
-            provider: Arc::from(open_provider(&settings.provider)?),
+            provider: open_provider(&settings.provider)?,
             settings: settings.clone(),
             cluster,
             nic,
@@ -64,7 +64,7 @@ impl Hands {
     /// Takes over what changed; all or nothing.
     pub fn reconfigure(&mut self, settings: Settings) -> Result<(), OpenError> {
         if settings.provider != self.settings.provider {
-            self.provider = Arc::from(open_provider(&settings.provider)?);
+            self.provider = open_provider(&settings.provider)?;
         }
         self.cluster.reconfigure(ips(&settings), settings.core.account.clone());
         self.nic.values(settings.hosts().collect());
@@ -188,16 +188,8 @@ fn ips(settings: &Settings) -> BTreeSet<FailoverIp> {
     settings.core.groups.values().flat_map(|group| group.ips.keys().copied()).collect()
 }
 
-/// Builds the client that the settings ask for. A missing password shows in its answers, not here.
-pub fn open_provider(settings: &ProviderSettings) -> Result<Box<dyn Provider>, OpenError> {
-    provider::open(provider::Options {
-        api: settings.api,
-        url: Some(settings.url.clone()),
-        auth_url: Some(settings.auth_url.clone()),
-        ca_file: settings.ca_file.clone(),
-        token_file: settings.token_file.clone(),
-        login_name: settings.login_name.clone(),
-        password: settings.password.read().ok(),
-        timeouts: Timeouts { connect: Span::secs(3), total: Span::secs(5) },
-    })
+/// Builds the client that the settings ask for.
+fn open_provider(settings: &ProviderSettings) -> Result<Arc<dyn Provider>, OpenError> {
+    let timeouts = Timeouts { connect: Span::secs(3), total: Span::secs(5) };
+    provider::open(provider::Options { timeouts, ..settings.options() }).map(Arc::from)
 }
