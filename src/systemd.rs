@@ -73,7 +73,9 @@ impl Manager {
         let (Some(every), now) = (self.watchdog, clock::now()) else {
             return;
         };
-        if self.fed.is_none_or(|fed| now.since(fed) >= every) && self.send(Message::Watchdog) {
+        if self.fed.is_none_or(|fed| now.since(fed) >= every) {
+            // Where the queue is full, earlier ones lie in it: nothing is gained by trying again at once.
+            self.send(Message::Watchdog);
             self.fed = Some(now);
         }
     }

@@ -170,13 +170,9 @@ impl Core {
     /// The nodes that may take the group: this one, and those whose fresh record says so.
     fn candidates(&self, group: &GroupName) -> impl Iterator<Item = &NodeName> {
         let mine = self.membership(group);
-        let expired = self
-            .locks
-            .get(group)
-            .and_then(|lock| lock.sight.seen())
-            .and_then(|seen| seen.record.holder.as_ref().filter(|_| !seen.record.handed));
+        let late = self.locks.get(group).and_then(|lock| lock.sight.late_holder());
         let peers = self.peers.iter().filter(move |(name, peer)| {
-            peer.fit(self.now) && peer.record.agrees(group, mine) && expired != Some(*name)
+            peer.fit(self.now) && peer.record.agrees(group, mine) && late != Some(*name)
         });
         let me = Some(&self.cfg.node).filter(|_| self.cfg.eligible && self.health.able());
         peers.map(|(name, _)| name).chain(me)

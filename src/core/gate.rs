@@ -27,9 +27,9 @@ impl Core {
         }
         let held = self.routes.get(&ip).map(|route| (route.hold, route.refusal.clone()));
         let (hold, refusal) = held.unwrap_or_default();
-        if self.now < hold {
+        if self.now < hold && refusal.as_ref().is_none_or(|(name, _)| *name == to.name) {
             self.at(hold);
-            if let Some(why) = refusal {
+            if let Some((_, why)) = refusal {
                 self.alarm("refused", format!("netcup refused to route {ip}: {why}"));
             }
             return false;

@@ -208,7 +208,11 @@ impl Core {
             Event::Reload(config) => {
                 self.cfg = *config;
                 // What was asked before says nothing about an IP that was added.
+                let known: Vec<FailoverIp> = self.routes.keys().copied().collect();
                 self.fit_to_config(self.now + Span::millis(1));
+                if self.routes.keys().any(|ip| !known.contains(ip)) {
+                    self.provider.added = self.now + Span::millis(1);
+                }
             }
         }
     }

@@ -76,16 +76,16 @@ impl Core {
 
     /// A move that this host began in an earlier term goes on: to take back what may be half-way costs a call more.
     pub(super) fn inherit_move(&mut self, group: &GroupName) {
-        let Some(lock) = self.locks.get_mut(group).filter(|lock| lock.moving.is_none()) else {
+        let Some(lock) = self.locks.get_mut(group) else {
             return;
         };
+        // What was left of a term that another node's has followed is no move of this one. The successor's word is
+        // of the earlier term: it has its time anew.
         let record = lock.sight.sound().filter(|record| record.is_of(&self.cfg.node, &self.me));
-        let Some(named) = record.and_then(|record| record.successor.clone()) else {
-            return;
-        };
-        let server = self.peers.get(&named.to).and_then(|peer| peer.record.server.clone());
-        lock.moving =
-            server.map(|server| Move { to: named.to, server, id: named.id, begun: self.now });
+        lock.moving = record.and_then(|record| record.successor.clone()).and_then(|named| {
+            let server = self.peers.get(&named.to)?.record.server.clone()?;
+            Some(Move { to: named.to, server, id: named.id, begun: self.now })
+        });
     }
 
     fn go_on_moving(&mut self, group: &GroupName, to: &Move) {
@@ -109,13 +109,16 @@ impl Core {
         }
         self.at(to.begun + PATIENCE);
         let silent = !ready && self.now.since(to.begun) >= PATIENCE;
-        if !settled || !(silent || self.waits_in_vain(group, to)) {
+        let refused = self.group_ips(group).iter().any(|ip| {
+            self.routes.get(ip).is_some_and(|route| route.refused_for(&to.server, self.now))
+        });
+        if !settled || !(silent || refused || self.waits_in_vain(group, to)) {
             return;
         }
         let cooled = self.now + COOL_DOWN;
         if let Some(lock) = self.locks.get_mut(group) {
             (lock.moving, lock.better) = (None, None);
-            if silent {
+            if silent || refused {
                 lock.shunned.insert(to.to.clone(), cooled);
             }
         }

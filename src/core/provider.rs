@@ -62,6 +62,8 @@ pub struct Provider {
     /// A route call was refused for good, as things stand, until then.
     refusal: Option<(ProviderFailure, Tick)>,
     not_before: Tick,
+    /// When the last IP was added: every node asks then, or the one that has it would not know.
+    pub added: Tick,
     /// An answer is needed to a question asked at or after this moment.
     wanted: Option<Tick>,
 }
@@ -281,6 +283,13 @@ impl Core {
             let why =
                 self.provider.failure.as_ref().map_or("no answer", ProviderFailure::why).to_owned();
             self.alarm("provider-lost", format!("the provider does not answer: {why}"));
+        }
+        let added = self.provider.added;
+        if added > Tick(0) && !self.provider.asked_since(added) {
+            self.at(added);
+            if now >= added {
+                self.need_observation(added);
+            }
         }
         let wanted = self.provider.wanted.take().unwrap_or_default();
         let last = self.provider.last_asked;

@@ -155,16 +155,14 @@ impl Core {
             return;
         };
         match result {
-            Ok(Some(facts)) => {
+            Ok(found) => {
                 self.answered(sent);
-                // The watch has shown more since this was asked.
-                if self.reads.node_watched.is_none_or(|at| at < sent) {
-                    self.take_facts(facts);
+                // The watch may have shown more since this was asked.
+                let newest = self.reads.node_watched.is_none_or(|at| at < sent);
+                match found.filter(|_| newest) {
+                    Some(facts) => self.take_facts(facts),
+                    None => self.health.absent |= newest,
                 }
-            }
-            Ok(None) => {
-                self.answered(sent);
-                self.health.absent = true;
             }
             Err(failure) => self.failed(sent, &failure),
         }

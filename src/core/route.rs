@@ -18,7 +18,7 @@ use super::facts::{ProviderFailure, ProviderTime, RouteOutcome, Routed, TaskId, 
 use super::gate::SETTLE;
 use super::ledger::Ending;
 use super::target::Target;
-use crate::types::{Epoch, FailoverIp, GroupName, Server, Span, Tick};
+use crate::types::{Epoch, FailoverIp, GroupName, Server, ServerName, Span, Tick};
 
 /// A route call starts at most this long after its intent was sent to the ledger (I2).
 const INTENT_GOOD: Span = Span::secs(5);
@@ -94,7 +94,7 @@ pub struct Route {
     /// No call before then.
     pub hold: Tick,
     /// Why the last call was refused, where a person has to mend that.
-    pub refusal: Option<String>,
+    pub refusal: Option<(ServerName, String)>,
     /// The first moment at which budget and back-off allow the next call, on the provider's clock.
     pub allowed: Option<ProviderTime>,
 }
@@ -123,6 +123,11 @@ impl Route {
     /// Wherever it is now, nobody is to blame but this cluster.
     pub fn forget_here(&mut self) {
         (self.here_in, self.drifted) = (None, None);
+    }
+
+    /// A call to this server was refused for good, as things stand.
+    pub fn refused_for(&self, to: &Server, now: Tick) -> bool {
+        now < self.hold && self.refusal.as_ref().is_some_and(|(name, _)| *name == to.name)
     }
 
     /// A call has been given to the adapter, and its end is not known.
@@ -350,7 +355,7 @@ impl Core {
             }
             RouteOutcome::Refused(failure) if started.is_none() => {
                 self.end_call(&call.id, Ending::NotSent, None);
-                self.refused(ip, failure);
+                self.refused(ip, &call.to, failure);
                 Stage::Settled
             }
             RouteOutcome::Accepted(task) => {
@@ -373,7 +378,7 @@ impl Core {
             }
             RouteOutcome::Refused(failure) => {
                 self.end_call(&call.id, Ending::Refused, failure.after());
-                self.refused(ip, failure);
+                self.refused(ip, &call.to, failure);
                 Stage::Settled
             }
             RouteOutcome::Unknown(_) => {
@@ -388,14 +393,14 @@ impl Core {
     }
 
     /// A refusal that a person must mend: of a token for every IP, of anything else for this IP alone.
-    fn refused(&mut self, ip: FailoverIp, failure: ProviderFailure) {
+    fn refused(&mut self, ip: FailoverIp, to: &Server, failure: ProviderFailure) {
         let now = self.now;
         match failure {
             ProviderFailure::Auth(_) => self.provider.refused(failure, now),
             ProviderFailure::Config(why) => {
                 if let Some(route) = self.routes.get_mut(&ip) {
                     route.hold = now + REFUSED;
-                    route.refusal = Some(why);
+                    route.refusal = Some((to.name.clone(), why));
                 }
             }
             ProviderFailure::Retry { .. } | ProviderFailure::Budget { .. } => {}

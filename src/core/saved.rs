@@ -16,6 +16,8 @@ pub struct Saved {
     pub epochs: BTreeMap<GroupName, Epoch>,
     /// The IPs that the provider routed here when it was last asked.
     pub here: BTreeSet<FailoverIp>,
+    /// The IPs that somebody routed elsewhere, which is to be reported only: also in the next term.
+    pub reported: BTreeSet<FailoverIp>,
     /// The recent route calls: put back where a ledger was lost.
     pub calls: Ledger,
     /// The own server, as last found: lets a node start without the provider.

@@ -9,6 +9,9 @@ use crate::types::{Epoch, FailoverIp, GroupName, Server, Span};
 /// The second look at a route that somebody seems to have changed comes this much later.
 const SECOND_LOOK: Span = Span::secs(1);
 
+/// A call that is longer ago than this is not what routed the IP just now.
+const LATE: Span = Span::secs(600);
+
 /// Where an IP shall be routed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
@@ -34,6 +37,7 @@ impl Core {
             return Target::Any;
         };
         if self.is_here(routed) {
+            self.saved.reported.remove(&ip);
             return Target::To(home, Need::Urgent);
         }
         let dead = match routed {
@@ -45,10 +49,14 @@ impl Core {
         };
         // A call of this cluster's that was given up may have landed late.
         let late = matches!(routed, Routed::To(name) if self.book.ledger().calls().any(|call| {
-            call.ip == ip && call.to == *name && call.may_have_landed()
+            let recent = call.counted().zip(self.ledger_time());
+            call.ip == ip
+                && call.to == *name
+                && call.may_have_landed()
+                && recent.is_none_or(|(at, time)| time.0.saturating_sub(at.0) < LATE.0)
         }));
         let seen_here = self.routes.get(&ip).is_some_and(|route| route.here_in == Some(epoch));
-        let drifted = seen_here && !late;
+        let drifted = (seen_here || self.saved.reported.contains(&ip)) && !late;
         if !drifted {
             return Target::To(home, Need::Urgent);
         }
@@ -58,6 +66,11 @@ impl Core {
         };
         let text = format!("{ip} was routed {to} by somebody else");
         if self.cfg.drift == Drift::Report {
+            self.saved.reported.insert(ip);
+            // It may be routed to another node, which has the address as soon as it knows.
+            if let Some(lock) = self.locks.get_mut(group) {
+                lock.asking.tell();
+            }
             self.alarm("drift", format!("{text}; drift = \"report\" leaves it there"));
             return Target::Any;
         }

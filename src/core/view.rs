@@ -8,7 +8,7 @@
 
 use super::facts::Stored;
 use super::record::{LONGEST, Record};
-use crate::types::{Epoch, Span, Tick};
+use crate::types::{Epoch, NodeName, Span, Tick};
 
 /// An edited record's epoch may be this far ahead of what is known, and no further.
 const LEAP: u64 = 1_000_000;
@@ -60,6 +60,8 @@ pub struct Sight {
     newest: (Epoch, u64),
     /// When the last sound record ran out, or will: whatever was done to the object, its writer may rely on it.
     last_end: Tick,
+    /// Whom the last sound record named: where the Lease is gone, that one is not there to take it.
+    last_holder: Option<NodeName>,
 }
 
 impl Sight {
@@ -107,6 +109,7 @@ impl Sight {
         }
         if sound {
             self.newest = record.order();
+            self.last_holder = record.holder.clone().filter(|_| !record.handed);
         }
         self.view = View::Seen(Box::new(Seen { record, since: now, sound }));
         News::Changed
@@ -121,6 +124,7 @@ impl Sight {
     pub fn wrote(&mut self, record: Record, now: Tick) {
         self.highest = self.highest.max(record.epoch);
         self.newest = self.newest.max(record.order());
+        self.last_holder = record.holder.clone().filter(|_| !record.handed);
         self.view = View::Seen(Box::new(Seen { record, since: now, sound: true }));
     }
 
@@ -143,6 +147,11 @@ impl Sight {
             View::Seen(seen) => Some(seen),
             View::Unread | View::Missing { .. } => None,
         }
+    }
+
+    /// Who held it by the last record that could be believed, and has let it run out or vanish.
+    pub fn late_holder(&self) -> Option<&NodeName> {
+        self.last_holder.as_ref()
     }
 
     /// The record, if it can be believed.

@@ -27,6 +27,13 @@ pub struct Asking {
     last: Option<Tick>,
 }
 
+impl Asking {
+    /// Has the others ask the provider, for the sake of the one that the IP may be routed to.
+    pub fn tell(&mut self) {
+        self.ask.get_or_insert(self.count);
+    }
+}
+
 impl Core {
     /// Looks for a witness where this holder cannot route, and hands over to it.
     pub(super) fn consider_giving_up(&mut self, group: &GroupName) {

@@ -329,7 +329,7 @@ of another, expired
   put, look, hold <- written
   alarm api-denied, read <- write denied
   put, read <- here
-  alarm differs, read <- reload
+  alarm differs, look, read <- reload
 handed to us
   nothing <- read same; read missing; read newer; read older; read handed; read edited; watch newer; watch older; elsewhere; nowhere; provider fails; stop
   read <- watch missing; conflict; write unknown; wake
@@ -379,10 +379,11 @@ in authority, a newer epoch of another
   read <- watch missing; wake
   alarm differs <- reload
 authority lapsed
-  nothing <- read same; read missing; read newer; read older; read handed; read edited; watch newer; watch older; here; elsewhere; nowhere; provider fails; stop; reload
+  nothing <- read same; read missing; read newer; read older; read handed; read edited; watch newer; watch older; here; elsewhere; nowhere; provider fails; stop
   read <- watch missing; conflict; write unknown; wake
   take 6 <- written
   alarm api-denied <- write denied
+  look <- reload
 stopping
   nothing <- read same; read missing; read newer; read older; read handed; read edited; watch older; here; elsewhere; nowhere; provider fails; stop
   cease <- watch newer

@@ -5,6 +5,7 @@
 
 mod address;
 mod bids;
+mod encounters;
 mod expiry;
 mod giving;
 mod ledger;
