@@ -47,15 +47,15 @@ world_end() {
         [[ -z $expected ]] || say "not so: $expected"
         tell_more
     fi
+    # The lab ends with its input, and the container with its namespace.
+    if [[ -n ${LAB_PID:-} ]]; then
+        exec {LAB[1]}>&-
+        wait "$LAB_PID" 2>/dev/null || true
+    fi
     # Their end is no news.
     disown -a
     ((${#started[@]} == 0)) || kill "${started[@]}" 2>/dev/null || true
     remove "$work"
-    # The lab ends with its input.
-    if [[ -n ${LAB_PID:-} ]]; then
-        exec {LAB[1]}>&-
-        wait "$LAB_PID" || true
-    fi
     exit "$status"
 }
 
