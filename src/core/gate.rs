@@ -4,12 +4,31 @@ use super::Core;
 use super::budget::Need;
 use super::ledger::Call;
 use super::route::Route;
-use crate::types::{FailoverIp, GroupName, Server, Span};
+use crate::types::{FailoverIp, GroupName, Server, Span, Tick};
 
 /// From the arrival of a call until it shows in the provider's list.
 pub(super) const SETTLE: Span = Span::secs(10);
 
+/// An IP that the provider does not list is looked for this often.
+const UNLISTED: Span = Span::secs(10);
+
 impl Core {
+    /// Asks until there is an answer that lists the IP. One that does not is no answer about it.
+    pub(super) fn look_for(&mut self, ip: FailoverIp, from: Tick) {
+        let Some(good) = self.provider.good.filter(|good| *good >= from) else {
+            return self.need_observation(from);
+        };
+        let text = format!(
+            "netcup does not list {ip} among the account's failover IPs: nothing is done about it; check the \
+             address in the configuration, and the account"
+        );
+        self.alarm("not-listed", text);
+        self.at(good + UNLISTED);
+        if self.now >= good + UNLISTED {
+            self.need_observation(good + UNLISTED);
+        }
+    }
+
     /// Everything but the lock that a call needs: address, settled calls, a ledger, budget, back-off.
     pub(super) fn may_call(
         &mut self,

@@ -20,7 +20,7 @@ use super::bug::Bug;
 use super::event::Ticket;
 use super::facts::{ApiFailure, Key, Stored};
 use super::note::Note;
-use super::planned::{Better, Move};
+use super::planned::Move;
 use super::record::{Membership, Record, Succession};
 use super::view::{News, Seen, Sight, View};
 use super::witness::Asking;
@@ -79,8 +79,8 @@ pub struct Lock {
     pub ceased: Option<Tick>,
     /// The planned move under way.
     pub moving: Option<Move>,
-    /// The healthier node that is being watched.
-    pub better: Option<Better>,
+    /// Since when there has been a healthier node.
+    pub better: Option<Tick>,
     /// Successors that failed to get ready: they are not named again before then.
     pub shunned: BTreeMap<NodeName, Tick>,
     /// The search for a witness.

@@ -40,13 +40,6 @@ pub struct Move {
     pub begun: Tick,
 }
 
-/// A healthier node, and since when it has been one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Better {
-    node: NodeName,
-    since: Tick,
-}
-
 impl Core {
     /// This node's health vector.
     pub(super) fn vector(&self) -> Vector {
@@ -183,8 +176,7 @@ impl Core {
             return;
         };
         // The dwell time is about this node's being worse; which of the better ones is best may change.
-        let since = lock.better.as_ref().map_or(now, |better| better.since);
-        lock.better = Some(Better { node: node.clone(), since });
+        let since = *lock.better.get_or_insert(now);
         let from = since + dwell;
         self.at(from);
         if now < from || !self.may_move(group, &server) {

@@ -47,9 +47,6 @@ const UNSENT: Span = Span::millis(500);
 /// A call that was refused for what it asks is not repeated for this long.
 const REFUSED: Span = Span::secs(600);
 
-/// An IP that the provider does not list is looked for this often.
-const UNLISTED: Span = Span::secs(10);
-
 /// A call under way.
 #[derive(Clone, Debug)]
 struct Under {
@@ -208,22 +205,6 @@ impl Core {
                 Stage::Intending { call, since: self.now }
             }
             None => Stage::Settled,
-        }
-    }
-
-    /// Asks until there is an answer that lists the IP. One that does not is no answer about it.
-    fn look_for(&mut self, ip: FailoverIp, from: Tick) {
-        let Some(good) = self.provider.good.filter(|good| *good >= from) else {
-            return self.need_observation(from);
-        };
-        let text = format!(
-            "netcup does not list {ip} among the account's failover IPs: nothing is done about it; check the \
-             address in the configuration, and the account"
-        );
-        self.alarm("not-listed", text);
-        self.at(good + UNLISTED);
-        if self.now >= good + UNLISTED {
-            self.need_observation(good + UNLISTED);
         }
     }
 
