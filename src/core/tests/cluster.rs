@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::given::{Mood, node, server};
 use crate::core::Core;
@@ -81,6 +82,8 @@ pub struct Cluster {
     tasks: BTreeMap<TaskId, (Tick, Option<bool>)>,
     pub(super) mood: Mood,
     pub(super) late: bool,
+    /// How long each step took, where somebody wants to know.
+    pub steps: Option<Vec<Duration>>,
 }
 
 impl Cluster {
@@ -114,6 +117,7 @@ impl Cluster {
             tasks: BTreeMap::new(),
             mood: Mood::Well,
             late: false,
+            steps: None,
         }
     }
 
@@ -161,10 +165,6 @@ impl Cluster {
         if self.machines[number].core.take().is_some() {
             self.note(number, What::Died);
         }
-    }
-
-    pub fn core(&mut self, number: usize) -> Option<&mut Core> {
-        self.machines[number].core.as_mut()
     }
 
     pub fn object(&self, key: &Key) -> Option<&Stored> {
@@ -281,13 +281,18 @@ impl Cluster {
         }
     }
 
+    #[expect(clippy::disallowed_methods, reason = "a measurement of this machine, not a decision")]
     pub(super) fn step(&mut self, number: usize, event: Event) {
         let now = self.now;
         if self.recording {
             self.note(number, What::Heard(event.clone()));
         }
         let Some(core) = self.machines[number].core.as_mut() else { return };
+        let begun = std::time::Instant::now();
         let actions = core.step(now, event);
+        if let Some(steps) = &mut self.steps {
+            steps.push(begun.elapsed());
+        }
         self.carry_out(number, actions);
     }
 

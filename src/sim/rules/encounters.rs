@@ -114,7 +114,7 @@ fn an_old_failure_does_not_make_a_hand_at_the_provider_ours() {
         run.until(1200).held_by(0).routed_to(0);
         let calls = run.world.routes_called();
         run.expect(calls > 0, "there were calls that failed");
-        let to = run.world.history.facts.calls.iter().filter(|c| c.by.is_some()).last();
+        let to = run.world.history.facts.calls.iter().rfind(|c| c.by.is_some());
         let to = to.and_then(|c| c.to.clone());
         let node = run.world.machines.iter().position(|m| Some(&m.server.name) == to.as_ref());
         let hand = Fault::ByHand { ip: 0, to: Target::Node(node.unwrap_or(1)) };
