@@ -49,7 +49,8 @@ world_end() {
     fi
     # The lab ends with its input, and the container with its namespace.
     if [[ -n ${LAB_PID:-} ]]; then
-        exec {LAB[1]}>&-
+        local questions=${LAB[1]}
+        exec {questions}>&-
         wait "$LAB_PID" 2>/dev/null || true
     fi
     # Their end is no news.
