@@ -82,6 +82,7 @@ fn answer(cluster: &mut Cluster, begin: u64, words: &[&str]) -> Outcome<String> 
         }
         ["judge"] => {
             let absent = absences(&cluster.agents[0])?;
+
             cluster.agents[0].recall(absent);
             match &crate::history::judge(cluster, begin)[..] {
                 [] => "good".to_owned(),
@@ -117,16 +118,16 @@ fn absences(agent: &Agent) -> Outcome<Vec<Absence>> {
         if let Some((_, _, end)) = absent.last_mut() {
             *end = Some(header.at.0);
         }
-        let (at, why) = match lines.last() {
-            Some(TraceLine::Actions { t, actions }) if actions.contains(&Action::Exit) => {
-                (t.0, Why::Terminated)
-            }
-            Some(TraceLine::Actions { t, .. } | TraceLine::Event { t, .. }) => (t.0, Why::Killed),
-            Some(TraceLine::Header(_)) | None => (header.at.0, Why::Killed),
+        let at = match lines.last() {
+            Some(TraceLine::Actions { t, .. } | TraceLine::Event { t, .. }) => t.0,
+            Some(TraceLine::Header(_)) | None => header.at.0,
         };
+        let leaves = |line: &TraceLine| matches!(line, TraceLine::Actions { actions, .. } if actions.contains(&Action::Exit));
+        let why = if lines.iter().any(leaves) { Why::Terminated } else { Why::Killed };
         absent.push((why, at, None));
     }
-    Ok(absent)
+    // The checker would find nothing wrong with a host that never said a word.
+    if absent.is_empty() { Err(trouble!("the first host has no trace")) } else { Ok(absent) }
 }
 
 fn lost(cluster: &Cluster, from: u64) -> Outcome<String> {
