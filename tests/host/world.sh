@@ -7,7 +7,7 @@ debian=        # the container's root folder
 container=     # process id of its systemd, as seen from here
 started=()     # processes to end
 expected=      # what is being looked at
-declare -A lab # what the lab says of its world: namespace, folder, kubeconfig, ca_file, url, auth_url, failover
+declare -A lab # what the lab says of its world: namespace, home, ca_file, url, auth_url, failover
 
 # world_begin: claims a folder, and cleans up after runs that were killed.
 world_begin() {
@@ -49,8 +49,8 @@ world_end() {
     fi
     # The lab ends with its input, and the container with its namespace.
     if [[ -n ${LAB_PID:-} ]]; then
-        local questions=${LAB[1]}
-        exec {questions}>&-
+        local input=${LAB[1]}
+        exec {input}>&-
         wait "$LAB_PID" 2>/dev/null || true
     fi
     # Their end is no news.
@@ -105,7 +105,7 @@ host_boot() {
     mkdir "$work"/{upper,scratch,debian}
     mount -t overlay overlay -o "lowerdir=$tree,upperdir=$work/upper,workdir=$work/scratch" "$debian"
     background console systemd-nspawn --quiet --boot --directory="$debian" --network-namespace-path="/run/netns/${lab[namespace]}" \
-        --capability=CAP_NET_ADMIN --register=no --keep-unit --machine=node-a --console=pipe
+        --bind="${lab[home]}/trace:/srv/trace" --capability=CAP_NET_ADMIN --register=no --keep-unit --machine=node-a --console=pipe
     nspawn=${started[-1]}
     within 10 "the container's first process" test_child "$nspawn"
     container=$(pgrep --parent "$nspawn")

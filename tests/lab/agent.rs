@@ -279,6 +279,12 @@ impl Agent {
         &self.deaths
     }
 
+    /// Takes over when somebody else's processes ended here, each with the start of the next.
+    pub fn recall(&mut self, absent: Vec<Absence>) {
+        self.deaths = absent.iter().map(|(_, from, _)| *from).collect();
+        self.absent = absent;
+    }
+
     /// What must not appear anywhere: the token, if it has one.
     pub fn secrets(&self) -> Vec<String> {
         let token = fs::read_to_string(self.folder.join("state/token")).unwrap_or_default();

@@ -8,6 +8,9 @@
 //! | `calls` | how many route calls were accepted |
 //! | `holder`, `routed` | a node's name, or `-` |
 //! | `lost FROM` | how many pings since then found no answer, and how many were sent |
+//! | `judge` | `good`, or what the history checker found |
+//!
+//! The first host's processes write their traces into `home`'s folder `trace`, in files that sort by time.
 //!
 //! It ends with its input: when the script dies, everything is cleaned up.
 
@@ -15,7 +18,10 @@ use std::io::{BufRead, Write};
 use std::time::Duration;
 
 use foip::clock;
+use foip::core::action::Action;
+use foip::history::trace::{Line as TraceLine, read};
 
+use crate::agent::{Absence, Agent, Why};
 use crate::api::Flavour;
 use crate::cluster::{Cluster, Programs};
 use crate::pinger::Line;
@@ -23,17 +29,15 @@ use crate::plan::{FAILOVER_V4, HOSTS};
 use crate::scenario::Scenario;
 use crate::signals::{check, sleep, wait_until};
 use crate::trouble;
-use crate::trouble::Outcome;
+use crate::trouble::{Outcome, Tried};
 
 /// Builds the world, says where everything is, and answers until the input ends.
 pub fn hold(programs: &Programs, flavour: Flavour) -> Outcome<()> {
-    let mut cluster = Cluster::build(programs, flavour, &Scenario::default(), false)?;
-    let folder = cluster.world.folder();
-    std::fs::write(folder.join("kubeconfig"), &cluster.api.kubeconfig)?;
+    let begin = clock::now().0;
+    let mut cluster = Cluster::build(programs, flavour, &Scenario::default(), true)?;
     say(&[
         format!("namespace={}", cluster.world.host(0)),
-        format!("folder={}", folder.display()),
-        format!("kubeconfig={}", folder.join("kubeconfig").display()),
+        format!("home={}", cluster.agents[0].folder().display()),
         format!("ca_file={}", cluster.provider.ca_file.display()),
         format!("url={}", cluster.provider.url()),
         format!("auth_url={}", cluster.provider.auth_url()),
@@ -44,7 +48,7 @@ pub fn hold(programs: &Programs, flavour: Flavour) -> Outcome<()> {
         check()?;
         let line = line?;
         let words: Vec<&str> = line.split_whitespace().collect();
-        say(&[answer(&mut cluster, &words)?])?;
+        say(&[answer(&mut cluster, begin, &words)?])?;
     }
     Ok(())
 }
@@ -55,7 +59,7 @@ fn say(lines: &[String]) -> Outcome<()> {
     Ok(out.flush()?)
 }
 
-fn answer(cluster: &mut Cluster, words: &[&str]) -> Outcome<String> {
+fn answer(cluster: &mut Cluster, begin: u64, words: &[&str]) -> Outcome<String> {
     let name = |host: Option<usize>| host.map_or("-", |host| HOSTS[host].name).to_owned();
     Ok(match words {
         ["start"] => start(cluster)?,
@@ -76,6 +80,15 @@ fn answer(cluster: &mut Cluster, words: &[&str]) -> Outcome<String> {
             let from = from.parse().map_err(|_| trouble!("{from} is no time"))?;
             lost(cluster, from)?
         }
+        ["judge"] => {
+            let absent = absences(&cluster.agents[0])?;
+
+            cluster.agents[0].recall(absent);
+            match &crate::history::judge(cluster, begin)[..] {
+                [] => "good".to_owned(),
+                found => found.join("; "),
+            }
+        }
         _ => return Err(trouble!("what is {words:?}?")),
     })
 }
@@ -92,6 +105,29 @@ fn start(cluster: &mut Cluster) -> Outcome<String> {
         Ok(cluster.agents[1..].iter().all(|agent| agent.ready_at.is_some()))
     })?;
     if ready { Ok("done".to_owned()) } else { Err(trouble!("{}", cluster.describe())) }
+}
+
+/// When somebody else's processes ended, and the next began: by their traces.
+fn absences(agent: &Agent) -> Outcome<Vec<Absence>> {
+    let mut absent: Vec<Absence> = Vec::new();
+    for file in agent.traces() {
+        let lines = read(&std::fs::read_to_string(&file)?).tried(|| file.display().to_string())?;
+        let Some(TraceLine::Header(header)) = lines.first() else {
+            return Err(trouble!("{} has no header", file.display()));
+        };
+        if let Some((_, _, end)) = absent.last_mut() {
+            *end = Some(header.at.0);
+        }
+        let at = match lines.last() {
+            Some(TraceLine::Actions { t, .. } | TraceLine::Event { t, .. }) => t.0,
+            Some(TraceLine::Header(_)) | None => header.at.0,
+        };
+        let leaves = |line: &TraceLine| matches!(line, TraceLine::Actions { actions, .. } if actions.contains(&Action::Exit));
+        let why = if lines.iter().any(leaves) { Why::Terminated } else { Why::Killed };
+        absent.push((why, at, None));
+    }
+    // The checker would find nothing wrong with a host that never said a word.
+    if absent.is_empty() { Err(trouble!("the first host has no trace")) } else { Ok(absent) }
 }
 
 fn lost(cluster: &Cluster, from: u64) -> Outcome<String> {
