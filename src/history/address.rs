@@ -1,9 +1,11 @@
 //! Addresses: none where it does not belong, none touched that is a stranger's, none removed on a guess.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::index::{Life, Touch, TouchKind};
+use super::index::{Life, Look, Touch, TouchKind};
 use super::{Index, Invariant, Real, Report, What};
+use crate::core::config::Config;
 use crate::core::facts::Routed;
 use crate::types::{FailoverIp, GroupName, Span, Tick};
 
@@ -15,7 +17,8 @@ const GONE: Span = Span::secs(60);
 const KERNEL_LATE: Span = Span::millis(1500);
 
 /// I5: a node that the provider says the IP is not routed to, that has no authority and is no ready successor,
-/// has no address of ours 60 s later; nor has a node whose process has been dead for one lifetime.
+/// has no address of ours 60 s later; nor has a node out of whose configuration the address went; nor has a
+/// node whose process has been dead for one lifetime.
 pub(crate) fn leftovers(index: &Index<'_>, report: &mut Report) {
     let facts = &index.history.facts;
     for (n, life) in index.lives.iter().enumerate() {
@@ -28,6 +31,10 @@ pub(crate) fn leftovers(index: &Index<'_>, report: &mut Report) {
             };
             if let Some(due) = must_be_gone(index, life, group, ip).into_iter().find(there) {
                 let text = format!("{host} is still there although {ip} is routed elsewhere");
+                report.add(Invariant::I5, due, &[machine], text);
+            }
+            if let Some(due) = taken_out(index, life, host).into_iter().find(there) {
+                let text = format!("{host} is still there although it is configured no more");
                 report.add(Invariant::I5, due, &[machine], text);
             }
             let later = index.lives.iter().skip(n + 1).filter(|l| l.process.machine == machine);
@@ -46,12 +53,29 @@ pub(crate) fn leftovers(index: &Index<'_>, report: &mut Report) {
     }
 }
 
-fn hosts<'a>(life: &'a Life<'_>) -> impl Iterator<Item = (&'a GroupName, FailoverIp, IpAddr)> {
-    let groups = life.process.start.config.groups.iter();
-    groups.flat_map(|(name, group)| {
-        let all = group.ips.iter();
-        all.flat_map(move |(ip, hosts)| hosts.iter().map(move |host| (name, *ip, *host)))
-    })
+/// Every address that it ever was to have.
+fn hosts<'a>(life: &Life<'a>) -> BTreeSet<(&'a GroupName, FailoverIp, IpAddr)> {
+    let groups = life.configs.iter().flat_map(|(_, config)| &config.groups);
+    let ips = groups.flat_map(|(name, group)| group.ips.iter().map(move |(ip, h)| (name, ip, h)));
+    ips.flat_map(|(name, ip, hosts)| hosts.iter().map(move |host| (name, *ip, *host))).collect()
+}
+
+/// The moments by which an address that a reload took out of the configuration must be gone.
+fn taken_out(index: &Index<'_>, life: &Life<'_>, host: IpAddr) -> Vec<Real> {
+    let mut all = Vec::new();
+    let mut had = false;
+    for (place, config) in &life.configs {
+        let has = Life::owner_of(config, host).is_some();
+        let due = place.at.plus(GONE);
+        let between = life.configs_between(place.at, due);
+        let stays = between.iter().all(|config| Life::owner_of(config, host).is_none());
+        let alive = life.died > due && due < index.history.end;
+        if had && stays && alive && !held_up(index, life, place.at, due) {
+            all.push(due);
+        }
+        had = has;
+    }
+    all
 }
 
 /// The moments by which this process has had every reason to remove its address and time enough.
@@ -63,12 +87,18 @@ fn must_be_gone(
 ) -> Vec<Real> {
     let mut all = Vec::new();
     let Some(home) = life.home.first().map(|(_, server)| &server.name) else { return all };
+    let mut looks: Vec<(&Look<'_>, bool)> = Vec::new();
     for look in &life.looks {
-        let Some(routed) = look.listing.and_then(|l| l.routes.get(&ip)) else {
+        if let Some(routed) = look.listing.and_then(|l| l.routes.get(&ip)) {
+            looks.push((look, matches!(routed, Routed::To(to) if to == home)));
+        }
+    }
+    for (look, here) in &looks {
+        if *here {
             continue;
-        };
+        }
         let ceased = ceased(index, life, group, ip, look.asked.at);
-        if *routed == Routed::To(home.clone()) || look.asked.at < ceased.plus(SETTLED) {
+        if look.asked.at < ceased.plus(SETTLED) {
             continue;
         }
         let due = look.answered.at.plus(Span::secs(5)).max(ceased.plus(GONE));
@@ -79,19 +109,30 @@ fn must_be_gone(
             .ready
             .iter()
             .any(|r| r.group == *group && r.from.at <= due && r.to >= look.asked.at);
-        let back = life.looks.iter().any(|l| {
-            let routed = l.listing.and_then(|l| l.routes.get(&ip));
-            let here = routed.is_some_and(|r| *r == Routed::To(home.clone()));
-            here && l.answered.at >= look.answered.at && l.answered.at <= due
-        });
+        let back = looks
+            .iter()
+            .any(|(l, here)| *here && l.answered.at >= look.answered.at && l.answered.at <= due);
         let called =
             life.calls.iter().any(|c| c.ip == ip && c.said.at <= due && c.said.at >= look.asked.at);
-        let alive = life.died > due && due < index.history.end && life.reloads.is_empty();
-        if !claimed && !ready && !back && !called && alive && !held_up(index, life, ceased, due) {
+        let alive = life.died > due && due < index.history.end;
+        let between = life.configs_between(look.asked.at, due);
+        let configured = between.iter().all(|config| has_ip(config, ip));
+        if !claimed
+            && !ready
+            && !back
+            && !called
+            && alive
+            && configured
+            && !held_up(index, life, ceased, due)
+        {
             all.push(due);
         }
     }
     all
+}
+
+fn has_ip(config: &Config, ip: FailoverIp) -> bool {
+    config.groups.values().any(|group| group.ips.contains_key(&ip))
 }
 
 /// Was the process or its machine stopped at any time in between?
@@ -109,10 +150,16 @@ fn ceased(index: &Index<'_>, life: &Life<'_>, group: &GroupName, ip: FailoverIp,
     let claims = claims.filter(|c| c.from.at <= at).map(|c| c.to);
     let ready = life.ready.iter().filter(|r| r.group == *group && r.from.at <= at).map(|r| r.to);
     let calls = life.calls.iter().filter(|c| c.ip == ip && c.said.at <= at && c.sent());
-    let calls = calls.map(|c| match c.over {
-        Some(over) if over.at <= at => over.at,
-        Some(_) | None => index.real(life, c.not_after + c.timeout),
-    });
+    // Whoever has the IP in its configuration no more has no call for it any more either.
+    let out = |line: usize| {
+        let mut later = life.configs.iter().filter(|(place, _)| place.line > line);
+        later.find(|(_, config)| !has_ip(config, ip)).map(|(place, _)| place.at)
+    };
+    let calls =
+        calls.map(|c| match c.over.map(|over| over.at).into_iter().chain(out(c.said.line)).min() {
+            Some(over) if over <= at => over,
+            Some(_) | None => index.real(life, c.not_after + c.timeout),
+        });
     claims.chain(ready).chain(calls).max().unwrap_or(life.process.began)
 }
 
@@ -120,7 +167,8 @@ fn ceased(index: &Index<'_>, life: &Life<'_>, group: &GroupName, ip: FailoverIp,
 pub(crate) fn announced(index: &Index<'_>, report: &mut Report) {
     for life in &index.lives {
         for touch in life.touches.iter().filter(|t| t.kind == TouchKind::Announce) {
-            let Some((group, ip)) = life.owner_of(touch.host) else {
+            let config = life.config(touch.said.line);
+            let Some((group, ip)) = Life::owner_of(config, touch.host) else {
                 continue;
             };
             let claim = life.claim_after(group, touch.said.step);
@@ -147,7 +195,9 @@ pub(crate) fn strangers(index: &Index<'_>, report: &mut Report) {
             let mut bad = |text: String| {
                 report.add(Invariant::I8, touch.said.at, &[life.process.machine], text);
             };
-            if life.owner_of(touch.host).is_none() && life.reloads.is_empty() {
+            let config = life.config(touch.said.line);
+            let had = touch.kind == TouchKind::Remove && life.ever_had(touch.host, touch.said.line);
+            if Life::owner_of(config, touch.host).is_none() && !had {
                 bad(format!("touches {}, which is not configured", touch.host));
             }
             let mut tables = life.tables.iter().rev();
@@ -176,7 +226,8 @@ pub(crate) fn unknown(index: &Index<'_>, report: &mut Report) {
 }
 
 fn removed_on_a_guess(index: &Index<'_>, life: &Life<'_>, touch: &Touch) -> Option<String> {
-    let (group, ip) = life.owner_of(touch.host).filter(|_| life.reloads.is_empty())?;
+    // What a reload took out of the configuration goes at once.
+    let (group, ip) = Life::owner_of(life.config(touch.said.line), touch.host)?;
     let at = touch.said.at;
     let claim = life.claim_after(group, touch.said.step);
     if claim.is_some_and(|c| c.until > touch.said.tick) {
@@ -211,7 +262,7 @@ fn lapsed(index: &Index<'_>, report: &mut Report) {
         let mut lives = index.of_machine(change.machine);
         let life = lives.find(|l| l.process.began < change.at && change.at < l.died);
         let Some(life) = life else { continue };
-        let Some((_, ip)) = life.owner_of(change.host).filter(|_| life.reloads.is_empty()) else {
+        let Some((_, ip)) = Life::owner_of(life.config_at(change.at), change.host) else {
             continue;
         };
         let before =

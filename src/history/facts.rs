@@ -61,6 +61,8 @@ pub enum What {
     Pause(usize),
     /// The whole machine with its clock was stopped and went on at the end.
     Freeze(usize),
+    /// Some nodes had another configuration between the two SIGHUPs at its ends.
+    Reload,
     /// The Kubernetes API was gone for every node, and came back to all within 3 s of the end.
     Api,
     /// The provider was gone for every node.

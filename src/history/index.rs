@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::{Entry, History, Process, Real, Said};
 use crate::core::action::Action;
+use crate::core::config::Config;
 use crate::core::event::{Event, Ticket};
 use crate::core::facts::{
     ApiFailure, Doc, Key, Listing, RouteOutcome, Routed, Stored, TaskId, TaskState,
@@ -167,15 +168,37 @@ pub(crate) struct Life<'a> {
     pub(crate) saves: Vec<(Place, &'a crate::core::saved::Saved)>,
     /// The own server, once known.
     pub(crate) home: Vec<(Place, &'a Server)>,
-    /// The IPs that a reload took out of the configuration do not count any more.
-    pub(crate) reloads: Vec<Place>,
+    /// The configurations it had, in order: that of its start, and one for each reload.
+    pub(crate) configs: Vec<(Place, &'a Config)>,
+    /// Every group that it ever had.
+    pub(crate) groups: Vec<&'a GroupName>,
     /// When it was told to stop.
     pub(crate) stopped: Option<Place>,
     /// When it was gone; `Real::NEVER` if it was there to the end.
     pub(crate) died: Real,
 }
 
-impl Life<'_> {
+impl<'a> Life<'a> {
+    /// The configuration as of that line.
+    pub(crate) fn config(&self, line: usize) -> &'a Config {
+        let mut known = self.configs.iter().rev();
+        let known = known.find(|(place, _)| place.line <= line);
+        known.map_or(&self.process.start.config, |(_, config)| config)
+    }
+
+    /// The configuration as of that moment.
+    pub(crate) fn config_at(&self, at: Real) -> &'a Config {
+        let mut known = self.configs.iter().rev();
+        let known = known.find(|(place, _)| place.at <= at);
+        known.map_or(&self.process.start.config, |(_, config)| config)
+    }
+
+    /// All configurations that it had between the two moments.
+    pub(crate) fn configs_between(&self, from: Real, to: Real) -> Vec<&'a Config> {
+        let later = self.configs.iter().filter(|(place, _)| place.at > from && place.at <= to);
+        [self.config_at(from)].into_iter().chain(later.map(|(_, config)| *config)).collect()
+    }
+
     /// What this process was shown of an object, in order: was it there, and by a quorum read?
     pub(crate) fn shown(&self, key: &Key) -> Vec<(Place, bool, bool)> {
         let sights = self.sights.iter().filter(|s| s.key == key);
@@ -199,19 +222,27 @@ impl Life<'_> {
         last.filter(|c| at < c.to)
     }
 
-    /// The group of an IP.
-    pub(crate) fn group_of(&self, ip: FailoverIp) -> Option<&GroupName> {
-        let groups = &self.process.start.config.groups;
+    /// The group of an IP as of that line.
+    pub(crate) fn group_of(&self, ip: FailoverIp, line: usize) -> Option<&'a GroupName> {
+        let groups = &self.config(line).groups;
         groups.iter().find(|(_, g)| g.ips.contains_key(&ip)).map(|(name, _)| name)
     }
 
-    /// The group and IP that an address belongs to.
-    pub(crate) fn owner_of(&self, host: IpAddr) -> Option<(&GroupName, FailoverIp)> {
-        let groups = &self.process.start.config.groups;
-        groups.iter().find_map(|(name, g)| {
+    /// The group and IP that an address belongs to in that configuration.
+    pub(crate) fn owner_of(
+        config: &'a Config,
+        host: IpAddr,
+    ) -> Option<(&'a GroupName, FailoverIp)> {
+        config.groups.iter().find_map(|(name, g)| {
             let ip = g.ips.iter().find(|(_, hosts)| hosts.contains(&host));
             ip.map(|(ip, _)| (name, *ip))
         })
+    }
+
+    /// Was the address ever in its configuration before that line?
+    pub(crate) fn ever_had(&self, host: IpAddr, line: usize) -> bool {
+        let before = self.configs.iter().filter(|(place, _)| place.line <= line);
+        before.map(|(_, config)| *config).any(|config| Self::owner_of(config, host).is_some())
     }
 
     /// The own server's name as known at that line.
@@ -329,7 +360,8 @@ impl<'a> Builder<'a> {
             steps: Vec::new(),
             saves: Vec::new(),
             home: process.start.saved.home.iter().map(|home| (before, &home.server)).collect(),
-            reloads: Vec::new(),
+            configs: vec![(before, &process.start.config)],
+            groups: Vec::new(),
             stopped: None,
             died: Real::NEVER,
         };
@@ -433,7 +465,10 @@ impl<'a> Builder<'a> {
             }
             Event::Addresses(table) => self.life.tables.push((place, table)),
             Event::Stop => self.life.stopped = self.life.stopped.or(Some(place)),
-            Event::Reload(_) => self.life.reloads.push(place),
+            Event::Reload(config) => {
+                self.life.configs.push((place, config));
+                self.forget(place, config);
+            }
             Event::Read { .. }
             | Event::Listed { .. }
             | Event::Home(Err(_))
@@ -445,6 +480,24 @@ impl<'a> Builder<'a> {
             | Event::Link { .. }
             | Event::Check { .. }
             | Event::NodeWatched(_) => {}
+        }
+    }
+
+    /// A group that goes out of the configuration takes its claims along: its process knows nothing of it any more.
+    fn forget(&mut self, place: Place, config: &'a Config) {
+        let gone = |group: &&GroupName| !config.groups.contains_key(group);
+        for group in self.open_claims.keys().copied().filter(gone).collect::<Vec<_>>() {
+            if let Some(open) = self.open_claims.remove(group) {
+                self.claim_ends.insert(open, place.at);
+                let epoch = self.life.claims.get(open).map(|c| c.epoch).unwrap_or_default();
+                let (group, until, to) = (group.clone(), Tick(0), place.at);
+                self.life.claims.push(Claim { group, epoch, from: place, until, to });
+            }
+        }
+        for group in self.open_ready.keys().copied().filter(gone).collect::<Vec<_>>() {
+            if let Some(open) = self.open_ready.remove(group) {
+                self.ready_ends.insert(open, place.at);
+            }
         }
     }
 
@@ -537,6 +590,9 @@ impl<'a> Builder<'a> {
     fn finish(self, history: &History, died: Real) -> Life<'a> {
         let mut life = self.life;
         life.died = died;
+        life.groups = life.configs.iter().flat_map(|(_, config)| config.groups.keys()).collect();
+        life.groups.sort();
+        life.groups.dedup();
         for (n, claim) in life.claims.iter_mut().enumerate() {
             let ends = self.claim_ends.get(&n).copied().unwrap_or(Real::NEVER);
             let runs_out = real(history, life.process, claim.until);

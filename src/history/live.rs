@@ -1,10 +1,12 @@
 //! What must happen: convergence, replacement in time, and trouble that nobody notices.
 
+use std::collections::BTreeMap;
+
 use super::index::Life;
 use super::lock::is_group;
 use super::route::{SOAP_PAUSE, Spent, WINDOWS, spent};
 use super::{Disturbance, Index, Invariant, Real, Report, What};
-use crate::core::config::{Api, Drift, Group};
+use crate::core::config::{Api, Config, Drift, Group};
 use crate::core::facts::Routed;
 use crate::types::{FailoverIp, GroupName, Span};
 
@@ -39,7 +41,7 @@ pub(crate) fn settled(index: &Index<'_>, report: &mut Report) {
         }
     };
     let calls = spent(index);
-    for (name, group) in groups(index) {
+    for (name, group) in &groups(index, history.end, history.end) {
         let doc = last.docs.iter().find(|(key, _)| is_group(key, name)).map(|(_, doc)| doc);
         let named = doc.and_then(|d| d.holder.as_deref());
         let holder = up().find(|l| Some(l.node.as_str()) == named);
@@ -91,9 +93,20 @@ pub(crate) fn settled(index: &Index<'_>, report: &mut Report) {
     }
 }
 
-/// All groups of the configuration.
-fn groups<'a>(index: &'a Index<'_>) -> impl Iterator<Item = (&'a GroupName, &'a Group)> {
-    index.lives.first().into_iter().flat_map(|l| &l.process.start.config.groups)
+/// The groups and IPs that every node had in its configuration all the time between the two moments.
+fn groups(index: &Index<'_>, from: Real, to: Real) -> BTreeMap<GroupName, Group> {
+    let alive = index.lives.iter().filter(|l| l.process.began <= to && l.died >= from);
+    let mut configs = alive.flat_map(|l| l.configs_between(from, to));
+    let Some(first) = configs.next() else { return BTreeMap::new() };
+    let mut common = first.groups.clone();
+    for config in configs {
+        for (name, group) in &mut common {
+            let theirs = config.groups.get(name);
+            group.ips.retain(|ip, _| theirs.is_some_and(|group| group.ips.contains_key(ip)));
+        }
+    }
+    common.retain(|_, group| !group.ips.is_empty());
+    common
 }
 
 /// Was there budget for a call for `ip` at that moment, by every cautious count?
@@ -105,7 +118,7 @@ fn may_call(
     at: Real,
     reserve: bool,
 ) -> bool {
-    let config = &life.process.start.config;
+    let config = life.config_at(at);
     let ips: usize = config.groups.values().map(|g| g.ips.len()).sum();
     let reserve = if reserve { ips.max(4).min(10_usize.saturating_sub(ips)) } else { ips };
     let before = || calls.iter().filter(|c| c.from <= at);
@@ -151,14 +164,14 @@ pub(crate) fn replaced(index: &Index<'_>, report: &mut Report) {
         let (What::Crash(machine) | What::Power(machine)) = d.what else {
             continue;
         };
-        for (name, group) in groups(index) {
+        for (name, group) in &groups(index, d.from, d.from.plus(Span::secs(30))) {
             let Some(life) = index
                 .of_machine(machine)
                 .find(|l| l.claims_at(name, d.from.minus(Span(1))).is_some())
             else {
                 continue;
             };
-            let config = &life.process.start.config;
+            let config = life.config_at(d.from);
             let ips = group.ips.len() as u64;
             let bound = Span(config.lease.duration.0 * 101 / 100)
                 + Span::secs(1)
@@ -170,7 +183,7 @@ pub(crate) fn replaced(index: &Index<'_>, report: &mut Report) {
             let heir = index.lives.iter().any(|l| {
                 let there =
                     l.process.machine != machine && l.process.began < d.from.minus(Span::secs(20));
-                there && l.died > due && l.process.start.config.eligible
+                there && l.died > due && l.config_at(due).eligible
             });
             let budget =
                 group.ips.keys().all(|ip| may_call(index, life, &calls, *ip, d.from, false));
@@ -197,33 +210,39 @@ pub(crate) fn first_moment(index: &Index<'_>, report: &mut Report) {
     let facts = &index.history.facts;
     let calls = spent(index);
     for life in index.lives.iter().filter(|l| l.process.start.config.drift == Drift::Correct) {
-        for (name, group) in &life.process.start.config.groups {
+        let config = life.config_at(index.history.end);
+        for (name, group) in &config.groups {
             for ip in group.ips.keys() {
                 let mut since: Option<Real> = None;
                 for look in &life.looks {
                     let away = look.listing.and_then(|l| l.routes.get(ip)).is_some_and(|routed| {
                         let home = life.home_at(look.answered.line);
-                        home.is_some_and(|home| *routed != Routed::To(home.clone()))
+                        home.is_some_and(|home| !matches!(routed, Routed::To(to) if to == home))
                     });
-                    let holds = life.claims_at(name, look.answered.at).is_some();
-                    let called = life.calls.iter().any(|c| {
-                        c.ip == *ip
-                            && since.is_some_and(|s| c.said.at >= s)
-                            && c.said.at <= look.answered.at
-                    });
-                    if !away || !holds || called {
-                        since = (away && holds).then_some(look.answered.at);
+                    let holds = away && life.claims_at(name, look.answered.at).is_some();
+                    let called = holds
+                        && life.calls.iter().any(|c| {
+                            c.ip == *ip
+                                && since.is_some_and(|s| c.said.at >= s)
+                                && c.said.at <= look.answered.at
+                        });
+                    if !holds || called {
+                        since = holds.then_some(look.answered.at);
                         continue;
                     }
                     let begin = *since.get_or_insert(look.answered.at);
+                    let had = |config: &&Config| config.groups.get(name) == Some(group);
+                    let known = life.configs_between(begin, look.answered.at).iter().all(had);
+                    let long = known && look.answered.at.since(begin) > Span::secs(30);
                     let allowed = begin.max(look.answered.at.minus(Span::secs(10)));
-                    let free = may_call(index, life, &calls, *ip, allowed, true)
-                        && allowed >= begin.plus(Span::secs(10));
+                    let free = long
+                        && allowed >= begin.plus(Span::secs(10))
+                        && may_call(index, life, &calls, *ip, allowed, true);
                     let touched = facts
                         .disturbances
                         .iter()
                         .any(|d| d.from <= look.answered.at && d.to.plus(Span::secs(20)) >= begin);
-                    if free && !touched && look.answered.at.since(begin) > Span::secs(30) {
+                    if free && !touched {
                         let text = format!(
                             "{ip} is elsewhere since {begin}, the budget allows a call, none comes"
                         );
@@ -236,12 +255,17 @@ pub(crate) fn first_moment(index: &Index<'_>, report: &mut Report) {
     }
 }
 
-/// L4: a restart within 30 s, or a crash with restart within 6 s, moves nothing, calls nothing, loses nothing.
+/// L4: a restart within 30 s, a crash with restart within 6 s, or a reload moves nothing, calls nothing, loses
+/// nothing.
 pub(crate) fn restarts(index: &Index<'_>, report: &mut Report) {
     for d in &index.history.facts.disturbances {
         let (machine, most) = match d.what {
             What::Restart(machine) => (machine, Span::secs(28)),
             What::Crash(machine) => (machine, Span::secs(6)),
+            What::Reload => {
+                unnoticed(index, d, Span::secs(30), Invariant::L4, report);
+                continue;
+            }
             What::Power(_)
             | What::Pause(_)
             | What::Freeze(_)
@@ -249,11 +273,11 @@ pub(crate) fn restarts(index: &Index<'_>, report: &mut Report) {
             | What::Provider
             | What::Other => continue,
         };
-        let Some(life) = index.of_machine(machine).next() else {
+        let Some(life) = index.of_machine(machine).find(|l| l.died >= d.from) else {
             continue;
         };
         // A crash leaves only what the last renewal left; a restart writes 30 s before it goes.
-        let lease = life.process.start.config.lease;
+        let lease = life.config_at(d.from).lease;
         let left = lease.duration.less(lease.renew).less(Span::secs(2));
         let most = if matches!(d.what, What::Crash(_)) { most.min(left) } else { most };
         if d.to.since(d.from) <= most {
@@ -283,7 +307,7 @@ fn unnoticed(
     if others.any(|o| o.from <= to && o.to >= from) || to > index.history.end {
         return;
     }
-    for (name, group) in groups(index) {
+    for (name, group) in &groups(index, d.from, to) {
         let early = steady(index, name, group, from);
         let Some(holder) = steady(index, name, group, d.from.minus(Span(1))) else {
             continue;

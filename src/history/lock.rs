@@ -55,7 +55,7 @@ fn machine(index: &Index<'_>, life: usize) -> usize {
 pub(crate) fn grounds(index: &Index<'_>, report: &mut Report) {
     let terms = terms(index);
     for life in &index.lives {
-        for group in life.process.start.config.groups.keys() {
+        for group in life.groups.iter().copied() {
             let writes: Vec<&Write<'_>> = writes_of(life, group).collect();
             for claim in life.claims.iter().filter(|c| c.group == *group) {
                 check_claim(life, claim, &writes, report);
@@ -144,7 +144,7 @@ fn leaves(life: &Life<'_>, write: &Write<'_>) -> Tick {
         return Tick(0);
     }
     let seconds = write.doc.duration.and_then(|d| u64::try_from(d).ok()).unwrap_or(0);
-    write.sent.tick + Span::secs(seconds).less(life.process.start.config.lease.margin)
+    write.sent.tick + Span::secs(seconds).less(life.config(write.sent.line).lease.margin)
 }
 
 /// A write without a version is made where the object was seen missing, and nowhere else.
@@ -175,7 +175,7 @@ fn unversioned(life: &Life<'_>, report: &mut Report) {
 /// taker's first sight of the record.
 pub(crate) fn changes_hands(index: &Index<'_>, report: &mut Report) {
     for life in &index.lives {
-        for group in life.process.start.config.groups.keys() {
+        for group in life.groups.iter().copied() {
             let known = known_versions(life, group);
             for write in writes_of(life, group) {
                 if holder_is(write.doc, life) {
@@ -188,18 +188,19 @@ pub(crate) fn changes_hands(index: &Index<'_>, report: &mut Report) {
     }
 }
 
-type Known<'a> = BTreeMap<&'a str, &'a Doc>;
+/// What this process knew of each version, and since which line. A restored datastore uses versions again.
+type Known<'a> = BTreeMap<&'a str, Vec<(usize, &'a Doc)>>;
 
 fn known_versions<'a>(life: &'a Life<'a>, group: &GroupName) -> Known<'a> {
     let mut known = Known::new();
     for sight in life.sights.iter().filter(|s| is_group(s.key, group)) {
         if let Some(stored) = sight.stored {
-            known.insert(&stored.version.0, &stored.doc);
+            known.entry(&stored.version.0).or_default().push((sight.seen.line, &stored.doc));
         }
     }
     for write in life.writes.iter().filter(|w| is_group(w.key, group)) {
-        if let Some((_, Answer::Ok(version))) = &write.answer {
-            known.insert(&version.0, write.doc);
+        if let Some((place, Answer::Ok(version))) = &write.answer {
+            known.entry(&version.0).or_default().push((place.line, write.doc));
         }
     }
     known
@@ -218,14 +219,18 @@ fn taken(
     if held.is_some_and(|c| c.until > write.sent.tick) {
         return;
     }
-    let configured = life.process.start.config.lease.duration;
+    let configured = life.config(write.sent.line).lease.duration;
     let (first, need, what) = match write.version {
         None => {
             let gone = first_missing(life, group, write.sent.line);
             (gone, configured, "a missing Lease".to_owned())
         }
         Some(version) => {
-            let Some(base) = known.get(version.0.as_str()) else {
+            let base = known.get(version.0.as_str()).and_then(|all| {
+                let before = all.iter().filter(|(line, _)| *line < write.sent.line);
+                before.max_by_key(|(line, _)| *line).map(|(_, doc)| *doc)
+            });
+            let Some(base) = base else {
                 let text =
                     format!("overwrites version {} of {group}, which it never saw", version.0);
                 return report.add(Invariant::I10, write.sent.at, &[life.process.machine], text);
@@ -336,7 +341,7 @@ fn verified_at(
     let Some(server) = index.server_of(taker.process.machine) else {
         return false;
     };
-    let ips = life.process.start.config.groups.get(group);
+    let ips = life.config(line).groups.get(group);
     ips.is_some_and(|group| {
         group.ips.keys().all(|ip| {
             let look = life.good_look(*ip, line);
@@ -357,7 +362,7 @@ fn is_witness(
     let Some(home) = index.server_of(giver.process.machine) else {
         return true;
     };
-    let Some(ips) = giver.process.start.config.groups.get(group).map(|g| &g.ips) else {
+    let Some(ips) = giver.config_at(at).groups.get(group).map(|g| &g.ips) else {
         return false;
     };
     let arrived = giver.calls.iter().filter(|c| c.said.at < at && c.sent() && c.over.is_none());
@@ -394,7 +399,7 @@ pub(crate) fn epochs(index: &Index<'_>, report: &mut Report) {
         }
     }
     for life in &index.lives {
-        for group in life.process.start.config.groups.keys() {
+        for group in life.groups.iter().copied() {
             let saved = life.process.start.saved.epochs.get(group).copied().unwrap_or_default();
             let mut known: Vec<(usize, Epoch)> = vec![(0, saved)];
             for sight in life.sights.iter().filter(|s| is_group(s.key, group)) {
@@ -431,7 +436,9 @@ pub(crate) fn epochs(index: &Index<'_>, report: &mut Report) {
                     );
                 }
             }
-            for call in life.calls.iter().filter(|c| life.group_of(c.ip) == Some(group)) {
+            for call in
+                life.calls.iter().filter(|c| life.group_of(c.ip, c.said.line) == Some(group))
+            {
                 let known = highest(call.said.line);
                 if call.epoch < known {
                     let text =

@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::index::Place;
 use super::{Entry, Index, Invariant, Report, Said};
+use crate::core::action::Action;
+use crate::core::event::Event;
 use crate::core::facts::Key;
+use crate::core::note::Note;
 use crate::types::{Span, Tick};
 
 /// The least time between two writes of one object by one process.
@@ -37,10 +40,10 @@ pub(crate) fn bounded(index: &Index<'_>, report: &mut Report) {
                 report.add(Invariant::I12, write.sent.at, &machine, text);
             }
         }
-        let config = &life.process.start.config;
-        let ips: usize = config.groups.values().map(|g| g.ips.len()).sum();
+        let ips = life.configs.iter().map(|(_, c)| c.groups.values().map(|g| g.ips.len()).sum());
+        let ips: usize = ips.max().unwrap_or_default();
         let api = life.requests.iter().filter(|(_, api)| *api).map(|(place, _)| place);
-        let most = API.0 + API.1 * config.groups.len();
+        let most = API.0 + API.1 * life.groups.len();
         too_many(api, Span::secs(60), most, "requests to the API in a minute", &machine, report);
         let provider = life.requests.iter().filter(|(_, api)| !*api).map(|(place, _)| place);
         let most = PROVIDER.0 + PROVIDER.1 * ips;
@@ -73,18 +76,74 @@ fn too_many<'p>(
     }
 }
 
-/// I14: secrets appear in nothing that a process says.
+/// I14: secrets appear in nothing that a process says or is told: all of it goes into its trace, and most of it
+/// into logs, objects or the status. What others wrote is judged where they write it.
 pub(crate) fn secrets(index: &Index<'_>, report: &mut Report) {
     let secrets = &index.history.facts.secrets;
     if secrets.is_empty() {
         return;
     }
-    for Entry { at, process, said, .. } in &index.history.entries {
-        let Said::Action(action) = said else { continue };
-        let text = serde_json::to_string(action).unwrap_or_default();
-        if secrets.iter().any(|secret| text.contains(secret)) {
-            let machine = index.lives.get(*process).map_or(usize::MAX, |l| l.process.machine);
-            report.add(Invariant::I14, *at, &[machine], "says a secret".to_owned());
+    let in_text = |text: &str| secrets.iter().any(|secret| text.contains(secret.as_str()));
+    for life in &index.lives {
+        if json(&life.process.start).is_some_and(|text| in_text(&text)) {
+            let (at, machine) = (life.process.began, [life.process.machine]);
+            report.add(Invariant::I14, at, &machine, "is started with a secret".to_owned());
         }
+    }
+    for Entry { at, process, said, .. } in &index.history.entries {
+        let found = match said {
+            Said::Action(Action::Write { doc, .. }) => {
+                let texts = doc.notes.values().chain(&doc.holder);
+                texts.into_iter().any(|text| in_text(text))
+            }
+            Said::Action(Action::Note(note)) => match note {
+                Note::Changed { text, .. } | Note::Alarm { text, .. } => in_text(text),
+                Note::Authority { .. }
+                | Note::Ready { .. }
+                | Note::Observed { .. }
+                | Note::AlarmOver { .. } => false,
+            },
+            Said::Action(action @ Action::Save(_)) => json(action).is_some_and(|t| in_text(&t)),
+            Said::Event(event) if free_text(event) => json(event).is_some_and(|t| in_text(&t)),
+            Said::Event(_) | Said::Action(_) => false,
+        };
+        if found {
+            let machine = index.lives.get(*process).map_or(usize::MAX, |l| l.process.machine);
+            let what = match said {
+                Said::Event(_) => "is told a secret, which its trace repeats",
+                Said::Action(_) => "says a secret",
+            };
+            report.add(Invariant::I14, *at, &[machine], what.to_owned());
+        }
+    }
+}
+
+fn json<T: serde::Serialize>(it: &T) -> Option<String> {
+    serde_json::to_string(it).ok()
+}
+
+/// Does the event carry text that an adapter made?
+fn free_text(event: &Event) -> bool {
+    match event {
+        Event::Read { result, .. } => result.is_err(),
+        Event::Listed { result, .. } => result.is_err(),
+        Event::Written { result, .. } => result.is_err(),
+        Event::Node { result, .. } => result.is_err(),
+        Event::Routes { result, .. } => result.is_err(),
+        Event::PastCalls { .. }
+        | Event::Route { .. }
+        | Event::Task { .. }
+        | Event::Home(_)
+        | Event::AddressPut { result: Err(_), .. }
+        | Event::Reload(_) => true,
+        Event::AddressPut { result: Ok(()), .. }
+        | Event::Wake
+        | Event::Watched { .. }
+        | Event::NodeWatched(_)
+        | Event::LocalApi(_)
+        | Event::Addresses(_)
+        | Event::Link { .. }
+        | Event::Check { .. }
+        | Event::Stop => false,
     }
 }

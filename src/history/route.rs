@@ -31,8 +31,8 @@ pub(crate) fn grounds(index: &Index<'_>, report: &mut Report) {
 }
 
 fn groundless(life: &Life<'_>, call: &Call<'_>) -> Option<String> {
-    let Some(group) = life.group_of(call.ip) else {
-        return life.reloads.is_empty().then(|| "no group has this IP".to_owned());
+    let Some(group) = life.group_of(call.ip, call.said.line) else {
+        return Some("no group has this IP".to_owned());
     };
     let claim = life.claim_after(group, call.said.step);
     let Some(claim) = claim.filter(|c| c.until > call.said.tick) else {
@@ -265,7 +265,7 @@ fn needless(life: &Life<'_>, call: &Call<'_>, n: usize) -> Option<String> {
     if age > FRESH {
         return Some(format!("the answer is {age} old"));
     }
-    if let Some(group) = life.group_of(call.ip)
+    if let Some(group) = life.group_of(call.ip, call.said.line)
         && let Some(began) = term_began(life, group, call)
         && look.asked.line < began
     {

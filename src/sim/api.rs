@@ -1,6 +1,6 @@
 //! The Kubernetes API: objects with versions, compare-and-swap, a watch, and what happens on the way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::fault::{Cut, Edit, Fault};
@@ -14,7 +14,8 @@ use crate::types::ResourceVersion;
 pub(crate) struct ApiServer {
     objects: BTreeMap<Key, Rc<Stored>>,
     version: u64,
-    snapshot: Vec<(Key, Doc)>,
+    /// The objects of the last snapshot, and the version that it was taken at.
+    snapshot: (BTreeMap<Key, Rc<Stored>>, u64),
     queued: Vec<Rc<Request>>,
 }
 
@@ -257,17 +258,17 @@ impl World {
     }
 
     pub(crate) fn snapshot(&mut self) {
-        self.server.snapshot = self.server.docs().into_iter().collect();
+        self.server.snapshot = (self.server.objects.clone(), self.server.version);
     }
 
+    /// The datastore goes back, its versions with it: they are given again, to other contents.
     pub(crate) fn restore(&mut self) {
-        let snapshot = self.server.snapshot.clone();
-        let keys: Vec<Key> = self.server.objects.keys().cloned().collect();
-        for key in keys.iter().filter(|k| snapshot.iter().all(|(key, _)| key != *k)) {
-            self.delete(key);
-        }
-        for (key, doc) in snapshot {
-            self.change(&key, doc);
+        let (objects, version) = self.server.snapshot.clone();
+        let gone = std::mem::replace(&mut self.server.objects, objects);
+        self.server.version = version;
+        let keys = gone.keys().chain(self.server.objects.keys());
+        for key in keys.cloned().collect::<BTreeSet<_>>() {
+            self.publish(&key);
         }
     }
 }

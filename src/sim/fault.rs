@@ -85,6 +85,17 @@ pub(crate) enum Edit {
     Nonsense,
 }
 
+/// What a SIGHUP brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// The same configuration again.
+    Same,
+    /// One without this IP; it comes back at the end.
+    Without(usize),
+    /// One with another lease: duration and renewal in seconds.
+    Lease(u64, u64),
+}
+
 /// One thing that goes wrong. Nodes are numbers; sets of nodes are bits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -98,6 +109,8 @@ pub(crate) enum Fault {
     Pause { node: usize, long: Span },
     /// The hypervisor stops the machine with its clocks.
     Freeze { node: usize, long: Span },
+    /// SIGHUP with another configuration, and again with the old one in the end.
+    Reload { nodes: u8, how: Change, long: Span },
     /// The wall clock jumps.
     Wall { node: usize, by: i64 },
     /// These nodes have no access to the API.
@@ -152,8 +165,10 @@ pub(crate) enum Fault {
     Vanish { node: usize },
     /// Another program has put the same address there.
     Stranger { node: usize, ip: usize, long: Span },
-    /// Only in the scenario of the residual risk: the machine stops between the check and the send.
-    FreezeSend { node: usize, long: Span },
+    /// Only in the scenarios of the residual risk: like `Freeze`, and whatever is under way.
+    Stall { node: usize, long: Span },
+    /// Only in the scenarios of the residual risk: route calls sent meanwhile take so much longer to arrive.
+    Detour { node: usize, long: Span },
 }
 
 impl Fault {
@@ -163,6 +178,7 @@ impl Fault {
             Self::Crash { down, .. } | Self::Stop { down, .. } | Self::Power { down, .. } => *down,
             Self::Pause { long, .. }
             | Self::Freeze { long, .. }
+            | Self::Reload { long, .. }
             | Self::Api { long, .. }
             | Self::ApiFrozen { long }
             | Self::LostAnswers { long, .. }
@@ -181,7 +197,8 @@ impl Fault {
             | Self::Link { long, .. }
             | Self::NoDefaultRoute { long, .. }
             | Self::LocalApi { long, .. }
-            | Self::FreezeSend { long, .. }
+            | Self::Stall { long, .. }
+            | Self::Detour { long, .. }
             | Self::Stranger { long, .. } => *long,
             Self::Wall { .. }
             | Self::Edit { .. }
@@ -201,7 +218,7 @@ impl Fault {
             Self::Stop { node, .. } => What::Restart(*node),
             Self::Power { node, .. } => What::Power(*node),
             Self::Pause { node, .. } => What::Pause(*node),
-            Self::Freeze { node, .. } | Self::FreezeSend { node, .. } => What::Freeze(*node),
+            Self::Freeze { node, .. } | Self::Stall { node, .. } => What::Freeze(*node),
             Self::Api { nodes, .. } if *nodes & all == all => What::Api,
             Self::Provider { nodes, how, .. } if *nodes & all == all => match how {
                 Trouble::Refused | Trouble::Silent | Trouble::Retry => What::Provider,
@@ -214,6 +231,7 @@ impl Fault {
                 | Trouble::Empty
                 | Trouble::NoDate => What::Other,
             },
+            Self::Reload { .. } => What::Reload,
             Self::Snapshot => return None,
             Self::Wall { .. }
             | Self::Api { .. }
@@ -240,6 +258,7 @@ impl Fault {
             | Self::NoDefaultRoute { .. }
             | Self::LocalApi { .. }
             | Self::Vanish { .. }
+            | Self::Detour { .. }
             | Self::Stranger { .. } => What::Other,
         })
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use super::api::{Op, Request};
-use super::fault::Fault;
+use super::fault::{Change, Fault};
 use super::provider::Arrival;
 use super::world::{Item, World};
 use crate::core::Core;
@@ -297,6 +297,39 @@ impl World {
         self.tell_now(machine, Event::Link { up, default_route });
     }
 
+    /// Changes the configuration file of these machines, or puts it back, and sends a SIGHUP to each.
+    fn reconfigure(&mut self, nodes: u8, how: Change, on: bool) {
+        for node in (0..self.machines.len()).filter(|node| nodes & (1 << node) != 0) {
+            let was = self.setup.config(node);
+            let config = &mut self.machines[node].config;
+            match how {
+                Change::Same => {}
+                Change::Without(ip) => {
+                    let (name, ip, _) = &self.ips[ip % self.ips.len()];
+                    if !on {
+                        let hosts = was.groups[name].ips[ip].clone();
+                        config.groups.entry(name.clone()).or_default().ips.insert(*ip, hosts);
+                    } else if let Some(group) = config.groups.get_mut(name) {
+                        group.ips.remove(ip);
+                        config.groups.retain(|_, group| !group.ips.is_empty());
+                    }
+                }
+                Change::Lease(..) if !on => config.lease = was.lease,
+                Change::Lease(duration, renew) => {
+                    config.lease.duration = Span::secs(duration);
+                    config.lease.renew = Span::secs(renew);
+                }
+            }
+            self.hang_up(node);
+        }
+    }
+
+    /// SIGHUP: the process reads its configuration again.
+    pub(crate) fn hang_up(&mut self, node: usize) {
+        let config = Box::new(self.machines[node].config.clone());
+        self.tell_now(node, Event::Reload(config));
+    }
+
     pub(crate) fn begin_fault(&mut self, n: usize) {
         let fault = self.script[n].1.clone();
         let long = fault.long().0 * 1000;
@@ -330,19 +363,21 @@ impl World {
                     running.paused = true;
                 }
             }
-            Fault::Freeze { node, .. } => {
+            Fault::Freeze { node, .. } | Fault::Stall { node, .. } => {
                 let m = &mut self.machines[*node];
                 if m.frozen || !m.powered {
                     return;
                 }
                 let out = |r: &Running| r.delicate.intersection(&r.pending).next().is_some();
-                if m.running.as_ref().is_some_and(out) {
+                let waits = matches!(fault, Fault::Freeze { .. });
+                if waits && m.running.as_ref().is_some_and(out) {
                     return self.plan(30_000, Item::Begin { fault: n });
                 }
                 m.frozen = true;
                 self.history.clocks[m.clock].freeze(crate::history::Real(self.now));
                 self.look_at_clients();
             }
+            Fault::Reload { nodes, how, .. } => self.reconfigure(*nodes, *how, true),
             Fault::Wall { node, by } => {
                 self.machines[*node].wall += by;
                 let tick = self.tick(*node);
@@ -381,7 +416,7 @@ impl World {
             | Fault::Link { .. }
             | Fault::NoDefaultRoute { .. }
             | Fault::LocalApi { .. }
-            | Fault::FreezeSend { .. } => {}
+            | Fault::Detour { .. } => {}
         }
         self.active.insert(n, fault.clone());
         self.changed(&fault, true);
@@ -418,7 +453,7 @@ impl World {
                 }
                 self.go_on(*node);
             }
-            Fault::Freeze { node, .. } => {
+            Fault::Freeze { node, .. } | Fault::Stall { node, .. } => {
                 let now = self.real();
                 let m = &mut self.machines[*node];
                 if m.frozen {
@@ -432,6 +467,7 @@ impl World {
                 self.reopen_watches(*nodes);
             }
             Fault::ApiFrozen { .. } => self.thaw_api(),
+            Fault::Reload { nodes, how, .. } => self.reconfigure(*nodes, *how, false),
             Fault::Stranger { node, .. } => self.remove_strangers(*node),
             _ => {}
         }

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::fault::{Cut, Edit, Fault, Target, TaskTrouble, Trouble};
+use super::fault::{Change, Cut, Edit, Fault, Target, TaskTrouble, Trouble};
+use super::provider::SECRETS;
 use super::rng::Rng;
 use super::setup::Setup;
 use super::world::World;
@@ -116,7 +117,44 @@ impl Scenario {
         }
         let mut scenario = Self { setup, script: Vec::new(), quiet: SETTLED };
         scenario.write(theme, &mut rng);
+        scenario.reload(theme, &mut Rng::new(seed ^ 0x516_4095));
         scenario
+    }
+
+    /// Every third script has its reloads. They come from a source of their own: all else is as without them.
+    fn reload(&mut self, theme: Theme, rng: &mut Rng) {
+        let timed = matches!(theme, Theme::Outage | Theme::Deaths);
+        if timed || !rng.chance(33) {
+            return;
+        }
+        let all = ((1_u16 << self.setup.nodes) - 1) as u8;
+        for _ in 0..rng.within(1, 2) {
+            // Between two restarts, or anywhere.
+            let (at, long) = match theme {
+                Theme::Restarts => (140_000, Span(rng.within(0, 8_000))),
+                _ => {
+                    let at = rng.within(SETTLED * 1000, self.quiet * 1000 - 1);
+                    (at, clip_long(Span(rng.within(0, 60_000)), at, self.quiet))
+                }
+            };
+            let duration = self.setup.lease.duration.0 / 1000;
+            let how = match rng.within(0, 3) {
+                0 => Change::Same,
+                1 if duration == 10 => Change::Lease(15, 3),
+                1 => Change::Lease(10, 2),
+                _ if self.setup.ips().len() > 1 => Change::Without(rng.index(8)),
+                _ => Change::Same,
+            };
+            let nodes = match rng.within(0, 2) {
+                0 => all,
+                1 => 1 << rng.index(self.setup.nodes),
+                _ => (rng.next() as u8 & all).max(1),
+            };
+            self.add(at, Fault::Reload { nodes, how, long });
+            if theme == Theme::Restarts {
+                return;
+            }
+        }
     }
 
     fn write(&mut self, theme: Theme, rng: &mut Rng) {
@@ -352,8 +390,11 @@ impl Scenario {
         world.script.clone_from(&self.script);
         let quiet = self.quiet + 8;
         world.quiet = quiet * 1_000_000;
-        world.run(quiet);
-        world.run(quiet + CALM);
+        // The worst is in the middle.
+        for until in [quiet / 2, quiet, quiet + CALM] {
+            world.run(until);
+            assert!(!world.shows(&SECRETS), "a status shows a secret at {until} s");
+        }
         world.finish()
     }
 
@@ -392,6 +433,11 @@ impl Scenario {
     }
 }
 
+/// What begins at `at` ends with the script.
+fn clip_long(long: Span, at: u64, quiet: u64) -> Span {
+    long.min(Span(quiet * 1000 - at))
+}
+
 /// Every fault ends with the script.
 fn clip(mut fault: Fault, left: Span) -> Fault {
     match &mut fault {
@@ -400,6 +446,7 @@ fn clip(mut fault: Fault, left: Span) -> Fault {
         | Fault::Power { down: long, .. }
         | Fault::Pause { long, .. }
         | Fault::Freeze { long, .. }
+        | Fault::Reload { long, .. }
         | Fault::Api { long, .. }
         | Fault::ApiFrozen { long }
         | Fault::LostAnswers { long, .. }

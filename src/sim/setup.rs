@@ -29,6 +29,8 @@ pub(crate) struct Setup {
     pub(crate) counts_rejected: bool,
     /// Do route calls wait now and then before they are sent?
     pub(crate) sluggish: bool,
+    /// Do the provider's error texts contain the token, and does no adapter clean them?
+    pub(crate) blabs: bool,
     pub(crate) bug: Option<Bug>,
 }
 
@@ -53,6 +55,7 @@ impl Setup {
             task: (300, 800),
             counts_rejected: true,
             sluggish: false,
+            blabs: false,
             bug: None,
         }
     }

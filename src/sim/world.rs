@@ -8,7 +8,7 @@ use super::api::{ApiServer, Request};
 use super::fault::{Cut, Fault, Trouble};
 use super::kernel::Kernel;
 use super::process::Running;
-use super::provider::{Arrival, Provider};
+use super::provider::{Arrival, Provider, SECRETS};
 use super::rng::Rng;
 use super::setup::Setup;
 use crate::core::config::Config;
@@ -154,6 +154,7 @@ impl World {
             world.reroute(ip, at.clone());
         }
         world.history.facts.losses = Some(Vec::new());
+        world.history.facts.secrets = SECRETS.map(str::to_owned).to_vec();
         world.history.facts.provider_time = Span(world.setup.task.1 + 600);
         world
     }
@@ -412,6 +413,15 @@ impl World {
     /// How many route calls arrived from the nodes so far.
     pub(crate) fn routes_called(&self) -> usize {
         self.history.facts.calls.iter().filter(|c| c.by.is_some()).count()
+    }
+
+    /// Is any of this in what a node's status shows now?
+    pub(crate) fn shows(&self, texts: &[&str]) -> bool {
+        self.machines.iter().enumerate().any(|(n, machine)| {
+            let picture = machine.running.as_ref().map(|r| r.core.picture(self.tick(n)));
+            let text = picture.map(|picture| format!("{picture:?}")).unwrap_or_default();
+            texts.iter().any(|it| text.contains(it))
+        })
     }
 
     /// Where the first IP is routed: a machine's number.

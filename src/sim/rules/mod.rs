@@ -11,7 +11,10 @@ mod giving;
 mod ledger;
 mod moving;
 mod objects;
+mod reload;
+mod residual;
 mod route;
+mod secrets;
 mod validity;
 
 use super::fault::Fault;
