@@ -185,7 +185,7 @@ impl World {
     fn wrong_credentials(&self) -> ProviderFailure {
         // An adapter that hands through what it is told would hand through this, too.
         let said = if self.setup.blabs { SECRETS[1] } else { "" };
-        ProviderFailure::Auth(format!("401{said}: run foip login").into())
+        ProviderFailure::Auth(format!("401{said}: run foip login"))
     }
 
     fn dated(&self, machine: usize) -> Option<ProviderTime> {
