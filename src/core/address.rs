@@ -46,7 +46,7 @@ struct Address {
 }
 
 /// All addresses of the configuration.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Addresses {
     hosts: BTreeMap<IpAddr, Address>,
     dumped: bool,

@@ -34,7 +34,7 @@ pub struct Written {
     pub answered: Ticket,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Flight {
     ticket: Ticket,
     sent: Tick,
@@ -43,7 +43,7 @@ struct Flight {
 }
 
 /// What the provider's own list said, where the ledger was lost.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 enum Past {
     #[default]
     Unasked,
@@ -52,7 +52,7 @@ enum Past {
 }
 
 /// This node's keeping of the ledger.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Book {
     /// Everything known of all nodes' calls.
     ours: Ledger,

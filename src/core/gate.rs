@@ -2,6 +2,7 @@
 
 use super::Core;
 use super::budget::Need;
+use super::facts::ProviderFailure;
 use super::ledger::Call;
 use super::route::Route;
 use crate::types::{FailoverIp, GroupName, Server, Span, Tick};
@@ -11,6 +12,9 @@ pub(super) const SETTLE: Span = Span::secs(10);
 
 /// An IP that the provider does not list is looked for this often.
 const UNLISTED: Span = Span::secs(10);
+
+/// A call that was refused for what it asks is not repeated for this long.
+const REFUSED: Span = Span::secs(600);
 
 impl Core {
     /// Asks until there is an answer that lists the IP. One that does not is no answer about it.
@@ -94,6 +98,21 @@ impl Core {
             );
         }
         !wait
+    }
+
+    /// A refusal that a person must mend: of a token for every IP, of anything else for this IP alone.
+    pub(super) fn refused(&mut self, ip: FailoverIp, to: &Server, failure: ProviderFailure) {
+        let now = self.now;
+        match failure {
+            ProviderFailure::Auth(_) => self.provider.refused(failure, now),
+            ProviderFailure::Config(why) => {
+                if let Some(route) = self.routes.get_mut(&ip) {
+                    route.hold = now + REFUSED;
+                    route.refusal = Some((to.name.clone(), why));
+                }
+            }
+            ProviderFailure::Retry { .. } | ProviderFailure::Budget { .. } => {}
+        }
     }
 
     /// While a call of somebody's may still land, what is read now may not be the last word.

@@ -63,7 +63,7 @@ struct Flight {
 }
 
 /// The lock of one group.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Lock {
     /// What is believed of the Lease.
     pub sight: Sight,
@@ -90,7 +90,7 @@ pub struct Lock {
 }
 
 /// The claims as last noted.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Told {
     authority: Option<(Epoch, Tick)>,
     ready: Option<Tick>,

@@ -57,7 +57,7 @@ use saved::Saved;
 use crate::types::{FailoverIp, GroupName, NodeName, Span, Tick};
 
 /// The state of one node's foip.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Core {
     cfg: Config,
     me: Identity,

@@ -14,7 +14,7 @@ use crate::types::{Epoch, GroupName, ResourceVersion, Span, Tick};
 const READY_BEAT: Span = Span::secs(3);
 
 /// What this node says of itself beyond its health.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Own {
     ready: BTreeMap<GroupName, Readiness>,
     witness: BTreeMap<GroupName, Testimony>,

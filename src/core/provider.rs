@@ -45,7 +45,7 @@ pub struct Observation {
 }
 
 /// The provider, as this node sees it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Provider {
     home: Option<Home>,
     home_failure: Option<ProviderFailure>,

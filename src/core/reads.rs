@@ -28,7 +28,7 @@ const LONG_OVERDUE: Span = Span::secs(90);
 const SLOW_PROBE: Span = Span::secs(5);
 
 /// The reads that concern no single object.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Reads {
     /// A list is wanted as soon as it may be sent.
     pub list_wanted: bool,

@@ -44,9 +44,6 @@ const TASK_DEADLINE: Span = Span::secs(120);
 /// First pause after a call that did not leave the host; doubles.
 const UNSENT: Span = Span::millis(500);
 
-/// A call that was refused for what it asks is not repeated for this long.
-const REFUSED: Span = Span::secs(600);
-
 /// A call under way.
 #[derive(Clone, Debug)]
 struct Under {
@@ -216,7 +213,9 @@ impl Core {
     }
 
     fn intending(&mut self, ip: FailoverIp, group: &GroupName, call: Under, since: Tick) -> Stage {
-        if !self.still_wanted(ip, group, &call) || self.now.since(since) >= INTENT_GOOD {
+        if !self.still_wanted(ip, group, call.epoch, &call.to)
+            || self.now.since(since) >= INTENT_GOOD
+        {
             return self.drop_call(call);
         }
         let Some(written) = self.book.written(&call.id) else {
@@ -247,7 +246,7 @@ impl Core {
         not_after: Tick,
         answered: Ticket,
     ) -> Stage {
-        if !self.still_wanted(ip, group, &call) || self.now >= not_after {
+        if !self.still_wanted(ip, group, call.epoch, &call.to) || self.now >= not_after {
             return self.drop_call(call);
         }
         let Some(term) = self.authority(group).cloned() else {
@@ -273,17 +272,6 @@ impl Core {
             timeout: CALL_TIMEOUT,
         });
         Stage::Calling { call, ticket }
-    }
-
-    /// Is the call still this term's, and towards where the IP shall go?
-    fn still_wanted(&self, ip: FailoverIp, group: &GroupName, call: &Under) -> bool {
-        let term = self.authority(group).is_some_and(|term| term.epoch == call.epoch);
-        let target = match self.target_of_move(ip, group) {
-            Some(Target::To(server, _)) => server.name == call.to.name,
-            Some(Target::Any) => false,
-            None => self.provider.home().is_some_and(|home| home.name == call.to.name),
-        };
-        term && target && self.stopping.is_none() && !self.handing_over(group)
     }
 
     fn drop_call(&mut self, call: Under) -> Stage {
@@ -370,21 +358,6 @@ impl Core {
         };
         if let Some(route) = self.routes.get_mut(&ip) {
             (route.stage, route.ended) = (stage, ended);
-        }
-    }
-
-    /// A refusal that a person must mend: of a token for every IP, of anything else for this IP alone.
-    fn refused(&mut self, ip: FailoverIp, to: &Server, failure: ProviderFailure) {
-        let now = self.now;
-        match failure {
-            ProviderFailure::Auth(_) => self.provider.refused(failure, now),
-            ProviderFailure::Config(why) => {
-                if let Some(route) = self.routes.get_mut(&ip) {
-                    route.hold = now + REFUSED;
-                    route.refusal = Some((to.name.clone(), why));
-                }
-            }
-            ProviderFailure::Retry { .. } | ProviderFailure::Budget { .. } => {}
         }
     }
 

@@ -91,6 +91,23 @@ impl Core {
         Target::To(home, if dead { Need::Urgent } else { Need::Planned })
     }
 
+    /// Is a call of that term to that server still what this node wants?
+    pub(super) fn still_wanted(
+        &self,
+        ip: FailoverIp,
+        group: &GroupName,
+        epoch: Epoch,
+        to: &Server,
+    ) -> bool {
+        let term = self.authority(group).is_some_and(|term| term.epoch == epoch);
+        let target = match self.target_of_move(ip, group) {
+            Some(Target::To(server, _)) => server.name == to.name,
+            Some(Target::Any) => false,
+            None => self.provider.home().is_some_and(|home| home.name == to.name),
+        };
+        term && target && self.stopping.is_none() && !self.handing_over(group)
+    }
+
     /// Where a move wants the IP; `None` where there is no move.
     pub(super) fn target_of_move(&self, ip: FailoverIp, group: &GroupName) -> Option<Target> {
         let to = self.locks.get(group)?.moving.clone()?;

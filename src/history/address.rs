@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::index::{Life, Look, Touch, TouchKind};
+use super::life::{Life, Look, Touch, TouchKind};
 use super::{Index, Invariant, Real, Report, What};
 use crate::core::config::Config;
 use crate::core::facts::Routed;

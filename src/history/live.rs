@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::index::Life;
+use super::life::Life;
 use super::lock::is_group;
 use super::route::{SOAP_PAUSE, Spent, WINDOWS, spent};
 use super::{Disturbance, Index, Invariant, Real, Report, What};

@@ -1,8 +1,9 @@
-//! The lock: one authority, well-founded claims, orderly changes of hands, epochs that only grow.
+//! The lock: one authority, well-founded claims, orderly changes of hands.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use super::index::{Answer, Claim, Life, Place, Write};
+use super::epoch::{authentic, terms};
+use super::life::{Answer, Claim, Life, Place, Write};
 use super::{Index, Invariant, Real, Report};
 use crate::core::facts::{Doc, Key, Routed};
 use crate::types::{Epoch, GroupName, Span, Tick};
@@ -368,7 +369,7 @@ fn is_witness(
     let arrived = giver.calls.iter().filter(|c| c.said.at < at && c.sent() && c.over.is_none());
     let arrived = arrived.map(|c| index.real(giver, c.not_after + c.timeout)).max();
     let since = began.max(arrived.unwrap_or_default());
-    let recent = |l: &&super::index::Look<'_>| {
+    let recent = |l: &&super::life::Look<'_>| {
         l.asked.at >= since && l.answered.at <= at && at.since(l.answered.at) <= Span::secs(90)
     };
     taker.looks.iter().filter(recent).any(|look| {
@@ -378,109 +379,6 @@ fn is_witness(
             of_group.any(|(_, routed)| *routed != Routed::To(home.clone()))
         })
     })
-}
-
-/// I13: epochs never go back. No two processes share a term; nobody writes an epoch below the highest that it
-/// knows, forgets one on disk, or carries out the intent of an older one.
-pub(crate) fn epochs(index: &Index<'_>, report: &mut Report) {
-    let terms = terms(index);
-    let mut owners: BTreeMap<(&GroupName, u64), (&str, usize)> = BTreeMap::new();
-    for life in &index.lives {
-        for write in life.writes.iter().filter(|w| w.done().is_some() && holder_is(w.doc, life)) {
-            let (Key::Group(group), Some(epoch)) = (write.key, epoch_of(write.doc)) else {
-                continue;
-            };
-            let mine = (life.nonce, life.process.machine);
-            let owner = *owners.entry((group, epoch.0)).or_insert(mine);
-            if owner.0 != life.nonce {
-                let text = format!("two processes hold {group} in epoch {epoch}");
-                report.add(Invariant::I13, write.sent.at, &[owner.1, mine.1], text);
-            }
-        }
-    }
-    for life in &index.lives {
-        for group in life.groups.iter().copied() {
-            let saved = life.process.start.saved.epochs.get(group).copied().unwrap_or_default();
-            let mut known: Vec<(usize, Epoch)> = vec![(0, saved)];
-            for sight in life.sights.iter().filter(|s| is_group(s.key, group)) {
-                let doc = sight.stored.map(|s| &s.doc);
-                if let Some(epoch) = doc.and_then(|d| authentic(&terms, life, group, d)) {
-                    known.push((sight.seen.line, epoch));
-                }
-            }
-            for write in writes_of(life, group) {
-                if let (Some(done), Some(epoch)) = (write.done(), epoch_of(write.doc)) {
-                    known.push((done.line, epoch));
-                }
-            }
-            known.sort();
-            let mut highest = Epoch(0);
-            for (_, epoch) in &mut known {
-                highest = highest.max(*epoch);
-                *epoch = highest;
-            }
-            let highest = |line: usize| {
-                let n = known.partition_point(|(l, _)| *l < line);
-                n.checked_sub(1).and_then(|n| known.get(n)).map_or(saved, |(_, e)| *e)
-            };
-            let mut bad = |at: Real, text: String| {
-                report.add(Invariant::I13, at, &[life.process.machine], text);
-            };
-            for write in writes_of(life, group) {
-                let epoch = epoch_of(write.doc).unwrap_or_default();
-                let known = highest(write.sent.line);
-                if epoch < known {
-                    bad(
-                        write.sent.at,
-                        format!("writes {group} in epoch {epoch} knowing of {known}"),
-                    );
-                }
-            }
-            for call in
-                life.calls.iter().filter(|c| life.group_of(c.ip, c.said.line) == Some(group))
-            {
-                let known = highest(call.said.line);
-                if call.epoch < known {
-                    let text =
-                        format!("calls for epoch {} of {group} knowing of {known}", call.epoch);
-                    bad(call.said.at, text);
-                }
-            }
-            let mut before = saved;
-            for (place, saved) in &life.saves {
-                let now = saved.epochs.get(group).copied().unwrap_or_default();
-                if now < before {
-                    bad(place.at, format!("forgets epoch {before} of {group} on disk"));
-                }
-                before = before.max(now);
-            }
-        }
-    }
-}
-
-/// Which processes wrote which terms: what tells a record from something edited by hand.
-fn terms<'a>(index: &'a Index<'_>) -> BTreeSet<(&'a GroupName, &'a str, Epoch)> {
-    let mut terms = BTreeSet::new();
-    for life in &index.lives {
-        for write in &life.writes {
-            if let (Key::Group(group), Some(epoch)) = (write.key, epoch_of(write.doc)) {
-                terms.insert((group, life.nonce, epoch));
-            }
-        }
-    }
-    terms
-}
-
-/// The record's epoch, where another process of this history wrote it.
-fn authentic(
-    terms: &BTreeSet<(&GroupName, &str, Epoch)>,
-    life: &Life<'_>,
-    group: &GroupName,
-    doc: &Doc,
-) -> Option<Epoch> {
-    let nonce = doc.notes.get("nonce").map(String::as_str).filter(|n| *n != life.nonce)?;
-    let epoch = epoch_of(doc)?;
-    terms.contains(&(group, nonce, epoch)).then_some(epoch)
 }
 
 pub(super) fn epoch_of(doc: &Doc) -> Option<Epoch> {

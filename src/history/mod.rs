@@ -11,9 +11,11 @@
 
 mod address;
 pub mod clock;
+mod epoch;
 pub mod facts;
 mod index;
 pub mod ledger;
+mod life;
 mod live;
 mod lock;
 mod rate;
@@ -178,7 +180,7 @@ pub fn judge(history: &History) -> Vec<Violation> {
     lock::one_authority(&index, &mut report);
     lock::grounds(&index, &mut report);
     lock::changes_hands(&index, &mut report);
-    lock::epochs(&index, &mut report);
+    epoch::epochs(&index, &mut report);
     route::grounds(&index, &mut report);
     route::windows(&index, &mut report);
     route::needed(&index, &mut report);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::index::Place;
+use super::life::Place;
 use super::{Entry, Index, Invariant, Report, Said};
 use crate::core::action::Action;
 use crate::core::event::Event;

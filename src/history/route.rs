@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::index::{Call, Life, Place};
+use super::life::{Call, Life, Place};
 use super::lock::{epoch_of, holder_is, writes_of};
 use super::{Index, Invariant, Real, Report, ledger};
 use crate::core::config::Api;

@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::given::{Mood, node, server};
+use super::depth::Fate;
+use super::given::{Mood, failed, kind, node, server};
 use crate::core::Core;
 use crate::core::action::Action;
+use crate::core::bug::Bug;
 use crate::core::config::Config;
 use crate::core::event::{Event, Identity, Start, Ticket};
 use crate::core::facts::{
     AddressFailure, ApiFailure, Home, Key, Listing, NodeFacts, PastCall, ProviderFailure,
     ProviderTime, RouteOutcome, Routed, SeenAddress, Stored, TaskId, TaskState,
 };
-use crate::core::note::Note;
 use crate::core::saved::Saved;
 use crate::types::{FailoverIp, Mac, ResourceVersion, ServerName, Span, Tick};
 
@@ -27,7 +28,7 @@ pub(super) const HOP: Span = Span::millis(2);
 pub(super) const TIMEOUT: Span = Span::secs(2);
 
 /// What a process did or heard.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum What {
     Did(Action),
     Heard(Event),
@@ -35,7 +36,7 @@ pub enum What {
 }
 
 /// One line of the record of a run.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Entry {
     pub at: Tick,
     pub node: usize,
@@ -43,6 +44,7 @@ pub struct Entry {
     pub what: What,
 }
 
+#[derive(Clone)]
 pub(super) struct Machine {
     pub(super) core: Option<Core>,
     pub(super) process: u32,
@@ -56,13 +58,18 @@ pub(super) struct Machine {
     pub(super) asleep: Tick,
 }
 
-enum Due {
+/// What is on its way.
+#[derive(Clone)]
+pub(super) enum Due {
     Event(usize, u32, Event),
-    Reaches(usize, u32, Action),
+    /// A request reaches the API server; its answer takes so long.
+    Reaches(usize, u32, Action, Span),
+    Boots(usize),
     Lands(TaskId, FailoverIp, ServerName),
 }
 
 /// The cluster and its surroundings.
+#[derive(Clone)]
 pub struct Cluster {
     pub now: Tick,
     pub log: Vec<Entry>,
@@ -84,6 +91,12 @@ pub struct Cluster {
     pub(super) late: bool,
     /// How long each step took, where somebody wants to know.
     pub steps: Option<Vec<Duration>>,
+    /// A mistake that every process is born with.
+    pub bug: Option<Bug>,
+    /// What happens to each request about a group's Lease, by its number.
+    pub(super) fates: BTreeMap<u64, Fate>,
+    /// How many of them there were.
+    pub(super) asked: u64,
 }
 
 impl Cluster {
@@ -118,6 +131,9 @@ impl Cluster {
             mood: Mood::Well,
             late: false,
             steps: None,
+            bug: None,
+            fates: BTreeMap::new(),
+            asked: 0,
         }
     }
 
@@ -147,8 +163,8 @@ impl Cluster {
             seed: u64::try_from(number).unwrap() + 1000 * u64::from(machine.process),
         };
         let (mut core, actions) = Core::start(start, self.now);
-        if let Ok(n) = std::env::var("BUG") {
-            core.plant(crate::core::bug::Bug::ALL[n.parse::<usize>().unwrap()]);
+        if let Some(bug) = self.bug {
+            core.plant(bug);
         }
         machine.core = Some(core);
         self.carry_out(number, actions);
@@ -192,27 +208,29 @@ impl Cluster {
     /// Lets so much time pass.
     pub fn run(&mut self, long: Span) {
         let end = self.now + long;
-        loop {
-            let wakes = self.machines.iter().enumerate().filter_map(|(number, machine)| {
-                let at = machine.core.as_ref()?.deadline().max(machine.asleep);
-                Some((at.max(self.now + Span::millis(1)), number))
-            });
-            let wake = wakes.min().unwrap_or((Tick::NEVER, 0));
-            let next = self.queue.keys().next().map_or(Tick::NEVER, |(at, _)| *at);
-            if wake.0.min(next) > end {
-                self.now = end;
-                return;
-            }
-            self.now = self.now.max(wake.0.min(next));
-            self.expire_addresses();
-            if next <= wake.0 {
-                if let Some((_, due)) = self.queue.pop_first() {
-                    self.happen(due);
-                }
-            } else {
-                self.step(wake.1, Event::Wake);
-            }
+        while self.advance(end) {}
+    }
+
+    /// Goes on to the next thing that happens before `end`; `false` where nothing does.
+    pub fn advance(&mut self, end: Tick) -> bool {
+        let wakes = self.machines.iter().enumerate().filter_map(|(number, machine)| {
+            let at = machine.core.as_ref()?.deadline().max(machine.asleep);
+            Some((at.max(self.now + Span::millis(1)), number))
+        });
+        let wake = wakes.min().unwrap_or((Tick::NEVER, 0));
+        let next = self.queue.keys().next().map_or(Tick::NEVER, |(at, _)| *at);
+        if wake.0.min(next) > end {
+            self.now = end;
+            return false;
         }
+        self.now = self.now.max(wake.0.min(next));
+        self.expire_addresses();
+        if next > wake.0 {
+            self.step(wake.1, Event::Wake);
+        } else if let Some((_, due)) = self.queue.pop_first() {
+            self.happen(due);
+        }
+        true
     }
 
     pub(super) fn hosts(&self) -> Vec<IpAddr> {
@@ -238,7 +256,7 @@ impl Cluster {
         self.tell(number, Span::millis(1), Event::Addresses(seen));
     }
 
-    fn plan(&mut self, after: Span, due: Due) {
+    pub(super) fn plan(&mut self, after: Span, due: Due) {
         self.queued += 1;
         self.queue.insert((self.now + after, self.queued), due);
     }
@@ -268,7 +286,10 @@ impl Cluster {
                 }
                 self.step(number, event);
             }
-            Due::Reaches(number, process, action) => self.reaches(number, process, action),
+            Due::Reaches(number, process, action, back) => {
+                self.reaches(number, process, action, back);
+            }
+            Due::Boots(number) => self.boot(number),
             Due::Lands(task, ip, to) => {
                 let well = self.mood != Mood::TasksFail;
                 if let Some((_, end)) = self.tasks.get_mut(&task) {
@@ -299,6 +320,9 @@ impl Cluster {
     fn carry_out(&mut self, number: usize, actions: Vec<Action>) {
         let exits = actions.contains(&Action::Exit);
         for action in actions {
+            if self.machines[number].core.is_none() {
+                return;
+            }
             *self.counts[number].entry(kind(&action)).or_default() += 1;
             if self.recording {
                 self.note(number, What::Did(action.clone()));
@@ -418,30 +442,19 @@ impl Cluster {
     }
 
     fn request(&mut self, number: usize, process: u32, action: Action, way: Span) {
+        if let Some(fate) = self.fate(&action) {
+            return self.strike(fate, number, action);
+        }
         if !self.machines[number].api || way > TIMEOUT {
             let after = if way > TIMEOUT { TIMEOUT } else { Span::millis(5) };
-            let failure = ApiFailure::Unknown("no answer".into());
-            let event = match &action {
-                Action::Read { ticket, key } => {
-                    Event::Read { ticket: *ticket, key: key.clone(), result: Err(failure) }
-                }
-                Action::List { ticket } => Event::Listed { ticket: *ticket, result: Err(failure) },
-                Action::ReadNode { ticket } => {
-                    Event::Node { ticket: *ticket, result: Err(failure) }
-                }
-                Action::Write { ticket, key, .. } => {
-                    Event::Written { ticket: *ticket, key: key.clone(), result: Err(failure) }
-                }
-                other => unreachable!("{other:?} is no request to the API"),
-            };
-            self.tell(number, after, event);
+            self.tell(number, after, failed(&action));
         }
         if self.machines[number].api {
-            self.plan(way, Due::Reaches(number, process, action));
+            self.plan(way, Due::Reaches(number, process, action, HOP));
         }
     }
 
-    fn reaches(&mut self, number: usize, process: u32, action: Action) {
+    fn reaches(&mut self, number: usize, process: u32, action: Action, back: Span) {
         let event = match action {
             Action::Read { ticket, key } => {
                 let result = Ok(self.objects.get(&key).cloned());
@@ -458,7 +471,8 @@ impl Cluster {
             }
             Action::Write { ticket, key, version, doc } => {
                 let known = self.objects.get(&key).map(|stored| &stored.version);
-                let result = match known == version.as_ref() {
+                let blind = version.as_ref().is_some_and(|version| version.0.is_empty());
+                let result = match blind || known == version.as_ref() {
                     true => {
                         let version = ResourceVersion(String::new());
                         Ok(self.put(&key, Some(Stored { version, doc })))
@@ -469,7 +483,7 @@ impl Cluster {
             }
             other => unreachable!("{other:?} is no request to the API"),
         };
-        self.plan(HOP, Due::Event(number, process, event));
+        self.plan(back, Due::Event(number, process, event));
     }
 
     /// Changes an object and tells every watch.
@@ -489,26 +503,5 @@ impl Cluster {
             }
         }
         version
-    }
-}
-
-/// A short word for an action.
-pub fn kind(action: &Action) -> &'static str {
-    match action {
-        Action::Read { .. } => "read",
-        Action::List { .. } => "list",
-        Action::Write { .. } => "write",
-        Action::ReadNode { .. } => "read node",
-        Action::ReadRoutes { .. } => "read routes",
-        Action::Route { .. } => "route",
-        Action::ReadTask { .. } => "read task",
-        Action::ReadPastCalls { .. } => "read past calls",
-        Action::PutAddress { .. } => "put",
-        Action::RemoveAddress { .. } => "remove",
-        Action::Announce { .. } => "announce",
-        Action::Save(_) => "save",
-        Action::Note(Note::Alarm { .. }) => "alarm",
-        Action::Note(_) => "note",
-        Action::Exit => "exit",
     }
 }

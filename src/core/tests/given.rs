@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::cluster::{Cluster, HOP, TIMEOUT};
+use crate::core::action::Action;
 use crate::core::config::{Api, Config, Drift, Group, LeaseTiming};
 use crate::core::event::Event;
-use crate::core::facts::{Home, Key, Routed};
+use crate::core::facts::{ApiFailure, Home, Key, Routed};
+use crate::core::note::Note;
 use crate::types::{FailoverIp, GroupName, Mac, NodeName, Server, Span, Tick};
 
 /// How the provider answers route calls.
@@ -167,9 +169,59 @@ impl Cluster {
         }
     }
 
+    /// Lease holder, target of every route and owner of every address are the same, and nobody else has one.
+    pub fn converged(&self) -> bool {
+        let mut holders = self.objects.iter().filter_map(|(key, stored)| match key {
+            Key::Group(_) => stored.doc.holder.clone(),
+            Key::Ledger | Key::Node(_) => None,
+        });
+        let has = |number: &usize| self.hosts().iter().any(|host| self.has(*number, *host));
+        let owners: Vec<usize> = (0..self.machines.len()).filter(has).collect();
+        let [owner] = owners[..] else { return false };
+        holders.next() == Some(node(owner).to_string())
+            && self.routes.values().all(|to| *to == Routed::To(server(owner).name))
+    }
+
     fn cordon(&mut self, number: usize, on: bool) {
         self.machines[number].facts.cordoned = on;
         let facts = self.machines[number].facts.clone();
         self.tell(number, HOP, Event::NodeWatched(facts));
+    }
+}
+
+/// How a request to the API ends that nobody answers.
+pub fn failed(request: &Action) -> Event {
+    let failure = ApiFailure::Unknown("no answer".into());
+    match request {
+        Action::Read { ticket, key } => {
+            Event::Read { ticket: *ticket, key: key.clone(), result: Err(failure) }
+        }
+        Action::List { ticket } => Event::Listed { ticket: *ticket, result: Err(failure) },
+        Action::ReadNode { ticket } => Event::Node { ticket: *ticket, result: Err(failure) },
+        Action::Write { ticket, key, .. } => {
+            Event::Written { ticket: *ticket, key: key.clone(), result: Err(failure) }
+        }
+        other => unreachable!("{other:?} is no request to the API"),
+    }
+}
+
+/// A short word for an action.
+pub fn kind(action: &Action) -> &'static str {
+    match action {
+        Action::Read { .. } => "read",
+        Action::List { .. } => "list",
+        Action::Write { .. } => "write",
+        Action::ReadNode { .. } => "read node",
+        Action::ReadRoutes { .. } => "read routes",
+        Action::Route { .. } => "route",
+        Action::ReadTask { .. } => "read task",
+        Action::ReadPastCalls { .. } => "read past calls",
+        Action::PutAddress { .. } => "put",
+        Action::RemoveAddress { .. } => "remove",
+        Action::Announce { .. } => "announce",
+        Action::Save(_) => "save",
+        Action::Note(Note::Alarm { .. }) => "alarm",
+        Action::Note(_) => "note",
+        Action::Exit => "exit",
     }
 }

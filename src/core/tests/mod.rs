@@ -6,6 +6,7 @@
 //! | `table` | the transition relation of the lock and of the route |
 //! | `cluster` | a harness: cores, a register with compare-and-swap, a provider, one NIC each, virtual time |
 //! | `given` | what its runs begin with, and what they are disturbed by |
+//! | `depth` | every placement of two faults among the first requests about a Lease |
 //! | `properties` | one small, shrinkable property for each invariant |
 //! | `growth` | what a large, idle cluster asks for |
 
@@ -15,6 +16,7 @@
 )]
 
 mod cluster;
+mod depth;
 mod desk;
 mod given;
 mod growth;

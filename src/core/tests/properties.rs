@@ -86,22 +86,6 @@ fn lease(doc: &Doc) -> Record {
     Record::parse(doc)
 }
 
-/// Lease holder, target of every route and owner of every address are the same, and nobody else has one.
-fn converged(cluster: &Cluster) -> bool {
-    let holder = cluster.object(&key()).and_then(|stored| stored.doc.holder.clone());
-    let owners = (0..NODES).filter(|number| {
-        config(1, 2)
-            .groups
-            .values()
-            .flat_map(|group| group.ips.values().flatten())
-            .any(|host| cluster.has(*number, *host))
-    });
-    let owners: Vec<usize> = owners.collect();
-    owners.len() == 1
-        && holder == Some(node(owners[0]).to_string())
-        && cluster.routes.values().all(|to| *to == Routed::To(server(owners[0]).name))
-}
-
 /// The end of a process's authority, as last noted.
 fn authority_before(log: &[Entry], node: usize, process: u32) -> Option<(Epoch, Tick)> {
     log.iter().rev().filter(|entry| (entry.node, entry.process) == (node, process)).find_map(
@@ -394,7 +378,7 @@ proptest! {
         let mut cluster = played(2, &plan);
         cluster.heal();
         // The budget and the back-off after failures may have to be waited for.
-        let met = runs_until(&mut cluster, Span::secs(4500), converged);
+        let met = runs_until(&mut cluster, Span::secs(4500), Cluster::converged);
         prop_assert!(met, "{:?}, {:?}", cluster.routes, cluster.object(&key()));
     }
 
@@ -437,6 +421,6 @@ proptest! {
             };
             prop_assert!(!gone, "{entry:?}");
         }
-        prop_assert!(converged(&cluster));
+        prop_assert!(cluster.converged());
     }
 }
