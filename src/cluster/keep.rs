@@ -7,7 +7,7 @@ use super::failure::Error;
 use super::link::Link;
 use super::node::{EndpointSlice, NodeList};
 use super::watch::jittered;
-use super::wire::{Ask, MANY, ONE, quoted};
+use super::wire::{Answer, Ask, MANY, ONE, quoted};
 use crate::clock;
 use crate::types::{Span, Tick};
 
@@ -53,7 +53,7 @@ pub async fn run(link: &Arc<Link>) {
     }
 }
 
-/// Does the kubeconfig's own URL answer as ready? If so it is used from now on.
+/// Does the kubeconfig's own URL serve? If so it is used from now on.
 pub async fn local_ready(link: &Arc<Link>) -> bool {
     let local = link.state().endpoints.local();
     let local = match local {
@@ -64,8 +64,14 @@ pub async fn local_ready(link: &Arc<Link>) -> bool {
             None => return false,
         },
     };
-    let answer = link.probe(&local, &Ask::get("/readyz", ONE)).await;
-    let ready = answer.is_ok_and(|answer| answer.code == 200);
+    let good = |answer: Result<Answer, Error>| answer.is_ok_and(|answer| answer.code == 200);
+    // After an outage of the datastore `/readyz` fails for half a minute longer than anything else: its own connection
+    // backs off. What counts is whether the server serves.
+    let leases =
+        format!("/apis/coordination.k8s.io/v1/namespaces/{}/leases?limit=1", link.namespace);
+    let serves = Ask::get(leases, ONE);
+    let ready = good(link.probe(&local, &Ask::get("/readyz", ONE)).await)
+        || good(link.probe(&local, &serves).await);
     if ready {
         link.local_answers();
     }

@@ -223,7 +223,7 @@ impl Cluster {
         watch_node::run(self, &seen).await;
     }
 
-    /// Does the kubeconfig's own URL answer `/readyz` with 200 within the deadline?
+    /// Does the kubeconfig's own URL serve: is it ready, or does it answer a read all the same?
     pub async fn local_ready(&self) -> bool {
         keep::local_ready(&self.link).await
     }

@@ -159,7 +159,7 @@ impl Core {
         }
         let ceased = self.locks.get(&group)?.ceased.unwrap_or(self.now);
         let ended = self.routes.get(&ip).map_or(Tick(0), |route| route.ended);
-        let calling = self.routes.get(&ip).is_some_and(super::route::Route::calling);
+        let calling = self.routes.get(&ip).is_some_and(super::way::Route::calling);
         let (ended, calling) = match self.planted(Bug::IgnoresOwnCalls) {
             true => (Tick(0), false),
             false => (ended, calling),
@@ -178,7 +178,9 @@ impl Core {
         }
         let early = self.planted(Bug::RemovesBeforeFirstAnswer) && last.is_none();
         let old = self.planted(Bug::RemovesOnOldAnswer) && last.is_some();
-        let judged = self.provider.since(ip, from).is_some() && !calling;
+        // Without the own server's name "elsewhere" cannot be told from "here" (I11).
+        let home = self.provider.home().is_some();
+        let judged = home && self.provider.since(ip, from).is_some() && !calling;
         if judged || early || old {
             return Some(false);
         }

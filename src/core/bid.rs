@@ -17,8 +17,8 @@ use crate::types::{GroupName, NodeName, Span, Tick};
 /// From the API's return to a bid.
 const AFTER_RETURN: Span = Span::secs(3);
 
-/// A new process of the host that the Lease names adopts it a renewal after it first saw it, or this, and a step:
-/// sooner than the others bid after the API's return, or an outage with a restart would move the IP.
+/// A new process of the host that the Lease names adopts it a renewal after it first saw it, or this: sooner than the
+/// others bid after the API's return, or an outage with a restart would move the IP.
 const CONTRADICTION: Span = Span::millis(1500);
 
 /// Between two ranks.
@@ -73,9 +73,7 @@ impl Core {
                 // A datastore put back from a snapshot may show an old term of this host while another node is in
                 // authority: that one restores its own record at its next renewal.
                 let since = lock.sight.seen().map_or(self.now, |seen| seen.since);
-                return Some(Claim::At(
-                    since + Span(self.cfg.lease.renew.0.min(CONTRADICTION.0)) + STEP,
-                ));
+                return Some(Claim::At(since + Span(self.cfg.lease.renew.0.min(CONTRADICTION.0))));
             }
         }
         if self.planted(Bug::EmptiedIsFree)

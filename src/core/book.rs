@@ -226,6 +226,10 @@ impl Core {
                 both != theirs
             });
         self.book.ours.merge(&theirs);
+        // A copy in the state file, or one taken in before the provider's clock was known, is mended as well.
+        if let Some(time) = self.ledger_time() {
+            self.book.ours = std::mem::take(&mut self.book.ours).not_after(time);
+        }
         if behind {
             // A lagging watch: its calls are true all the same, its version is not the newest.
             return;
@@ -267,6 +271,7 @@ impl Core {
                 self.book.ours.merge(&flight.ledger);
                 for id in flight.ids {
                     if self.book.wanted.remove(&id).is_some() {
+                        self.book.tried.remove(&id);
                         let written = Written { sent: flight.sent, answered: Ticket(self.tickets) };
                         self.book.written.insert(id, written);
                     }

@@ -88,7 +88,7 @@ impl Budget<'_> {
                 same.filter_map(|call| spent_until(call, GAP)).max().unwrap_or_default()
             }
         };
-        windows.chain([gap, self.blocked()]).max().unwrap_or_default()
+        windows.chain([gap, self.blocked(ip)]).max().unwrap_or_default()
     }
 
     /// When the back-off of this IP towards this server is over.
@@ -106,20 +106,26 @@ impl Budget<'_> {
         last + Span(BACKOFF.0.times(1 << doublings).0.max(told.0).min(BACKOFF.1.0))
     }
 
-    /// The end of the window that somebody else spent: a 429 closes it for everyone.
-    fn blocked(&self) -> ProviderTime {
-        let mut calls: Vec<&Call> = self.ledger.calls().collect();
+    /// The end of the window that somebody else spent: a 429 closes it for all IPs of the account. SOAP's fault
+    /// is about one IP.
+    fn blocked(&self, ip: FailoverIp) -> ProviderTime {
+        let concerned = |call: &&Call| match self.api {
+            Api::Rest => true,
+            Api::Soap => call.ip == ip,
+        };
+        let mut calls: Vec<&Call> = self.ledger.calls().filter(concerned).collect();
         calls.sort_unstable_by_key(|call| call.at);
-        let throttled: Vec<End> = calls
-            .iter()
-            .rev()
-            .filter_map(|call| call.end.filter(|end| end.result != Ending::NotSent))
-            .take_while(|end| end.result == Ending::Throttled)
+        let ended = calls.iter().rev().filter_map(|call| Some((call.at, call.end?)));
+        let throttled: Vec<(ProviderTime, End)> = ended
+            .filter(|(_, end)| end.result != Ending::NotSent)
+            .take_while(|(_, end)| end.result == Ending::Throttled)
             .collect();
-        let Some(last) = throttled.first() else {
+        let Some((_, last)) = throttled.first() else {
             return ProviderTime(0);
         };
-        let doublings = u32::try_from(throttled.len() - 1).unwrap_or(u32::MAX).min(4);
+        // The IPs of a group are called for together: what was begun before an answer came is no further try.
+        let tries = throttled.windows(2).filter(|pair| pair[0].0 > pair[1].1.at).count();
+        let doublings = u32::try_from(tries).unwrap_or(u32::MAX).min(4);
         let guess = Span(WINDOWS[0].0.times(1 << doublings).0.min(WINDOWS[1].0.0)) + SLACK_KNOWN;
         // No window is longer than the longest.
         let told = last.after.map(|after| Span(after.0.min(WINDOWS[1].0.0)) + SLACK_KNOWN);
@@ -224,6 +230,18 @@ mod tests {
             end.after = Some(Span::secs(30));
         }
         assert_eq!(allowed(&Ledger::of([throttled]), Need::Urgent), 1033);
+    }
+
+    #[test]
+    fn soaps_fault_is_about_one_ip_and_ips_that_are_called_for_together_try_once() {
+        let throttled = |n, at, told| call(n, at, Some((told, Ending::Throttled)));
+        let one = Ledger::of([throttled(1, 1000, 1001)]);
+        let other = "203.0.113.64".parse().unwrap();
+        assert_eq!(budget(&one, Api::Soap).allowed(other, Need::Urgent, 1), ProviderTime(0));
+        let five = Ledger::of((0..5).map(|n| throttled(n, 1000, 1001)));
+        assert_eq!(allowed(&five, Need::Urgent), 1001 + 303);
+        let again = Ledger::of([throttled(1, 1000, 1001), throttled(2, 1304, 1305)]);
+        assert_eq!(allowed(&again, Need::Urgent), 1305 + 603);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::Core;
 use super::budget::Need;
 use super::facts::ProviderFailure;
 use super::ledger::Call;
-use super::route::Route;
+use super::way::Route;
 use crate::types::{FailoverIp, GroupName, Server, Span, Tick};
 
 /// From the arrival of a call until it shows in the provider's list.

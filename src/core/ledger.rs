@@ -195,10 +195,9 @@ impl Ledger {
         self
     }
 
-    /// The highest epoch that a call of the group was made in.
-    pub fn epoch(&self, group: &GroupName) -> Epoch {
-        let of_group = self.calls.values().filter(|call| call.group == *group);
-        of_group.map(|call| call.epoch).max().unwrap_or_default()
+    /// The epochs that calls of the group were made in.
+    pub fn epochs(&self, group: &GroupName) -> impl Iterator<Item = Epoch> {
+        self.calls.values().filter(move |call| call.group == *group).map(|call| call.epoch)
     }
 
     fn prune(&mut self) {

@@ -17,9 +17,9 @@ use std::collections::BTreeMap;
 use super::action::Action;
 use super::bid::Claim;
 use super::bug::Bug;
+use super::claims::Told;
 use super::event::Ticket;
 use super::facts::{ApiFailure, Key, Stored};
-use super::note::Note;
 use super::planned::Move;
 use super::record::{Membership, Record, Succession};
 use super::view::{News, Seen, Sight, View};
@@ -27,8 +27,8 @@ use super::witness::Asking;
 use crate::core::config::PROTOCOL;
 use crate::types::{Epoch, GroupName, NodeName, ResourceVersion, Span, Tick};
 
-/// What a restart leaves in the Lease, so that the next process finds it unexpired (L4).
-const LINGER: Span = Span::secs(30);
+/// What a restart leaves in the Lease: half a minute, and what the next process waits before it adopts (L4).
+const LINGER: Span = Span::secs(33);
 
 /// One term of this process.
 #[derive(Clone, Debug)]
@@ -86,15 +86,8 @@ pub struct Lock {
     /// The search for a witness.
     pub asking: Asking,
     lingered: bool,
-    told: Told,
-}
-
-/// The claims as last noted.
-#[derive(Clone, Debug, Default)]
-struct Told {
-    authority: Option<(Epoch, Tick)>,
-    ready: Option<Tick>,
-    role: Option<(Option<NodeName>, Epoch, bool)>,
+    /// The claims as last noted.
+    pub told: Told,
 }
 
 impl Lock {
@@ -215,7 +208,10 @@ impl Core {
             return;
         }
         let Flight { sent, record, purpose, .. } = flight;
-        lock.sight.wrote(record.clone(), now);
+        // The watch was faster, and showed what came after: it is no longer so.
+        if !lock.sight.wrote(record.clone(), now) {
+            return;
+        }
         let counted = if late { now } else { sent };
         let until = counted + record.duration.less(margin);
         match purpose {
@@ -246,6 +242,7 @@ impl Core {
     /// Writes what the groups' Leases need: a bid, a renewal, a hand-over, the parting word.
     pub(super) fn plan_leases(&mut self) {
         for group in self.group_names() {
+            self.tell_of_edit(&group);
             if let Some((record, purpose)) = self.next_lease(&group) {
                 self.write_lease(&group, record, purpose);
             }
@@ -330,12 +327,12 @@ impl Core {
         }
         self.inherit_move(group);
         let lock = self.locks.get(group)?;
-        let known = self.peers.values().filter_map(|peer| peer.record.epochs.get(group));
-        let known = known.copied().filter(|epoch| lock.sight.may_be(*epoch)).max();
-        let known = known.unwrap_or_default().max(lock.sight.highest);
+        let told = self.peers.values().filter_map(|peer| peer.record.epochs.get(group).copied());
+        let told = told.chain(self.book.ledger().epochs(group));
+        let known = told.filter(|epoch| lock.sight.may_be(*epoch)).max();
         let epoch = match self.planted(Bug::EpochFromLeaseAlone) {
             true => lock.sight.seen().map_or(Epoch(0), |seen| seen.record.epoch).next(),
-            false => known.max(self.book.ledger().epoch(group)).next(),
+            false => known.unwrap_or_default().max(lock.sight.highest).next(),
         };
         let record = self.compose(group, epoch, 0);
         Some((record, Purpose::Take))
@@ -386,75 +383,6 @@ impl Core {
         }
         lock.last_try = Some(now);
         lock.flight = Some(Flight { ticket, sent: now, record, purpose });
-    }
-
-    /// Notes what this node claims, where that changed: for people and for the history checker.
-    pub(super) fn plan_claims(&mut self) {
-        for group in self.group_names() {
-            let (now, ready) = (self.now, self.readiness_until(&group));
-            let Some(lock) = self.locks.get_mut(&group) else {
-                continue;
-            };
-            let authority = lock.authority(now).map(|term| (term.epoch, term.until));
-            let in_role = authority.is_some() || ready.is_some();
-            lock.ceased = if in_role { None } else { lock.ceased.or(Some(now)) };
-            let holder = lock.sight.seen().and_then(|seen| seen.record.holder.clone());
-            let role = (holder, lock.sight.highest, authority.is_some());
-            let was = std::mem::replace(&mut lock.told.authority, authority);
-            let was_ready = std::mem::replace(&mut lock.told.ready, ready);
-            let was_role = lock.told.role.replace(role.clone());
-            if let Some((_, until)) = authority {
-                self.at(until);
-            }
-            if was != authority {
-                let (epoch, until) = match (authority, was) {
-                    (Some((epoch, until)), _) => (epoch, Some(until)),
-                    (None, Some((epoch, _))) => (epoch, None),
-                    (None, None) => continue,
-                };
-                self.note(Note::Authority { group: group.clone(), epoch, until });
-            }
-            if was_ready != ready {
-                self.note(Note::Ready { group: group.clone(), until: ready });
-            }
-            if was_role.as_ref() != Some(&role) && self.locks.contains_key(&group) {
-                let text = self.role_text(&group, &role, was_role.as_ref());
-                let (holder, epoch, _) = role;
-                self.note(Note::Changed { group, holder, epoch, text });
-            }
-        }
-    }
-
-    fn role_text(
-        &self,
-        group: &GroupName,
-        (holder, epoch, authority): &(Option<NodeName>, Epoch, bool),
-        was: Option<&(Option<NodeName>, Epoch, bool)>,
-    ) -> String {
-        let held = was.is_some_and(|was| was.2);
-        match (authority, holder) {
-            (true, _) if held => format!("group {group}: a new term here, epoch {epoch}"),
-            (true, _) => format!("group {group}: this node holds it from now on, epoch {epoch}"),
-            (false, Some(_)) if held && self.handing_over(group) => {
-                format!("group {group}: this node hands it over")
-            }
-            (false, Some(name)) if held && *name == self.cfg.node => {
-                format!(
-                    "group {group}: authority ended because the Lease was not renewed in time. The address stays, \
-                     no route is changed until it is renewed"
-                )
-            }
-            (false, Some(name)) if held => {
-                format!("group {group}: {name} holds it now, epoch {epoch}; this node gave it up")
-            }
-            (false, Some(name)) if *name == self.cfg.node => {
-                format!(
-                    "group {group}: this node is named in the Lease, epoch {epoch}, and takes it"
-                )
-            }
-            (false, Some(name)) => format!("group {group}: {name} holds it, epoch {epoch}"),
-            (false, None) => format!("group {group}: no node holds it"),
-        }
     }
 
     /// Is a hand-over on its way?

@@ -12,7 +12,8 @@
 //! | `book`, `ledger`, `budget` | the recent route calls, and what may still be spent |
 //! | `target` | where an IP shall be routed |
 //! | `gate` | what must be true before a route call, the lock aside |
-//! | `route` | one IP's way from "elsewhere" to "here" |
+//! | `route`, `way` | one IP's way from "elsewhere" to "here" |
+//! | `claims` | what this node claims of the lock, for people and for the checker |
 //! | `planned`, `witness` | giving the Lease away |
 //! | `address` | what is on the NIC, and its announcement |
 //! | `own`, `peer`, `health` | what nodes say of themselves |
@@ -23,6 +24,7 @@ mod bid;
 mod book;
 pub mod budget;
 pub mod bug;
+mod claims;
 pub mod config;
 pub mod event;
 pub mod facts;
@@ -43,6 +45,7 @@ mod slot;
 pub mod status;
 mod target;
 pub mod view;
+mod way;
 mod witness;
 
 use std::collections::BTreeMap;
@@ -76,7 +79,7 @@ pub struct Core {
     ranks: Option<BTreeMap<GroupName, u64>>,
     provider: provider::Provider,
     book: book::Book,
-    routes: BTreeMap<FailoverIp, route::Route>,
+    routes: BTreeMap<FailoverIp, way::Route>,
     addresses: address::Addresses,
     peers: BTreeMap<NodeName, peer::Peer>,
     own: own::Own,
@@ -265,11 +268,18 @@ impl Core {
         }
         self.slots.entry(Key::Ledger).or_default();
         self.slots.entry(Key::Node(self.cfg.node.clone())).or_default();
-        self.routes.retain(|ip, _| groups.values().any(|group| group.ips.contains_key(ip)));
+        let configured = |ip: &FailoverIp| groups.values().any(|group| group.ips.contains_key(ip));
+        let gone: Vec<FailoverIp> =
+            self.routes.keys().copied().filter(|ip| !configured(ip)).collect();
+        for ip in gone {
+            if let Some(intent) = self.routes.remove(&ip).and_then(way::Route::intent) {
+                self.withdraw(&intent);
+            }
+        }
         for (name, ip) in
             groups.iter().flat_map(|(name, group)| group.ips.keys().map(move |ip| (name, ip)))
         {
-            let route = self.routes.entry(*ip).or_insert_with(|| route::Route::new(name, since));
+            let route = self.routes.entry(*ip).or_insert_with(|| way::Route::new(name, since));
             route.group = name.clone();
         }
         self.reads.list_wanted = true;

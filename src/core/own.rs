@@ -31,6 +31,11 @@ impl Own {
         self.flight.is_none() && self.written.as_ref().is_none_or(|was| was.stopping)
     }
 
+    /// Has this process told the others anything?
+    pub fn has_written(&self) -> bool {
+        self.written.is_some()
+    }
+
     /// Remembers an asking for a witness; returns when it was first seen.
     pub fn asked(&mut self, group: &GroupName, asking: Option<(Epoch, u64)>, now: Tick) -> Tick {
         let Some((epoch, ask)) = asking else {

@@ -15,7 +15,7 @@ use super::facts::Routed;
 use super::health::Vector;
 use super::lock::Lock;
 use super::peer::Readiness;
-use super::route::Route;
+use super::way::Route;
 use crate::types::{FailoverIp, GroupName, NodeName, Server, Span, Tick};
 
 /// A move that is not complete when its successor is silent and this has passed is ended.
@@ -189,11 +189,18 @@ impl Core {
         lock.moving = Some(Move { to: node, server, id, begun: now });
     }
 
-    /// Is an IP of the group routed to this server, by an answer of this term?
+    /// Is an IP of the group routed to this server, by an answer of this term, and has its node been heard in this
+    /// term? The holder whose Lease ran out is not there to follow the IP to.
     fn gone_to(&self, group: &GroupName, server: &Server) -> bool {
         let Some(term) = self.authority(group).filter(|_| self.cfg.drift != Drift::Report) else {
             return false;
         };
+        let heard = self.peers.values().any(|peer| {
+            peer.seen >= term.began && peer.record.server.as_ref().is_some_and(|at| at == server)
+        });
+        if !heard {
+            return false;
+        }
         let mut ips = self.group_ips(group).into_iter();
         ips.any(|ip| self.provider.since(ip, term.began).is_some() && self.is_at(ip, server))
     }

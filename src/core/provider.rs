@@ -55,6 +55,8 @@ pub struct Provider {
     last_asked: Option<Tick>,
     /// When the question of the last good answer was sent.
     pub good: Option<Tick>,
+    /// How long that answer took.
+    took: Span,
     /// Since when every answer has been bad.
     failing: Option<Tick>,
     failure: Option<ProviderFailure>,
@@ -77,6 +79,11 @@ impl Provider {
     /// The provider's time now.
     pub fn time(&self, now: Tick) -> Option<ProviderTime> {
         self.clock.map(|(date, at)| date + now.since(at))
+    }
+
+    /// How long the last good answer took.
+    pub fn took(&self) -> Span {
+        self.took
     }
 
     /// The own server.
@@ -180,7 +187,7 @@ impl Core {
         match result {
             Ok(listing) => {
                 if self.provider.good.is_none_or(|good| asked > good) {
-                    self.provider.good = Some(asked);
+                    (self.provider.good, self.provider.took) = (Some(asked), self.now.since(asked));
                 }
                 (self.provider.failing, self.provider.failure) = (None, None);
                 (self.provider.failures, self.provider.not_before) = (0, Tick(0));

@@ -3,13 +3,15 @@
 //! The watch is only a hint: it may lag, or be silent. Every object is read again every ten seconds with one
 //! list; a Lease whose renewal is overdue every half second; and so is whatever there is while access is lost.
 
+use std::collections::BTreeSet;
+
 use super::Core;
 use super::action::Action;
 use super::event::Ticket;
 use super::facts::{ApiFailure, Key, NodeFacts, Stored};
-use super::peer::{Peer, PeerRecord};
+use super::peer::{FRESH, Peer, PeerRecord};
 use super::slot::{PROBE, READ_GAP};
-use crate::types::{GroupName, ResourceVersion, Span, Tick};
+use crate::types::{GroupName, NodeName, ResourceVersion, Span, Tick};
 
 /// Age limit of everything that was read.
 const AGE: Span = Span::secs(10);
@@ -40,6 +42,10 @@ pub struct Reads {
     pub node_watched: Option<Tick>,
     denied: Option<(String, Tick)>,
     clone: Option<String>,
+    /// The processes that wrote this node's record before this one first did.
+    before: BTreeSet<String>,
+    /// Nodes whose record says nothing that can be read.
+    unreadable: BTreeSet<NodeName>,
 }
 
 impl Core {
@@ -88,6 +94,7 @@ impl Core {
                 self.peers.retain(|name, peer| {
                     peer.fresh(now) || named.contains(&Key::Node(name.clone()))
                 });
+                self.reads.unreadable.retain(|name| named.contains(&Key::Node(name.clone())));
                 // An object that lost its label is not in the list: only a read of its own can say
                 // that what was there, or never read, is gone.
                 let absent: Vec<Key> =
@@ -220,7 +227,11 @@ impl Core {
                 let Some(stored) = stored.filter(|stored| known != Some(&stored.doc)) else {
                     return;
                 };
-                let Some(record) = PeerRecord::parse(&stored.doc) else { return };
+                let Some(record) = PeerRecord::parse(&stored.doc) else {
+                    self.reads.unreadable.insert(node.clone());
+                    return;
+                };
+                self.reads.unreadable.remove(node);
                 if *node == self.cfg.node {
                     self.learn_own(&record);
                     return;
@@ -235,7 +246,14 @@ impl Core {
     }
 
     fn learn_own(&mut self, record: &PeerRecord) {
-        let other = record.host != self.me.host;
+        // The processes before this one are known from before its first word.
+        let told = self.own.has_written();
+        if !told {
+            self.reads.before.insert(record.nonce.clone());
+        }
+        let twin =
+            told && record.nonce != self.me.nonce && !self.reads.before.contains(&record.nonce);
+        let other = record.host != self.me.host || twin;
         self.reads.clone = other.then(|| {
             format!(
                 "another machine writes the record of node {}: two machines use one node name, or a disk was \
@@ -256,6 +274,26 @@ impl Core {
         if let Some(text) = self.reads.clone.clone() {
             self.alarm("cloned", text);
         }
+        // A host that was given another name has left a record, and writes it no more.
+        let live = self.started + FRESH;
+        let twin = self
+            .peers
+            .iter()
+            .find(|(_, peer)| peer.record.host == self.me.host && peer.seen > live);
+        if let Some((name, _)) = twin {
+            let text = format!(
+                "node {name} has this node's host-id: a disk was cloned; stop foip on one of them, remove host-id from \
+                 its state directory and start it again"
+            );
+            self.alarm("cloned", text);
+        }
+        if let Some(node) = self.reads.unreadable.first() {
+            let text = format!(
+                "the record of node {node} cannot be read (somebody edited the Lease foip-node-{node}?): it counts as \
+                 silent until it writes a new one"
+            );
+            self.alarm("record-unreadable", text);
+        }
         if let Some(since) = self.access.lost
             && self.now.since(since) >= Span::secs(5)
         {
@@ -271,6 +309,8 @@ impl Core {
         let pause = match (wanted, self.reads.listed, self.access.lost.is_some()) {
             // While access is lost one small read is enough to learn that it is back.
             (true, true, true) => Span::secs(5),
+            // Nor does a refusal end by asking again at once.
+            (true, _, _) if self.reads.denied.is_some() => Span::secs(5),
             (true, _, _) => gap,
             (false, _, _) => AGE,
         };

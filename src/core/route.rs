@@ -11,14 +11,14 @@
 
 use super::Core;
 use super::action::Action;
-use super::budget::Need;
 use super::bug::Bug;
 use super::event::Ticket;
 use super::facts::{ProviderFailure, ProviderTime, RouteOutcome, Routed, TaskId, TaskState};
 use super::gate::SETTLE;
 use super::ledger::Ending;
 use super::target::Target;
-use crate::types::{Epoch, FailoverIp, GroupName, Server, ServerName, Span, Tick};
+use super::way::{Route, Stage, Under};
+use crate::types::{FailoverIp, GroupName, Span, Tick};
 
 /// A route call starts at most this long after its intent was sent to the ledger (I2).
 const INTENT_GOOD: Span = Span::secs(5);
@@ -26,8 +26,8 @@ const INTENT_GOOD: Span = Span::secs(5);
 /// ... and at most this long after the question of its observation (I4).
 const OBSERVATION_GOOD: Span = Span::secs(5);
 
-/// An intent is begun only on an observation that is younger than this.
-const OBSERVATION_NEW: Span = Span::secs(2);
+/// An intent is begun only on an observation that leaves it and the renewal a second. SOAP's questions take one each.
+const OBSERVATION_NEW: Span = Span::secs(4);
 
 /// Authority must outlast the start of a call by this much.
 const START_BOUND: Span = Span::millis(300);
@@ -41,97 +41,11 @@ const SHOWS: Span = Span::secs(15);
 /// How long a task is followed before it counts as failed.
 const TASK_DEADLINE: Span = Span::secs(120);
 
+/// A provider that has been silent for so long will not say how a call ended.
+const SILENT: Span = Span::secs(5);
+
 /// First pause after a call that did not leave the host; doubles.
 const UNSENT: Span = Span::millis(500);
-
-/// A call under way.
-#[derive(Clone, Debug)]
-struct Under {
-    id: String,
-    epoch: Epoch,
-    to: Server,
-    need: Need,
-}
-
-/// Where the way of one IP stands.
-#[derive(Clone, Debug, Default)]
-enum Stage {
-    /// Nothing under way.
-    #[default]
-    Settled,
-    /// The intent is being written.
-    Intending { call: Under, since: Tick },
-    /// The intent is in the ledger; the Lease is being renewed.
-    Renewing { call: Under, not_after: Tick, answered: Ticket },
-    /// The call was given to the adapter.
-    Calling { call: Under, ticket: Ticket },
-    /// The provider took it; its task is polled.
-    Following { call: Under, task: TaskId, since: Tick, poll: Tick, asked: Option<Ticket> },
-    /// The call is over; the list is read until it shows the route, at the longest until then.
-    Verifying { call: Under, since: Tick, until: Tick, otherwise: Ending },
-}
-
-/// One IP's route.
-#[derive(Clone, Debug)]
-pub struct Route {
-    /// Whose it is.
-    pub group: GroupName,
-    stage: Stage,
-    /// The term in which the IP was last seen here.
-    pub here_in: Option<Epoch>,
-    /// When this process's last call for the IP ended.
-    pub ended: Tick,
-    /// First look at a route that somebody changed.
-    pub drifted: Option<Tick>,
-    /// Calls in a row that were given to the adapter and did not leave the host.
-    unsent: u32,
-    /// No call before then.
-    pub hold: Tick,
-    /// Why the last call was refused, where a person has to mend that.
-    pub refusal: Option<(ServerName, String)>,
-    /// The first moment at which budget and back-off allow the next call, on the provider's clock.
-    pub allowed: Option<ProviderTime>,
-}
-
-impl Route {
-    /// A route of which nothing is known before `since`.
-    pub fn new(group: &GroupName, since: Tick) -> Self {
-        Self {
-            group: group.clone(),
-            stage: Stage::Settled,
-            here_in: None,
-            ended: since,
-            drifted: None,
-            unsent: 0,
-            hold: Tick(0),
-            refusal: None,
-            allowed: None,
-        }
-    }
-
-    /// No call is under way.
-    pub fn settled(&self) -> bool {
-        matches!(self.stage, Stage::Settled)
-    }
-
-    /// Wherever it is now, nobody is to blame but this cluster.
-    pub fn forget_here(&mut self) {
-        (self.here_in, self.drifted) = (None, None);
-    }
-
-    /// A call to this server was refused for good, as things stand.
-    pub fn refused_for(&self, to: &Server, now: Tick) -> bool {
-        now < self.hold && self.refusal.as_ref().is_some_and(|(name, _)| *name == to.name)
-    }
-
-    /// A call has been given to the adapter, and its end is not known.
-    pub fn calling(&self) -> bool {
-        match self.stage {
-            Stage::Settled | Stage::Intending { .. } | Stage::Renewing { .. } => false,
-            Stage::Calling { .. } | Stage::Following { .. } | Stage::Verifying { .. } => true,
-        }
-    }
-}
 
 impl Core {
     /// Brings every IP of the groups that this node holds to where it shall be.
@@ -192,6 +106,13 @@ impl Core {
             return Stage::Settled;
         }
         if self.now.since(seen.asked) > OBSERVATION_NEW {
+            if self.provider.took() > OBSERVATION_NEW {
+                let text = format!(
+                    "the provider took {} to say where {ip} is routed: an answer that old is not acted upon",
+                    self.provider.took()
+                );
+                self.alarm("provider-slow", text);
+            }
             self.need_observation(self.now);
             return Stage::Settled;
         }
@@ -380,6 +301,9 @@ impl Core {
         if self.now.since(since) >= TASK_DEADLINE {
             return self.failed_call(ip, call, Ending::Failed);
         }
+        if self.provider_silent() && self.now.since(since) >= SHOWS {
+            return self.failed_call(ip, call, Ending::Accepted);
+        }
         self.at(since + TASK_DEADLINE);
         if asked.is_some() || self.now < poll {
             self.at(poll);
@@ -445,7 +369,7 @@ impl Core {
         if self.shows(ip, &call) {
             return self.arrived(ip, call);
         }
-        if self.now >= until && self.provider.asked_since(until) {
+        if self.now >= until && (self.provider.asked_since(until) || self.provider_silent()) {
             return self.failed_call(ip, call, otherwise);
         }
         let last = self.provider.good.map_or(since, |asked| asked.max(since));
@@ -460,6 +384,11 @@ impl Core {
             self.need_observation(self.now.max(since));
         }
         Stage::Verifying { call, since, until, otherwise }
+    }
+
+    /// Will nobody say how a call ended? A holder that waits for it could not hand over to one who knows.
+    fn provider_silent(&self) -> bool {
+        self.provider.failing().is_some_and(|since| self.now.since(since) >= SILENT)
     }
 
     /// Does an answer that was asked for after the call ended show the route?

@@ -120,12 +120,16 @@ impl Sight {
         epoch.0 <= self.highest.0 + LEAP
     }
 
-    /// Takes in this node's own successful write.
-    pub fn wrote(&mut self, record: Record, now: Tick) {
+    /// Takes in this node's own successful write; `false` if something newer came to sight before its answer.
+    pub fn wrote(&mut self, record: Record, now: Tick) -> bool {
+        if record.order() < self.newest {
+            return false;
+        }
         self.highest = self.highest.max(record.epoch);
         self.newest = self.newest.max(record.order());
         self.last_holder = record.holder.clone().filter(|_| !record.handed);
         self.view = View::Seen(Box::new(Seen { record, since: now, sound: true }));
+        true
     }
 
     /// When the record (or its absence) has been waited out; `None` before the first read.

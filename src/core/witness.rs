@@ -40,9 +40,9 @@ impl Core {
         let Some(term) = self.authority(group).cloned() else {
             return;
         };
-        let since = match self.can_route() {
-            true => None,
-            false => Some(self.unable.unwrap_or(self.now).max(term.began)),
+        let since = match (self.can_route(), self.refused_here(group)) {
+            (true, refused) => refused.map(|since| since.max(term.began)),
+            (false, _) => Some(self.unable.unwrap_or(self.now).max(term.began)),
         };
         let silent = since.is_some_and(|since| self.now.since(since) >= SILENCE);
         if let Some(since) = since {
@@ -69,6 +69,14 @@ impl Core {
             lock.moving = None;
             lock.hand_to = Some(witness);
         }
+    }
+
+    /// Since when netcup has refused to route an IP of the group here, where it is not here.
+    fn refused_here(&self, group: &GroupName) -> Option<Tick> {
+        let home = self.provider.home()?;
+        let refused = self.group_ips(group).into_iter().filter(|ip| !self.is_at(*ip, home));
+        let routes = refused.filter_map(|ip| self.routes.get(&ip));
+        routes.filter(|route| route.refused_for(home, self.now)).map(|route| route.ended).min()
     }
 
     fn find_witness(&self, group: &GroupName, epoch: Epoch, ask: Option<u64>) -> Option<NodeName> {
@@ -108,6 +116,8 @@ impl Core {
                 continue;
             };
             let able = self.cfg.eligible && self.health.able() && self.stopping.is_none();
+            // Who was refused itself would only hand it on.
+            let able = able && self.refused_here(&group).is_none();
             if by == self.me.nonce || !able || self.differs(&group) {
                 continue;
             }

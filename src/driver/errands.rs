@@ -16,6 +16,9 @@ use crate::types::Span;
 /// How often the local API server is probed.
 const LOCAL_PROBE: Span = Span::secs(10);
 
+/// The same while it is dead.
+const DEAD_PROBE: Span = Span::secs(3);
+
 /// How often k3s' own kubeconfig is looked at, where foip reads an imported copy.
 const KUBECONFIG_LOOK: Span = Span::secs(2);
 
@@ -59,7 +62,7 @@ pub fn start(settings: &Settings, hands: &Hands, messages: &UnboundedSender<Mess
                 return;
             }
             told = Some(alive);
-            tokio::time::sleep(LOCAL_PROBE.as_std()).await;
+            tokio::time::sleep(if alive { LOCAL_PROBE } else { DEAD_PROBE }.as_std()).await;
         }
     });
 

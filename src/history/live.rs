@@ -260,7 +260,7 @@ pub(crate) fn first_moment(index: &Index<'_>, report: &mut Report) {
 pub(crate) fn restarts(index: &Index<'_>, report: &mut Report) {
     for d in &index.history.facts.disturbances {
         let (machine, most) = match d.what {
-            What::Restart(machine) => (machine, Span::secs(28)),
+            What::Restart(machine) => (machine, Span::secs(30)),
             What::Crash(machine) => (machine, Span::secs(6)),
             What::Reload => {
                 unnoticed(index, d, Span::secs(30), Invariant::L4, report);
@@ -276,7 +276,7 @@ pub(crate) fn restarts(index: &Index<'_>, report: &mut Report) {
         let Some(life) = index.of_machine(machine).find(|l| l.died >= d.from) else {
             continue;
         };
-        // A crash leaves only what the last renewal left; a restart writes 30 s before it goes.
+        // A crash leaves only what the last renewal left; a restart writes more than 30 s before it goes.
         let lease = life.config_at(d.from).lease;
         let left = lease.duration.less(lease.renew).less(Span::secs(2));
         let most = if matches!(d.what, What::Crash(_)) { most.min(left) } else { most };

@@ -34,6 +34,8 @@ pub(crate) enum Trouble {
     CutAfter,
     /// Requests arrive late, up to their timeout.
     Late,
+    /// Answers reads only after two and a half seconds.
+    Slow,
     /// Answers reads without the IPs.
     Empty,
     /// Answers without a `Date`.
@@ -228,6 +230,7 @@ impl Fault {
                 | Trouble::CutBefore
                 | Trouble::CutAfter
                 | Trouble::Late
+                | Trouble::Slow
                 | Trouble::Empty
                 | Trouble::NoDate => What::Other,
             },

@@ -169,6 +169,7 @@ impl World {
         match self.trouble(machine) {
             None | Some(Trouble::NoDate | Trouble::Empty) => (quick, Ok(good(self))),
             Some(Trouble::Late) => (quick * 10, Ok(good(self))),
+            Some(Trouble::Slow) => (quick + 2_500_000, Ok(good(self))),
             Some(Trouble::Refused) => (quick / 10, Err(retry("connection refused"))),
             Some(Trouble::Silent | Trouble::Hang) => (5_000_000, Err(retry("no answer in 5 s"))),
             Some(Trouble::CutBefore | Trouble::CutAfter) => (quick, Err(retry("connection cut"))),
@@ -193,7 +194,12 @@ impl World {
             Some(Trouble::Refused | Trouble::Silent | Trouble::Hang | Trouble::NoDate) => None,
             Some(Trouble::CutBefore | Trouble::CutAfter) => None,
             Some(
-                Trouble::Auth | Trouble::Config | Trouble::Retry | Trouble::Late | Trouble::Empty,
+                Trouble::Auth
+                | Trouble::Config
+                | Trouble::Retry
+                | Trouble::Late
+                | Trouble::Slow
+                | Trouble::Empty,
             )
             | None => Some(self.date()),
         }
@@ -294,6 +300,7 @@ impl World {
                 | Trouble::Hang
                 | Trouble::CutBefore
                 | Trouble::CutAfter
+                | Trouble::Slow
                 | Trouble::Empty
                 | Trouble::NoDate,
             )
@@ -352,6 +359,7 @@ impl World {
                 | Trouble::CutBefore
                 | Trouble::CutAfter
                 | Trouble::Late
+                | Trouble::Slow
                 | Trouble::Empty
                 | Trouble::NoDate,
             )

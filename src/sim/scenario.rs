@@ -176,7 +176,7 @@ impl Scenario {
                 for _ in 0..rng.within(1, 3) {
                     let node = rng.index(self.setup.nodes);
                     let fault = match rng.chance(50) {
-                        true => Fault::Stop { node, down: Span(rng.within(500, 27_000)) },
+                        true => Fault::Stop { node, down: Span(rng.within(500, 29_500)) },
                         false => Fault::Crash {
                             node,
                             after: rng.within(0, 6) as u32,
@@ -324,6 +324,7 @@ impl Scenario {
                         Trouble::CutBefore,
                         Trouble::CutAfter,
                         Trouble::Late,
+                        Trouble::Slow,
                         Trouble::Empty,
                         Trouble::NoDate,
                     ]);

@@ -10,16 +10,16 @@ use crate::core::Core;
 use crate::core::action::Action;
 use crate::core::bug::Bug;
 use crate::core::config::Config;
-use crate::core::event::{Event, Identity, Start, Ticket};
+use crate::core::event::{Event, Identity, Start};
 use crate::core::facts::{
     AddressFailure, ApiFailure, Home, Key, Listing, NodeFacts, PastCall, ProviderFailure,
-    ProviderTime, RouteOutcome, Routed, SeenAddress, Stored, TaskId, TaskState,
+    ProviderTime, Routed, SeenAddress, Stored, TaskId, TaskState,
 };
 use crate::core::saved::Saved;
 use crate::types::{FailoverIp, Mac, ResourceVersion, ServerName, Span, Tick};
 
 /// The provider's clock at tick zero.
-const EPOCH: u64 = 1_700_000_000_000;
+pub(super) const EPOCH: u64 = 1_700_000_000_000;
 
 /// The way to the API server or back.
 pub(super) const HOP: Span = Span::millis(2);
@@ -86,7 +86,7 @@ pub struct Cluster {
     version: u64,
     pub routes: BTreeMap<FailoverIp, Routed>,
     /// Calls that reached the provider: when, and whether its task has ended well.
-    tasks: BTreeMap<TaskId, (Tick, Option<bool>)>,
+    pub(super) tasks: BTreeMap<TaskId, (Tick, Option<bool>)>,
     pub(super) mood: Mood,
     pub(super) late: bool,
     /// How long each step took, where somebody wants to know.
@@ -393,52 +393,6 @@ impl Cluster {
             Action::Save(saved) => self.machines[number].saved = saved,
             Action::Exit | Action::Announce { .. } | Action::Note(_) => {}
         }
-    }
-
-    fn provider_time(&self) -> ProviderTime {
-        ProviderTime(EPOCH + self.now.0 / 1000 * 1000)
-    }
-
-    fn route(
-        &mut self,
-        number: usize,
-        ticket: Ticket,
-        ip: FailoverIp,
-        to: ServerName,
-        until: Tick,
-    ) {
-        assert!(self.now < until, "a call that was given out too late");
-        let started = Some(self.now);
-        let date = Some(self.provider_time());
-        let mut after = Span::millis(40);
-        let outcome = if self.machines[number].provider {
-            let task = TaskId(self.tasks.len().to_string());
-            let end = match self.mood {
-                Mood::Refuses | Mood::Throttles => Some(false),
-                Mood::Well | Mood::TasksFail | Mood::AnswersLost => None,
-            };
-            self.tasks.insert(task.clone(), (self.now, end));
-            if end.is_none() {
-                self.plan(Span::millis(450), Due::Lands(task.clone(), ip, to));
-            }
-            match self.mood {
-                Mood::Well | Mood::TasksFail => RouteOutcome::Accepted(task),
-                Mood::AnswersLost => {
-                    after = Span::secs(10);
-                    RouteOutcome::Unknown("no answer".into())
-                }
-                Mood::Refuses => {
-                    RouteOutcome::Refused(ProviderFailure::Retry { why: "503".into(), after: None })
-                }
-                Mood::Throttles => RouteOutcome::Refused(ProviderFailure::Budget {
-                    why: "429".into(),
-                    after: None,
-                }),
-            }
-        } else {
-            RouteOutcome::Unknown("no answer".into())
-        };
-        self.tell(number, after, Event::Route { ticket, started, outcome, date });
     }
 
     fn request(&mut self, number: usize, process: u32, action: Action, way: Span) {

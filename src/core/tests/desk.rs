@@ -315,7 +315,7 @@ fn word(action: &Action) -> Option<String> {
             let record = Record::parse(doc);
             match &record.holder {
                 Some(to) if record.handed => format!("hand to {to}"),
-                _ if record.duration == Span::secs(30) => "linger".to_owned(),
+                _ if record.duration == Span::secs(33) => "linger".to_owned(),
                 _ if record.renewal == 0 => format!("take {}", record.epoch),
                 _ => format!("renew {}", record.epoch),
             }

@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::cluster::{Cluster, HOP, TIMEOUT};
+use super::cluster::{Cluster, Due, EPOCH, HOP, TIMEOUT};
 use crate::core::action::Action;
 use crate::core::config::{Api, Config, Drift, Group, LeaseTiming};
-use crate::core::event::Event;
-use crate::core::facts::{ApiFailure, Home, Key, Routed};
+use crate::core::event::{Event, Ticket};
+use crate::core::facts::{
+    ApiFailure, Home, Key, ProviderFailure, ProviderTime, RouteOutcome, Routed, TaskId,
+};
 use crate::core::note::Note;
-use crate::types::{FailoverIp, GroupName, Mac, NodeName, Server, Span, Tick};
+use crate::types::{FailoverIp, GroupName, Mac, NodeName, Server, ServerName, Span, Tick};
 
 /// How the provider answers route calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,6 +188,54 @@ impl Cluster {
         self.machines[number].facts.cordoned = on;
         let facts = self.machines[number].facts.clone();
         self.tell(number, HOP, Event::NodeWatched(facts));
+    }
+}
+
+impl Cluster {
+    pub(super) fn provider_time(&self) -> ProviderTime {
+        ProviderTime(EPOCH + self.now.0 / 1000 * 1000)
+    }
+
+    pub(super) fn route(
+        &mut self,
+        number: usize,
+        ticket: Ticket,
+        ip: FailoverIp,
+        to: ServerName,
+        until: Tick,
+    ) {
+        assert!(self.now < until, "a call that was given out too late");
+        let started = Some(self.now);
+        let date = Some(self.provider_time());
+        let mut after = Span::millis(40);
+        let outcome = if self.machines[number].provider {
+            let task = TaskId(self.tasks.len().to_string());
+            let end = match self.mood {
+                Mood::Refuses | Mood::Throttles => Some(false),
+                Mood::Well | Mood::TasksFail | Mood::AnswersLost => None,
+            };
+            self.tasks.insert(task.clone(), (self.now, end));
+            if end.is_none() {
+                self.plan(Span::millis(450), Due::Lands(task.clone(), ip, to));
+            }
+            match self.mood {
+                Mood::Well | Mood::TasksFail => RouteOutcome::Accepted(task),
+                Mood::AnswersLost => {
+                    after = Span::secs(10);
+                    RouteOutcome::Unknown("no answer".into())
+                }
+                Mood::Refuses => {
+                    RouteOutcome::Refused(ProviderFailure::Retry { why: "503".into(), after: None })
+                }
+                Mood::Throttles => RouteOutcome::Refused(ProviderFailure::Budget {
+                    why: "429".into(),
+                    after: None,
+                }),
+            }
+        } else {
+            RouteOutcome::Unknown("no answer".into())
+        };
+        self.tell(number, after, Event::Route { ticket, started, outcome, date });
     }
 }
 

@@ -7,6 +7,7 @@
 //! | `cluster` | a harness: cores, a register with compare-and-swap, a provider, one NIC each, virtual time |
 //! | `given` | what its runs begin with, and what they are disturbed by |
 //! | `depth` | every placement of two faults among the first requests about a Lease |
+//! | `edited` | a ledger that somebody typed into |
 //! | `properties` | one small, shrinkable property for each invariant |
 //! | `growth` | what a large, idle cluster asks for |
 
@@ -18,6 +19,7 @@
 mod cluster;
 mod depth;
 mod desk;
+mod edited;
 mod given;
 mod growth;
 mod properties;

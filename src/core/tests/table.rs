@@ -307,22 +307,25 @@ fn the_routes_transitions_are_those_of_the_table() {
 
 const LOCK_TABLE: &str = "
 nothing read
-  nothing <- read same; read missing; read newer; read older; read edited; watch newer; watch older; watch missing; written; conflict; write unknown; write denied; elsewhere; nowhere; provider fails; reload
+  nothing <- read same; read missing; read newer; read older; watch newer; watch older; watch missing; written; conflict; write unknown; write denied; elsewhere; nowhere; provider fails; reload
   take 10 <- read handed
   put <- here
   exit <- stop
   look, alarm api-lost <- wake
+  alarm lease-edited <- read edited
 missing
-  nothing <- read same; read missing; read newer; read older; read edited; watch newer; watch older; watch missing; written; conflict; write unknown; write denied; elsewhere; nowhere; provider fails; stop; reload
+  nothing <- read same; read missing; read newer; read older; watch newer; watch older; watch missing; written; conflict; write unknown; write denied; elsewhere; nowhere; provider fails; stop; reload
   take 10 <- read handed
   put <- here
   read <- wake
+  alarm lease-edited <- read edited
 of another, live
-  nothing <- read same; read missing; read newer; read older; read edited; watch newer; watch older; written; conflict; write unknown; write denied; elsewhere; nowhere; provider fails; stop
+  nothing <- read same; read missing; read newer; read older; watch newer; watch older; written; conflict; write unknown; write denied; elsewhere; nowhere; provider fails; stop
   take 10 <- read handed
   read <- watch missing; wake
   put <- here
   alarm differs <- reload
+  alarm lease-edited <- read edited
 of another, expired
   read <- read same; read missing; read newer; read older; read handed; read edited; watch older; watch missing; conflict; write unknown; wake; elsewhere; nowhere; provider fails; stop
   nothing <- watch newer
@@ -338,24 +341,26 @@ handed to us
   put <- here
   alarm differs <- reload
 of our identity
-  nothing <- read same; read missing; read newer; read older; read edited; watch newer; watch older; written; conflict; write unknown; write denied; elsewhere; nowhere; provider fails; stop; reload
+  nothing <- read same; read missing; read newer; read older; watch newer; watch older; written; conflict; write unknown; write denied; elsewhere; nowhere; provider fails; stop; reload
   take 10 <- read handed
   read <- watch missing
   take 5 <- wake
   put <- here
+  alarm lease-edited <- read edited
 edited
   nothing <- read same; read missing; read newer; read older; read edited; watch newer; watch older; written; conflict; write unknown; write denied; elsewhere; nowhere; provider fails; stop; reload
   take 10 <- read handed
   read <- watch missing; wake
   put <- here
 of an older epoch
-  nothing <- read same; read missing; read newer; read older; read edited; watch newer; watch older; written; conflict; write unknown; write denied; elsewhere; nowhere; provider fails; stop; reload
+  nothing <- read same; read missing; read newer; read older; watch newer; watch older; written; conflict; write unknown; write denied; elsewhere; nowhere; provider fails; stop; reload
   take 10 <- read handed
   read <- watch missing; wake
   put <- here
+  alarm lease-edited <- read edited
 in authority
   nothing <- read same; watch older; written; conflict; write unknown; write denied; provider fails
-  renew 5 <- read missing; read older; read edited
+  renew 5 <- read missing; read older
   cease <- read newer; watch newer
   take 10, cease <- read handed
   read <- watch missing
@@ -364,6 +369,7 @@ in authority
   linger <- stop
   put, renew 5 <- reload
   renew 5, read <- wake
+  renew 5, alarm lease-edited <- read edited
 renewing
   nothing <- read same; read missing; read newer; read older; read handed; read edited; watch older; provider fails; stop
   cease <- watch newer
@@ -374,10 +380,11 @@ renewing
   intend <- elsewhere; nowhere
   put <- reload
 in authority, a newer epoch of another
-  nothing <- read same; read missing; read newer; read older; read edited; watch newer; watch older; written; conflict; write unknown; write denied; here; elsewhere; nowhere; provider fails; stop
+  nothing <- read same; read missing; read newer; read older; watch newer; watch older; written; conflict; write unknown; write denied; here; elsewhere; nowhere; provider fails; stop
   take 10 <- read handed
   read <- watch missing; wake
   alarm differs <- reload
+  alarm lease-edited <- read edited
 authority lapsed
   nothing <- read same; read missing; read newer; read older; read handed; read edited; watch newer; watch older; here; elsewhere; nowhere; provider fails; stop
   read <- watch missing; conflict; write unknown; wake

@@ -23,7 +23,7 @@ fn a_living_process_refreshes_its_address() {
 #[test]
 fn the_address_outlives_an_upgrade() {
     holds(3, |setup| {
-        let mut run = Run::of(setup).at(60_000, Fault::Stop { node: 0, down: Span::secs(27) });
+        let mut run = Run::of(setup).at(60_000, Fault::Stop { node: 0, down: Span::secs(30) });
         run.until(180).held_by(0).calls(0, 0).loses(50, Span::ZERO);
         run.end()
     });

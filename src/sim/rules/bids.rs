@@ -132,8 +132,18 @@ fn a_node_whose_configuration_differs_bids_last() {
 fn a_cloned_disk_does_not_adopt_the_lease() {
     bites(Bug::AdoptsByHostAlone, 3, |setup| {
         let mut run = Run::of(Setup { clone: Some((0, 1)), ..setup });
-        run.until(140).held_by(0).calls(0, 0);
+        run.until(140).held_by(0).calls(0, 0).said("cloned");
         run.end()
+    });
+}
+
+#[test]
+fn two_machines_of_one_name_are_told_of() {
+    holds(2, |setup| {
+        let mut run = Run::of(Setup { clone: Some((0, 1)), ..setup });
+        run.world.machines[1].config.node = run.world.machines[0].config.node.clone();
+        run.until(140).calls(0, 0).said("cloned");
+        std::mem::take(&mut run.found)
     });
 }
 

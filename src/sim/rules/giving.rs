@@ -137,7 +137,7 @@ fn interrupted(setup: super::Setup, after: u64, fault: Fault) -> Found {
 /// Each moment of a move, for the holder (node 0) and whoever is its successor.
 fn at_each_moment(fault: impl Fn(usize) -> Fault) {
     for node in 0..3 {
-        for step in 0..9 {
+        for step in 0..14 {
             holds(1, |setup| {
                 let mut found = interrupted(setup, step * 170, fault(node));
                 if !found.is_empty() {

@@ -11,6 +11,7 @@ mod giving;
 mod ledger;
 mod moving;
 mod objects;
+mod refusal;
 mod reload;
 mod residual;
 mod route;

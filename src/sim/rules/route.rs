@@ -269,7 +269,7 @@ fn what_a_person_must_mend_stops_calls() {
         holds(2, |setup| {
             let broken = Fault::Provider { nodes: 7, how, long: Span::secs(200) };
             let mut run = Run::of(setup).at(50_000, broken).at(60_000, DEATH);
-            run.until(245).calls(0, 1).said(alarm);
+            run.until(245).calls(0, 2).said(alarm);
             std::mem::take(&mut run.found)
         });
     }
