@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use super::Core;
 use super::action::Action;
 use super::bug::Bug;
+use super::config::Group;
 use super::facts::{AddressFailure, SeenAddress};
 use crate::types::{FailoverIp, GroupName, Span, Tick};
 
@@ -49,6 +50,8 @@ struct Address {
 #[derive(Clone, Debug, Default)]
 pub struct Addresses {
     hosts: BTreeMap<IpAddr, Address>,
+    /// What the configuration has, and the IP that each belongs to.
+    configured: BTreeMap<IpAddr, FailoverIp>,
     dumped: bool,
 }
 
@@ -69,6 +72,16 @@ impl Addresses {
     pub fn announce_again(&mut self) {
         for address in self.hosts.values_mut() {
             address.rounds = 0;
+        }
+    }
+
+    /// The configuration has these from now on.
+    pub fn configure(&mut self, groups: &BTreeMap<GroupName, Group>) {
+        let ips = groups.values().flat_map(|group| &group.ips);
+        let hosts = ips.flat_map(|(ip, hosts)| hosts.iter().map(|host| (*host, *ip)));
+        self.configured = hosts.collect();
+        for host in self.configured.keys() {
+            self.hosts.entry(*host).or_default();
         }
     }
 
@@ -128,22 +141,12 @@ impl Core {
 
     /// Puts, refreshes and removes.
     pub(super) fn plan_addresses(&mut self) {
-        let wanted: BTreeMap<IpAddr, FailoverIp> = self
-            .cfg
-            .groups
-            .values()
-            .flat_map(|group| &group.ips)
-            .flat_map(|(ip, hosts)| hosts.iter().map(|host| (*host, *ip)))
-            .collect();
-        for host in wanted.keys() {
-            self.addresses.hosts.entry(*host).or_default();
-        }
         if !self.addresses.dumped {
             return;
         }
         for host in self.addresses.hosts.keys().copied().collect::<Vec<_>>() {
-            let shall = match wanted.get(&host) {
-                Some(ip) => self.shall_have(*ip),
+            let shall = match self.addresses.configured.get(&host).copied() {
+                Some(ip) => self.shall_have(ip),
                 // Out of the configuration: it goes unless it is somebody else's.
                 None => Some(false),
             };
@@ -167,7 +170,7 @@ impl Core {
         let from = ceased.max(ended) + AFTER_ROLE;
         let last = self.provider.last(ip).cloned();
         // An answer from the time of the role says nothing about now, not even "here".
-        if self.group_address_ours(ip) && last.as_ref().is_none_or(|seen| seen.asked < from) {
+        if self.address_ours(ip) && last.as_ref().is_none_or(|seen| seen.asked < from) {
             self.at(from);
             if self.now >= from {
                 self.need_observation(from);
@@ -263,7 +266,7 @@ impl Core {
         }
         let (rounds, pause, refresh) = BURST;
         for host in self.addresses.hosts.keys().copied().collect::<Vec<_>>() {
-            let Some(ip) = self.routes.keys().copied().find(|ip| ip.covers(host)) else {
+            let Some(ip) = self.addresses.configured.get(&host).copied() else {
                 continue;
             };
             let here = self.provider.last(ip).map(|seen| self.is_here(&seen.routed));
@@ -312,8 +315,8 @@ impl Core {
         ips.into_iter().flatten().all(|ip| self.has_addresses(*ip))
     }
 
-    fn group_address_ours(&self, ip: FailoverIp) -> bool {
-        let hosts = self.addresses.hosts.iter();
-        hosts.filter(|(host, _)| ip.covers(**host)).any(|(_, address)| address.seen == Some(true))
+    fn address_ours(&self, ip: FailoverIp) -> bool {
+        let mut hosts = self.addresses.hosts.iter();
+        hosts.any(|(host, address)| address.seen == Some(true) && ip.covers(*host))
     }
 }

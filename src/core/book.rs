@@ -12,7 +12,7 @@ use super::action::Action;
 use super::budget::Budget;
 use super::bug::Bug;
 use super::event::Ticket;
-use super::facts::{ApiFailure, Key, PastCall, ProviderFailure, ProviderTime, Stored};
+use super::facts::{ApiFailure, Doc, Key, PastCall, ProviderFailure, ProviderTime, Stored};
 use super::ledger::{Call, End, Ending, Ledger};
 use crate::types::{Epoch, FailoverIp, ResourceVersion, ServerName, Span, Tick};
 
@@ -58,6 +58,8 @@ pub struct Book {
     ours: Ledger,
     /// The object's content when last seen; `None`: missing or unreadable.
     stored: Option<Ledger>,
+    /// The object that was made of, where it was shown: a list brings it again and again.
+    shown: Option<Doc>,
     lost_since: Option<Tick>,
     unreadable: bool,
     wanted: BTreeMap<String, Call>,
@@ -79,6 +81,7 @@ impl Book {
         Self {
             ours: copy,
             stored: None,
+            shown: None,
             lost_since: None,
             unreadable: false,
             wanted: BTreeMap::new(),
@@ -199,6 +202,11 @@ impl Core {
 
     /// Takes in the ledger as a read or the watch showed it.
     pub(super) fn learn_ledger(&mut self, stored: Option<&Stored>, quorum: bool) {
+        let doc = stored.map(|stored| &stored.doc);
+        let known = doc.is_some() && self.book.shown.as_ref() == doc;
+        if known && quorum && self.book.wanted.is_empty() {
+            return;
+        }
         let parsed = stored.and_then(|stored| Ledger::parse(&stored.doc));
         let raw = parsed.clone();
         let parsed = match self.ledger_time() {
@@ -208,7 +216,7 @@ impl Core {
         let typed = parsed != raw;
         let Some(theirs) = parsed else {
             if quorum {
-                self.book.stored = None;
+                (self.book.stored, self.book.shown) = (None, None);
                 self.book.unreadable = stored.is_some();
                 if self.book.lost_since.is_none() {
                     self.book.lost_since = Some(self.now);
@@ -242,6 +250,7 @@ impl Core {
         }
         // What was mended has to be written: as if nothing of it were there.
         self.book.stored = Some(if typed { Ledger::default() } else { theirs.clone() });
+        self.book.shown = doc.filter(|_| !typed).cloned();
         (self.book.lost_since, self.book.unreadable) = (None, false);
         if !quorum {
             return;
@@ -276,7 +285,7 @@ impl Core {
                         self.book.written.insert(id, written);
                     }
                 }
-                self.book.stored = Some(flight.ledger);
+                (self.book.stored, self.book.shown) = (Some(flight.ledger), None);
                 (self.book.lost_since, self.book.unreadable) = (None, false);
             }
             Err(ApiFailure::Conflict | ApiFailure::Denied(_) | ApiFailure::Unknown(_)) => {}

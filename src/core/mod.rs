@@ -259,6 +259,7 @@ impl Core {
             (name.clone(), record::Membership { account, ips, protocol: config::PROTOCOL })
         });
         self.memberships = memberships.collect();
+        self.addresses.configure(&groups);
         self.locks.retain(|name, _| groups.contains_key(name));
         for name in groups.keys() {
             let saved = self.saved.epochs.get(name).copied().unwrap_or_default();

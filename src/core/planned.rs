@@ -263,12 +263,12 @@ impl Core {
         };
         let candidates = self.peers.iter().filter(|(name, peer)| {
             let record = &peer.record;
-            !shunned(name)
+            (unable || record.vector < vector)
+                && !shunned(name)
                 && peer.fit(self.now)
                 && record.agrees(group, mine)
                 && record.provider
                 && record.server.is_some()
-                && (unable || record.vector < vector)
         });
         let best = candidates.min_by_key(|(name, peer)| {
             let there = peer.record.server.as_ref().is_some_and(|at| self.gone_to(group, at));

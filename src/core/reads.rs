@@ -85,7 +85,7 @@ impl Core {
             Ok(list) => {
                 self.answered(sent);
                 self.reads.listed = true;
-                let named: Vec<Key> = list.iter().map(|(key, _)| key.clone()).collect();
+                let named: BTreeSet<Key> = list.iter().map(|(key, _)| key.clone()).collect();
                 for (key, stored) in list {
                     self.learn(&key, Some(stored), Some(sent));
                 }

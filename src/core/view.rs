@@ -6,7 +6,7 @@
 //!    └──read──▶ Seen(sound) ── edited, older, senseless ──▶ Seen(unsound)
 //! ```
 
-use super::facts::Stored;
+use super::facts::{Doc, Stored};
 use super::record::{LONGEST, Record};
 use crate::types::{Epoch, NodeName, Span, Tick};
 
@@ -60,6 +60,8 @@ pub struct Sight {
     newest: (Epoch, u64),
     /// When the last sound record ran out, or will: whatever was done to the object, its writer may rely on it.
     last_end: Tick,
+    /// The object that the view was made of, where it was shown: a list brings it again and again.
+    shown: Option<Doc>,
     /// Whom the last sound record named: where the Lease is gone, that one is not there to take it.
     last_holder: Option<NodeName>,
 }
@@ -82,15 +84,19 @@ impl Sight {
                     if let Some(seen) = self.seen().filter(|seen| seen.sound) {
                         self.last_end = seen.since + seen.record.duration;
                     }
-                    self.view = View::Missing { since: now };
+                    (self.view, self.shown) = (View::Missing { since: now }, None);
                     News::Changed
                 }
             };
         };
+        if self.shown.as_ref() == Some(&stored.doc) {
+            return News::Same;
+        }
         let record = Record::parse(&stored.doc);
         if let View::Seen(seen) = &self.view
             && seen.record == record
         {
+            self.shown = Some(stored.doc.clone());
             return News::Same;
         }
         let sound = record.intact && record.epoch >= self.highest && record.order() > self.newest;
@@ -112,6 +118,7 @@ impl Sight {
             self.last_holder = record.holder.clone().filter(|_| !record.handed);
         }
         self.view = View::Seen(Box::new(Seen { record, since: now, sound }));
+        self.shown = Some(stored.doc.clone());
         News::Changed
     }
 
@@ -129,6 +136,7 @@ impl Sight {
         self.newest = self.newest.max(record.order());
         self.last_holder = record.holder.clone().filter(|_| !record.handed);
         self.view = View::Seen(Box::new(Seen { record, since: now, sound: true }));
+        self.shown = None;
         true
     }
 
