@@ -78,15 +78,19 @@ pub fn bench(foip: &Path, folder: &Path, all: &[Scenario], wish: &Wish) -> Outco
         .filter(|s| s.real && (wish.flavour == Flavour::Real || !s.real_only))
         .cloned()
         .collect();
-    let clusters = share(&bars);
+    let on_command: Vec<Scenario> = all.iter().filter(|s| s.bench).cloned().collect();
+    let mut clusters: Vec<(Flavour, Vec<Scenario>)> = Vec::new();
+    clusters.extend(share(&bars).into_iter().map(|cluster| (wish.flavour, cluster)));
+    clusters.extend(share(&on_command).into_iter().map(|cluster| (Flavour::BuiltIn, cluster)));
     let mut orders = Vec::new();
     // Requests are counted on the built-in API, which logs each.
     let idle: Vec<Scenario> = bars.iter().filter(|s| s.fresh).cloned().collect();
     for run in 0..wish.runs {
-        for (place, scenarios) in clusters.iter().enumerate().filter(|_| !wish.idle_only) {
+        for (place, (flavour, scenarios)) in clusters.iter().enumerate().filter(|_| !wish.idle_only)
+        {
             orders.push(Order {
                 scenarios: scenarios.clone(),
-                flavour: wish.flavour,
+                flavour: *flavour,
                 figures: false,
                 keep: Some(wish.out.join(format!("run-{run:02}-{place}"))),
             });
@@ -113,7 +117,9 @@ pub fn bench(foip: &Path, folder: &Path, all: &[Scenario], wish: &Wish) -> Outco
             }
         }
     }
-    verdicts.retain(|verdict| verdict.flavour == Some(wish.flavour));
+    let built_in = |verdict: &Verdict| on_command.iter().any(|s| s.name == verdict.name);
+    verdicts.retain(|verdict| verdict.flavour == Some(wish.flavour) || built_in(verdict));
+    let bars = [bars, on_command.clone()].concat();
     let table = markdown(&bars, &verdicts, &measured, foip);
     println!("\n{table}");
     fs::write(wish.out.join("bars.md"), &table)?;

@@ -52,6 +52,9 @@ pub struct Scenario {
     /// Can it only be run on the real API?
     #[serde(default)]
     pub real_only: bool,
+    /// Is it a bar of the benchmark that needs faults which only the built-in API has?
+    #[serde(default)]
+    pub bench: bool,
     /// Its place in the demo, from 1.
     pub demo: Option<u32>,
     /// What differs from the lab's ordinary configuration on every host. A scenario with a
