@@ -22,6 +22,8 @@ mod scratch;
 mod servers;
 #[path = "cluster/suite.rs"]
 mod suite;
+#[path = "cluster/unready.rs"]
+mod unready;
 #[path = "cluster/watches.rs"]
 mod watches;
 

@@ -14,6 +14,8 @@ mod address;
 mod announce;
 #[path = "net/fixture.rs"]
 mod fixture;
+#[path = "net/host.rs"]
+mod host;
 #[path = "net/monitor.rs"]
 mod monitor;
 #[path = "net/nics.rs"]

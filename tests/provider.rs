@@ -15,5 +15,7 @@ mod login;
 mod rest;
 #[path = "provider/soap.rs"]
 mod soap;
+#[path = "provider/strange.rs"]
+mod strange;
 #[path = "provider/wire.rs"]
 mod wire;

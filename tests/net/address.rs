@@ -50,6 +50,7 @@ fn an_ipv6_address_is_usable_at_once_and_deprecated() {
     assert_eq!(nic.seen(&[V4, V6]), [format!("{V6} ours")]);
 }
 
+/// A7: a lifetime ends late by up to 1.4 s, and never early.
 #[test]
 fn refreshed_it_stays_and_forgotten_it_goes_by_itself() {
     let Some(net) = Net::with_primary() else {

@@ -8,12 +8,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::fixture::{Inside, NEAR_MAC, Net, V4, V6, addr, ifaddrmsg, octets, pause, raw, wait};
 
-fn monitor(nic: &Inside<'_>) -> Monitor {
+pub fn monitor(nic: &Inside<'_>) -> Monitor {
     nic.net.inside(|| Monitor::new(&nic.nic)).unwrap()
 }
 
 /// Everything until it has been quiet for a while. Questions are asked inside the namespace.
-fn changes(net: &Net, monitor: &mut Monitor) -> Vec<Change> {
+pub fn changes(net: &Net, monitor: &mut Monitor) -> Vec<Change> {
     net.inside(|| {
         let mut all = Vec::new();
         loop {
@@ -36,7 +36,7 @@ fn changes_until(net: &Net, monitor: &mut Monitor, awaited: &Change) -> Vec<Chan
     all
 }
 
-fn change(host: &str, prefix: u8, present: bool, ours: bool) -> Change {
+pub fn change(host: &str, prefix: u8, present: bool, ours: bool) -> Change {
     Change::Address { host: addr(host), prefix, present, ours }
 }
 
@@ -190,6 +190,7 @@ fn default_routes_are_told_and_others_are_not() {
     assert!(nic.link().unwrap().default_v4);
 }
 
+/// A18: what overflows costs one ENOBUFS, and the queue goes on.
 #[test]
 fn an_overrun_is_told_once_and_everything_is_read_anew() {
     let Some(net) = Net::with_primary() else {
@@ -211,6 +212,7 @@ fn an_overrun_is_told_once_and_everything_is_read_anew() {
     assert_eq!(changes(&net, &mut monitor), [change(V4, 32, true, true)]);
 }
 
+/// A18: the default room holds some 250 events only.
 #[test]
 fn the_room_is_enough_for_a_thousand_address_events() {
     let Some(net) = Net::with_primary() else {

@@ -1,4 +1,5 @@
 //! The kernel's traps around addresses, each shown to be there (by `ip` or bytes of the test's own) and then stepped around.
+//! A7 is in `address.rs`, A11, A13 and A19 are in `host.rs`, A18 is in `monitor.rs`.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
