@@ -1,7 +1,7 @@
 //! `foip run` as a process: its lock, its signals, and what it does while everything around it hangs.
 //!
 //! Nothing here reaches further than loopback: the provider is a listener that never answers, and there is no
-//! kubeconfig.
+//! kubeconfig unless a test brings one.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,6 +9,9 @@
     clippy::disallowed_methods,
     reason = "a test program stops at the first surprise"
 )]
+
+#[path = "service/hangs.rs"]
+mod hangs;
 
 use std::fs;
 use std::io::{PipeReader, PipeWriter, Read, Write};
@@ -30,7 +33,9 @@ use nix::unistd::Pid;
 struct Host {
     folder: PathBuf,
     notify: UnixDatagram,
-    _provider: TcpListener,
+    provider: TcpListener,
+    /// Without the paths.
+    provider_url: String,
 }
 
 impl Host {
@@ -45,18 +50,23 @@ impl Host {
         notify.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let token = "{\"account\":\"100000\",\"user_id\":555001,\"refresh_token\":\"top-secret\"}";
         fs::write(folder.join("state/token"), token).unwrap();
-        let host = Self { folder, notify, _provider: provider };
+        let provider_url = format!("http://{}", provider.local_addr().unwrap());
+        let host = Self { folder, notify, provider, provider_url };
         host.configure("");
         host
     }
 
+    /// Not there unless a test writes it.
+    fn kubeconfig(&self) -> PathBuf {
+        self.folder.join("kubeconfig")
+    }
+
     fn configure(&self, more: &str) {
-        let at = self._provider.local_addr().unwrap();
-        let none = self.folder.join("no-kubeconfig");
+        let (at, kubeconfig) = (&self.provider_url, self.kubeconfig());
         let text = format!(
-            "[provider]\napi = \"rest\"\nurl = \"http://{at}/scp-core\"\nauth_url = \"http://{at}/realms/scp\"\n\
+            "[provider]\napi = \"rest\"\nurl = \"{at}/scp-core\"\nauth_url = \"{at}/realms/scp\"\n\
              [[failover_ip]]\naddress = \"203.0.113.63\"\n[node]\nname = \"node-a\"\n\
-             [kubernetes]\nkubeconfig = {none:?}\n{more}"
+             [kubernetes]\nkubeconfig = {kubeconfig:?}\n{more}"
         );
         fs::write(self.folder.join("foip.toml"), text).unwrap();
     }
@@ -206,18 +216,13 @@ fn a_frozen_service_manager_and_a_blocked_log_stop_neither() {
     service.turns_and_leaves(&host);
 }
 
-/// `foip run` attached to a journald whose socket is in the host's folder: in a mount namespace of its own, where
-/// /run is empty but for it.
-fn under_journald(host: &Host) -> Command {
-    let log = fs::File::create(host.folder.join("stderr")).unwrap();
-    let stream = log.metadata().unwrap();
+/// `foip run` in a mount namespace of its own, after these commands, whose `$0` is the host's folder.
+fn in_mounts(host: &Host, mounts: &str) -> Command {
     let plain = host.command();
     let mut command = Command::new("unshare");
     command
         .args(["--mount", "sh", "-ec"])
-        .arg(
-            "mount -t tmpfs none /run; mkdir /run/systemd; ln -s \"$0\" /run/systemd/journal; exec \"$@\"",
-        )
+        .arg(format!("{mounts}; exec \"$@\""))
         .arg(&host.folder)
         .arg(plain.get_program())
         .args(plain.get_args());
@@ -227,8 +232,19 @@ fn under_journald(host: &Host) -> Command {
             None => command.env_remove(name),
         };
     }
-    command.env("JOURNAL_STREAM", format!("{}:{}", stream.dev(), stream.ino()));
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+/// `foip run` attached to a journald whose socket is in the host's folder: /run is empty but for it.
+fn under_journald(host: &Host) -> Command {
+    let log = fs::File::create(host.folder.join("stderr")).unwrap();
+    let stream = log.metadata().unwrap();
+    let mut command = in_mounts(
+        host,
+        "mount -t tmpfs none /run; mkdir /run/systemd; ln -s \"$0\" /run/systemd/journal",
+    );
+    command.env("JOURNAL_STREAM", format!("{}:{}", stream.dev(), stream.ino())).stderr(log);
     command
 }
 

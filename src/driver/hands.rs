@@ -62,9 +62,15 @@ impl Hands {
     }
 
     /// Takes over what changed; all or nothing.
-    pub fn reconfigure(&mut self, settings: Settings) -> Result<(), OpenError> {
-        if settings.provider != self.settings.provider {
-            self.provider = open_provider(&settings.provider)?;
+    pub fn reconfigure(
+        &mut self,
+        settings: Settings,
+        opening: Option<Opening>,
+    ) -> Result<(), OpenError> {
+        if let Some(Opening(opened)) = opening
+            && settings.provider != self.settings.provider
+        {
+            self.provider = opened?;
         }
         self.cluster.reconfigure(ips(&settings), settings.core.account.clone());
         self.nic.values(settings.hosts().collect());
@@ -186,6 +192,22 @@ impl Hands {
 
 fn ips(settings: &Settings) -> BTreeSet<FailoverIp> {
     settings.core.groups.values().flat_map(|group| group.ips.keys().copied()).collect()
+}
+
+/// What came of opening the provider's client for new settings.
+pub struct Opening(Result<Arc<dyn Provider>, OpenError>);
+
+impl Opening {
+    /// Blocks on the disk, where the certificates and the password are.
+    pub fn of(settings: &ProviderSettings) -> Self {
+        Self(open_provider(settings))
+    }
+}
+
+impl std::fmt::Debug for Opening {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Opening").field(&self.0.as_ref().map(drop)).finish()
+    }
 }
 
 /// Builds the client that the settings ask for.

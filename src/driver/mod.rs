@@ -45,7 +45,7 @@ use crate::systemd::Manager;
 use crate::trace::Trace;
 use crate::types::{Span, Tick};
 use alarm::Alarm;
-use hands::Hands;
+use hands::{Hands, Opening};
 
 /// How often the status file is written when nothing happens.
 const STATUS_AGE: Span = Span::secs(5);
@@ -94,8 +94,8 @@ pub enum RunError {
 enum Message {
     /// For the core.
     Event(Event),
-    /// SIGHUP was answered: the new configuration, or why the old one stays.
-    Reloaded(Result<Box<Settings>, String>),
+    /// SIGHUP was answered: the new configuration and its client, or why the old one stays.
+    Reloaded(Result<Box<(Settings, Opening)>, String>),
     /// A line for people.
     Say(Level, String),
 }
@@ -233,14 +233,17 @@ async fn drive(settings: Settings, options: Options, log: Log) -> Result<(), Run
     Ok(())
 }
 
-/// Reads the configuration again on a thread: a hanging disk must not stop renewals.
+/// Reads the configuration, and what it names, again on a thread: a hanging disk must not stop renewals.
 fn reload(options: &Options, messages: &UnboundedSender<Message>) {
     let (path, messages) = (options.config.clone(), messages.clone());
     tokio::task::spawn_blocking(move || {
         let host = crate::config::Host::of_process();
-        let settings =
-            Settings::load(&path, &host).map(Box::new).map_err(|error| error.to_string());
-        let _ = messages.send(Message::Reloaded(settings));
+        let fresh =
+            Settings::load(&path, &host).map_err(|error| error.to_string()).map(|settings| {
+                let opening = Opening::of(&settings.provider);
+                Box::new((settings, opening))
+            });
+        let _ = messages.send(Message::Reloaded(fresh));
     });
 }
 
@@ -269,7 +272,10 @@ impl Driver {
     fn hear(&mut self, message: Message) {
         match message {
             Message::Event(event) => self.step(event),
-            Message::Reloaded(Ok(settings)) => self.reconfigure(*settings),
+            Message::Reloaded(Ok(fresh)) => {
+                let (settings, opening) = *fresh;
+                self.reconfigure(settings, Some(opening));
+            }
             Message::Reloaded(Err(why)) => {
                 let text = format!("the configuration stays as it was: {why}");
                 self.log.say(Level::Error, Kind::Reloaded, text);
@@ -288,19 +294,20 @@ impl Driver {
         if account.is_some() {
             let mut settings = self.hands.settings.clone();
             settings.core.account = account;
-            self.reconfigure(settings);
+            self.reconfigure(settings, None);
         }
     }
 
-    /// Takes over a new configuration: what the core knows goes through the core.
-    fn reconfigure(&mut self, settings: Settings) {
+    /// Takes over a new configuration: what the core knows goes through the core. Without an opening the provider's
+    /// settings are those that are in force.
+    fn reconfigure(&mut self, settings: Settings, opening: Option<Opening>) {
         if settings.core.node != self.hands.settings.core.node {
             let text = "the configuration stays as it was: [node] name needs a restart";
             self.log.say(Level::Error, Kind::Reloaded, text);
             return;
         }
         let core = settings.core.clone();
-        if let Err(error) = self.hands.reconfigure(settings) {
+        if let Err(error) = self.hands.reconfigure(settings, opening) {
             let text = format!("the configuration stays as it was: {error}");
             self.log.say(Level::Error, Kind::Reloaded, text);
             return;

@@ -15,6 +15,7 @@
 //! It ends with its input: when the script dies, everything is cleaned up.
 
 use std::io::{BufRead, Write};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 use foip::clock;
@@ -44,13 +45,32 @@ pub fn hold(programs: &Programs, flavour: Flavour) -> Outcome<()> {
         format!("failover={FAILOVER_V4}"),
         "ready".to_owned(),
     ])?;
-    for line in std::io::stdin().lock().lines() {
+    let lines = input();
+    loop {
         check()?;
-        let line = line?;
-        let words: Vec<&str> = line.split_whitespace().collect();
-        say(&[answer(&mut cluster, begin, &words)?])?;
+        match lines.recv_timeout(Duration::from_millis(20)) {
+            Ok(line) => {
+                let line = line?;
+                let words: Vec<&str> = line.split_whitespace().collect();
+                say(&[answer(&mut cluster, begin, &words)?])?;
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+        }
     }
-    Ok(())
+}
+
+/// The lines of the input, read on a thread of its own: no signal interrupts it.
+fn input() -> Receiver<std::io::Result<String>> {
+    let (sender, lines) = channel();
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines() {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    lines
 }
 
 fn say(lines: &[String]) -> Outcome<()> {
