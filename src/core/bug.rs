@@ -48,11 +48,16 @@ pub enum Bug {
     IgnoresOwnCalls,
     /// An epoch is counted from the Lease alone, which may be gone or restored.
     EpochFromLeaseAlone,
+    /// An IP is followed to a node that was not heard in this term: the dead one that the Lease was taken from.
+    FollowsTheDead,
+    /// The end of a call is waited for although the provider has fallen silent. No invariant bounds how long that may
+    /// last: the scenario of the rule shows it, not the seeds.
+    WaitsForTheSilent,
 }
 
 impl Bug {
-    /// All of them.
-    pub const ALL: [Self; 21] = [
+    /// Those that the history checker is to catch among the seeds.
+    pub const ALL: [Self; 22] = [
         Self::ValidityFromResponse,
         Self::HandoverKeepsAuthority,
         Self::NoIntent,
@@ -74,5 +79,6 @@ impl Bug {
         Self::NoRenewal,
         Self::IgnoresOwnCalls,
         Self::EpochFromLeaseAlone,
+        Self::FollowsTheDead,
     ];
 }

@@ -10,6 +10,7 @@
 
 use super::Core;
 use super::budget::Need;
+use super::bug::Bug;
 use super::config::Drift;
 use super::facts::Routed;
 use super::health::Vector;
@@ -198,7 +199,7 @@ impl Core {
         let heard = self.peers.values().any(|peer| {
             peer.seen >= term.began && peer.record.server.as_ref().is_some_and(|at| at == server)
         });
-        if !heard {
+        if !heard && !self.planted(Bug::FollowsTheDead) {
             return false;
         }
         let mut ips = self.group_ips(group).into_iter();

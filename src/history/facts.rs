@@ -67,6 +67,8 @@ pub enum What {
     Api,
     /// The provider was gone for every node.
     Provider,
+    /// A node was less healthy than others: its foip, its way to the API and to the provider were not concerned.
+    Health,
     /// Anything else that may be noticed.
     Other,
 }
@@ -143,9 +145,9 @@ impl Facts {
         before.is_some_and(|c| c.present && c.ours)
     }
 
-    /// Is there no disturbance but this one that touches the given time?
-    pub fn only(&self, this: &Disturbance, from: Real, to: Real) -> bool {
-        let mut others = self.disturbances.iter().filter(|d| *d != this);
+    /// Is there no disturbance but this one, and poor health, that touches the given time?
+    pub fn only_health_and(&self, this: &Disturbance, from: Real, to: Real) -> bool {
+        let mut others = self.disturbances.iter().filter(|d| *d != this && d.what != What::Health);
         !others.any(|d| d.from <= to && d.to >= from)
     }
 }

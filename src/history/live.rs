@@ -178,7 +178,7 @@ pub(crate) fn replaced(index: &Index<'_>, report: &mut Report) {
                 + facts.provider_time.times(ips.max(1));
             let due = d.from.plus(bound);
             let long = d.to > due && index.history.end > due;
-            let calm = facts.only(d, d.from.minus(Span::secs(40)), due);
+            let calm = facts.only_health_and(d, d.from.minus(Span::secs(40)), due);
             let steady = steady(index, name, group, d.from.minus(Span(1))) == Some(machine);
             let heir = index.lives.iter().any(|l| {
                 let there =
@@ -271,6 +271,7 @@ pub(crate) fn restarts(index: &Index<'_>, report: &mut Report) {
             | What::Freeze(_)
             | What::Api
             | What::Provider
+            | What::Health
             | What::Other => continue,
         };
         let Some(life) = index.of_machine(machine).find(|l| l.died >= d.from) else {

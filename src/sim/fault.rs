@@ -234,6 +234,7 @@ impl Fault {
                 | Trouble::Empty
                 | Trouble::NoDate => What::Other,
             },
+            Self::Cordon { .. } | Self::Sick { .. } | Self::Check { .. } => What::Health,
             Self::Reload { .. } => What::Reload,
             Self::Snapshot => return None,
             Self::Wall { .. }
@@ -254,9 +255,6 @@ impl Fault {
             | Self::Flap { .. }
             | Self::Spend { .. }
             | Self::ByHand { .. }
-            | Self::Cordon { .. }
-            | Self::Sick { .. }
-            | Self::Check { .. }
             | Self::Link { .. }
             | Self::NoDefaultRoute { .. }
             | Self::LocalApi { .. }

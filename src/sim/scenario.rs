@@ -193,6 +193,13 @@ impl Scenario {
                 for _ in 0..rng.within(1, 3) {
                     let node = rng.index(self.setup.nodes);
                     let down = Span::secs(rng.within(8, 60));
+                    if rng.chance(40) {
+                        // The heirs are worse off than the one that dies.
+                        for heir in (0..self.setup.nodes).filter(|heir| *heir != node) {
+                            let (from, long) = (at - 20_000, Span::secs(60));
+                            self.add(from, Fault::Cordon { node: heir, long });
+                        }
+                    }
                     self.add(at, Fault::Power { node, down });
                     at += rng.within(20_000, 110_000);
                 }

@@ -170,6 +170,7 @@ fn breaks(bug: Bug) -> &'static [Invariant] {
         Bug::NoRenewal => &[I2],
         Bug::IgnoresOwnCalls => &[I11],
         Bug::EpochFromLeaseAlone => &[I13, I1, I10],
+        Bug::FollowsTheDead | Bug::WaitsForTheSilent => &[L1],
     }
 }
 
