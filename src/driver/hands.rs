@@ -184,7 +184,12 @@ impl Hands {
 
     fn thread(&self, work: impl FnOnce(&dyn Provider) -> Event + Send + 'static) {
         let (provider, messages) = (Arc::clone(&self.provider), self.messages.clone());
+        let unknown = self.settings.core.account.is_none();
         tokio::task::spawn_blocking(move || {
+            // Before the answer: what the core does with that shall be for the right account.
+            if let Some(account) = unknown.then(|| provider.account()).flatten() {
+                let _ = messages.send(Message::Account(account));
+            }
             let _ = messages.send(Message::Event(work(&*provider)));
         });
     }

@@ -43,7 +43,7 @@ use crate::state::{self, Opened, StateError, Store};
 use crate::status::StatusFile;
 use crate::systemd::Manager;
 use crate::trace::Trace;
-use crate::types::{Span, Tick};
+use crate::types::{Account, Span, Tick};
 use alarm::Alarm;
 use hands::{Hands, Opening};
 
@@ -96,6 +96,8 @@ enum Message {
     Event(Event),
     /// SIGHUP was answered: the new configuration and its client, or why the old one stays.
     Reloaded(Result<Box<(Settings, Opening)>, String>),
+    /// The provider's client knows whose account it is.
+    Account(Account),
     /// A line for people.
     Say(Level, String),
 }
@@ -280,20 +282,16 @@ impl Driver {
                 let text = format!("the configuration stays as it was: {why}");
                 self.log.say(Level::Error, Kind::Reloaded, text);
             }
+            Message::Account(account) => self.learn_account(account),
             Message::Say(level, text) => self.log.say(level, Kind::Other, text),
         }
-        self.learn_account();
     }
 
     /// The first login tells whose budget it is; from then on this node takes part in the ledger.
-    fn learn_account(&mut self) {
-        if self.hands.settings.core.account.is_some() {
-            return;
-        }
-        let account = self.hands.provider.account();
-        if account.is_some() {
+    fn learn_account(&mut self, account: Account) {
+        if self.hands.settings.core.account.is_none() {
             let mut settings = self.hands.settings.clone();
-            settings.core.account = account;
+            settings.core.account = Some(account);
             self.reconfigure(settings, None);
         }
     }
