@@ -78,7 +78,11 @@ fn rewrite(path: &Path, text: &str) {
 }
 
 pub fn run<T>(test: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test)
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let result = runtime.block_on(test);
+    // A thread that hangs on a disk ends with the process.
+    runtime.shutdown_background();
+    result
 }
 
 impl World {

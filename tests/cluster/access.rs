@@ -1,5 +1,10 @@
 //! The kubeconfig while it is missing, half written, replaced, or on a disk that hangs.
 
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use foip::core::facts::ApiFailure;
@@ -106,8 +111,6 @@ fn a_disk_that_hangs_holds_up_nobody() {
         std::fs::remove_file(api.kubeconfig()).unwrap();
         nix::unistd::mkfifo(&api.kubeconfig(), nix::sys::stat::Mode::S_IRWXU).unwrap();
     };
-    // Opening a pipe for writing lets the reader go on.
-    let release = || std::fs::write(api.kubeconfig(), &text).unwrap();
     run(async {
         let cluster = api.cluster();
         let key = group("disk");
@@ -127,13 +130,21 @@ fn a_disk_that_hangs_holds_up_nobody() {
         let why = unknown(fresh.read(&key).await);
         assert!(why.contains("k3s.yaml"), "{why}");
         assert!(start.elapsed() < DEADLINE, "{:?}", start.elapsed());
+        let done = Arc::new(AtomicBool::new(false));
         let writer = std::thread::spawn({
-            let (path, text) = (api.kubeconfig(), text.clone());
-            // One write for each of the two that wait.
+            let (path, text, done) = (api.kubeconfig(), text.clone(), Arc::clone(&done));
+            // Whoever waits is served; that nobody does must not keep this thread.
             move || {
-                for _ in 0..2 {
-                    std::fs::write(&path, &text).unwrap();
-                    std::thread::sleep(Duration::from_millis(300));
+                while !done.load(Ordering::Relaxed) {
+                    let opened = OpenOptions::new()
+                        .write(true)
+                        .custom_flags(nix::libc::O_NONBLOCK)
+                        .open(&path);
+                    if let Ok(mut pipe) = opened {
+                        // The reader may have gone again.
+                        let _ = pipe.write_all(text.as_bytes());
+                    }
+                    std::thread::sleep(Duration::from_millis(100));
                 }
             }
         });
@@ -141,8 +152,7 @@ fn a_disk_that_hangs_holds_up_nobody() {
             fresh.read(&key).await.is_ok()
         })
         .await;
+        done.store(true, Ordering::Relaxed);
         writer.join().unwrap();
-        std::fs::remove_file(api.kubeconfig()).unwrap();
-        release();
     });
 }
