@@ -109,6 +109,12 @@ fn the_primary_interface_is_the_one_with_addresses() {
 fn another_operations_answer_is_an_error() {
     let servers = golden("soap/servers.xml");
     assert!(parse("getVServerIPs", servers.as_bytes()).is_err());
+    for file in ["state.xml", "nickname.xml", "settings.xml"] {
+        let other = golden(&format!("soap/{file}"));
+        for asked in ["changeIPRouting", "getVServers", "getVServerIPs", "getVServerInformation"] {
+            assert!(parse(asked, other.as_bytes()).is_err(), "{asked}: {file}");
+        }
+    }
     assert!(parse("getVServers", golden("soap/gone.html").as_bytes()).is_err());
     assert!(parse("getVServers", b"<Envelope><Header/></Envelope>").is_err());
 }
