@@ -5,6 +5,7 @@
 //!    └─ withdrawn before it was sent: never was        └─ withdrawn: ended as "not sent"
 //! ```
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::Core;
@@ -119,22 +120,24 @@ impl Core {
     }
 
     /// The ledger that decisions are taken from.
-    pub(super) fn spending(&self) -> Ledger {
-        let own = format!("{}/{}/", self.cfg.node, self.me.nonce);
+    pub(super) fn spending(&self) -> Cow<'_, Ledger> {
         if self.planted(Bug::BudgetInMemory) {
-            return Ledger::of(
-                self.book.ours.calls().filter(|call| call.id.starts_with(&own)).cloned(),
-            );
+            let own = format!("{}/{}/", self.cfg.node, self.me.nonce);
+            let calls = self.book.ours.calls().filter(|call| call.id.starts_with(&own));
+            return Cow::Owned(Ledger::of(calls.cloned()));
         }
-        self.book.ours.clone()
+        Cow::Borrowed(&self.book.ours)
     }
 
     /// What is spent without this node's intents that are not known to be written, and how many those are: the
     /// watch may show one of them before its write is answered.
-    pub(super) fn spent_by_others(&self) -> (Ledger, usize) {
+    pub(super) fn spent_by_others(&self) -> (Cow<'_, Ledger>, usize) {
         let ledger = self.spending();
+        if self.book.wanted.is_empty() {
+            return (ledger, 0);
+        }
         let others = ledger.calls().filter(|call| !self.book.wanted.contains_key(&call.id));
-        (Ledger::of(others.cloned()), self.book.wanted.len())
+        (Cow::Owned(Ledger::of(others.cloned())), self.book.wanted.len())
     }
 
     /// The time that ledger entries carry: the provider's.

@@ -66,8 +66,8 @@ impl Core {
             self.alarm("no-clock", text.to_owned());
             return false;
         };
-        let ledger = self.spending();
         // A call to the same server that may still take effect is not repeated blindly.
+        let ledger = self.spending();
         let settles = ledger.calls().filter(|call| call.ip == ip && call.to == to.name);
         let settles = settles.filter_map(|call| call.settles(SETTLE)).max().unwrap_or_default();
         if settles > time {
@@ -79,9 +79,11 @@ impl Core {
             }
             return false;
         }
-        let (others, waiting) = self.spent_by_others();
-        let allowed = self.budget(&others).allowed(ip, need, 1 + waiting);
-        let allowed = allowed.max(self.budget(&ledger).backed_off(ip, &to.name));
+        let allowed = {
+            let (others, waiting) = self.spent_by_others();
+            let allowed = self.budget(&others).allowed(ip, need, 1 + waiting);
+            allowed.max(self.budget(&self.spending()).backed_off(ip, &to.name))
+        };
         let wait = allowed > time;
         if let Some(route) = self.routes.get_mut(&ip) {
             route.allowed = wait.then_some(allowed);
