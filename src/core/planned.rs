@@ -89,8 +89,7 @@ impl Core {
             .all(|ip| self.provider.since(*ip, to.begun).is_some() && self.is_at(*ip, &to.server));
         let settled = self.group_routes_settled(group);
         let fit = self.peers.get(&to.to).is_some_and(|peer| peer.fit(self.now));
-        let unreachable =
-            self.provider.failing().is_some_and(|since| self.now.since(since) >= UNREACHABLE);
+        let unreachable = self.provider.silent_for(UNREACHABLE, self.now);
         let ready = self.is_ready(group);
         if ready && let Some(since) = self.provider.failing() {
             self.at(since + UNREACHABLE);

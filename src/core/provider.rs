@@ -106,6 +106,11 @@ impl Provider {
         self.failing
     }
 
+    /// Has it not answered for so long?
+    pub fn silent_for(&self, span: Span, now: Tick) -> bool {
+        self.failing.is_some_and(|since| now.since(since) >= span)
+    }
+
     /// What it said about the IP when asked at `from` or later.
     pub fn since(&self, ip: FailoverIp, from: Tick) -> Option<&Observation> {
         self.seen.get(&ip).filter(|seen| seen.asked >= from)
@@ -284,9 +289,7 @@ impl Core {
                 }
             };
             self.alarm(code, format!("no route can be changed: {why}"));
-        } else if let Some(since) = self.provider.failing
-            && self.now.since(since) >= Span::secs(20)
-        {
+        } else if self.provider.silent_for(Span::secs(20), now) {
             let why =
                 self.provider.failure.as_ref().map_or("no answer", ProviderFailure::why).to_owned();
             self.alarm("provider-lost", format!("the provider does not answer: {why}"));

@@ -388,8 +388,7 @@ impl Core {
 
     /// Will nobody say how a call ended? A holder that waits for it could not hand over to one who knows.
     fn provider_silent(&self) -> bool {
-        self.provider.failing().is_some_and(|since| self.now.since(since) >= SILENT)
-            && !self.planted(Bug::WaitsForTheSilent)
+        self.provider.silent_for(SILENT, self.now) && !self.planted(Bug::WaitsForTheSilent)
     }
 
     /// Does an answer that was asked for after the call ended show the route?
