@@ -7,6 +7,11 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use foip::clock;
+use foip::core::action::Action;
+use foip::core::facts::Key;
+use foip::core::ledger::Ledger;
+use foip::history::trace::Line;
+use foip::types::Tick;
 use nix::sys::signal::Signal;
 
 use crate::plan::{ACCOUNT, FAILOVER_V6, FAILOVER_V6_HOST, HOSTS};
@@ -274,6 +279,20 @@ impl Agent {
         files
     }
 
+    /// Does the trace of its last run say that it wrote an intent at or after this moment?
+    pub fn sent_intent(&self, from: Tick) -> bool {
+        let Some(file) = self.traces().pop() else { return false };
+        let text = fs::read_to_string(file).unwrap_or_default();
+        // From the end, and only as far as needed: this is asked every 20 ms.
+        let lines = text.lines().rev().filter_map(|line| serde_json::from_str(line).ok());
+        let mut since = lines.map_while(|line| match line {
+            Line::Event { t, .. } => (t >= from).then_some(Vec::new()),
+            Line::Actions { t, actions } => (t >= from).then_some(actions),
+            Line::Header(_) => None,
+        });
+        since.any(|actions| actions.iter().any(is_intent))
+    }
+
     /// When its processes ended, in milliseconds.
     pub fn deaths(&self) -> &[u64] {
         &self.deaths
@@ -294,6 +313,16 @@ impl Agent {
     /// Where its log, configuration and state are.
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+}
+
+/// Does it write a call without an end into the ledger?
+fn is_intent(action: &Action) -> bool {
+    match action {
+        Action::Write { key: Key::Ledger, doc, .. } => {
+            Ledger::parse(doc).is_some_and(|l| l.calls().any(|call| call.end.is_none()))
+        }
+        _ => false,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The Kubernetes API of a lab: the built-in one, or real API servers over etcd.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,9 +11,10 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::client::{Credentials, Kubectl};
-use crate::plan::{API_PORT, HOSTS, HostPlan};
+use crate::plan::{API_PORT, HOSTS, HostPlan, RELAY_PORT};
 use crate::process::{Launch, Process};
 use crate::real::RealApi;
+use crate::relay::Relay;
 use crate::signals::wait_until;
 use crate::trouble;
 use crate::trouble::{Outcome, Tried};
@@ -52,11 +54,13 @@ pub struct Api {
     /// Stretches in which no API server answered; the last may be open.
     pub down: Vec<(u64, Option<u64>)>,
     dead: [bool; 3],
+    /// One per host, or none.
+    relays: Vec<Relay>,
 }
 
 impl Api {
-    /// Starts it and registers the three Nodes.
-    pub fn start(world: &World, flavour: Flavour, standin: &Path) -> Outcome<Self> {
+    /// Starts it and registers the three Nodes. With `relayed`, foip reaches it through relays.
+    pub fn start(world: &World, flavour: Flavour, standin: &Path, relayed: bool) -> Outcome<Self> {
         let (kind, credentials) = match flavour {
             Flavour::Real => {
                 let real = RealApi::start(world)?;
@@ -69,8 +73,11 @@ impl Api {
         for host in &HOSTS {
             kubectl.create_node(host)?;
         }
-        let kubeconfig = credentials.kubeconfig(&format!("https://127.0.0.1:{API_PORT}"));
-        Ok(Self { kind, kubectl, kubeconfig, down: Vec::new(), dead: [false; 3] })
+        let hosts = if relayed { 0..HOSTS.len() } else { 0..0 };
+        let relays = hosts.map(|host| Relay::start(&world.host(host))).collect::<Outcome<_>>()?;
+        let port = if relayed { RELAY_PORT } else { API_PORT };
+        let kubeconfig = credentials.kubeconfig(&format!("https://127.0.0.1:{port}"));
+        Ok(Self { kind, kubectl, kubeconfig, down: Vec::new(), dead: [false; 3], relays })
     }
 
     /// Which one it is.
@@ -183,42 +190,25 @@ impl Api {
         Ok(())
     }
 
-    /// A command to the built-in API.
-    pub fn command(&self, command: &Value) -> Outcome<Value> {
-        match &self.kind {
-            Kind::BuiltIn { socket, .. } => {
-                control(socket, command).tried(|| format!("built-in API: {command}"))
-            }
-            Kind::Real(_) => Err(trouble!("the real API takes no commands")),
+    /// Answers take this much longer from now on.
+    pub fn hold_back(&self, time: Duration) -> Outcome<()> {
+        if self.relays.is_empty() {
+            return Err(trouble!("foip reaches the API without relays"));
         }
+        self.relays.iter().for_each(|relay| relay.hold_back(time));
+        Ok(())
     }
 
-    /// The built-in API's log; empty on the real one.
-    fn log(&self) -> Vec<Entry> {
-        let Kind::BuiltIn { log, .. } = &self.kind else { return Vec::new() };
-        let text = fs::read_to_string(log).unwrap_or_default();
-        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
-    }
-
-    /// Requests within a time that came from one host; `None` on the real API.
-    pub fn requests(&self, from: u64, to: u64, host: usize) -> Option<usize> {
-        let entries = self.log();
-        let within = entries.iter().filter(|entry| (from..=to).contains(&entry.at));
-        let count = within.filter(|entry| sender(entry) == Some(host)).count();
-        matches!(self.kind, Kind::BuiltIn { .. }).then_some(count)
-    }
-
-    /// The host that was the first to write the ledger after this moment; built-in API only.
-    pub fn ledger_writer(&self, after: u64) -> Option<usize> {
-        let entries = self.log();
-        // It is made by POST, empty; the first intent is a PUT.
-        let write = |entry: &&Entry| match &entry.what {
-            LogWhat::Request { method, path, .. } => {
-                method == "PUT" && path.contains("/leases/foip-ledger-")
+    /// How many requests have come from a host so far, to whichever API server.
+    pub fn requests(&self, host: usize) -> Outcome<usize> {
+        let senders = match &self.kind {
+            Kind::BuiltIn { log, .. } => {
+                let text = fs::read_to_string(log)?;
+                text.lines().filter_map(|line| sender(&serde_json::from_str(line).ok()?)).collect()
             }
-            _ => false,
+            Kind::Real(real) => real.senders()?,
         };
-        entries.iter().filter(|entry| entry.at >= after).find(write).and_then(sender)
+        Ok(senders.iter().filter(|sender| **sender == host).count())
     }
 
     /// Process numbers that belong to the API, to be spared when a host loses power.
@@ -232,12 +222,20 @@ impl Api {
     /// A command about one listener, or about all where all hosts are meant.
     fn listeners(&self, command: &str, hosts: &[usize]) -> Outcome<()> {
         if hosts.len() == HOSTS.len() {
-            return self.command(&json!({"do": command})).map(drop);
+            return self.command(&json!({"do": command}));
         }
         for host in hosts {
             self.command(&json!({"do": command, "listener": host}))?;
         }
         Ok(())
+    }
+
+    /// A command to the built-in API.
+    fn command(&self, command: &Value) -> Outcome<()> {
+        let Kind::BuiltIn { socket, .. } = &self.kind else {
+            return Err(trouble!("the real API takes no commands"));
+        };
+        control(socket, command).tried(|| format!("built-in API: {command}")).map(drop)
     }
 
     fn note(&mut self, hosts: &[usize], dead: bool) {
@@ -254,11 +252,17 @@ impl Api {
     }
 }
 
-/// The host that sent a request: each listener is in one host's namespace, and is reached there by loopback.
+/// The host that a request came from: an API server is reached by loopback from its own.
+pub fn sender_at(client: IpAddr, server: usize) -> Option<usize> {
+    if client.is_loopback() {
+        return Some(server);
+    }
+    HOSTS.iter().position(|host| host.v4 == client)
+}
+
 fn sender(entry: &Entry) -> Option<usize> {
     match &entry.what {
-        LogWhat::Request { client, listener, .. } if client.is_loopback() => Some(*listener),
-        LogWhat::Request { client, .. } => HOSTS.iter().position(|host| host.v4 == *client),
+        LogWhat::Request { client, listener, .. } => sender_at(*client, *listener),
         _ => None,
     }
 }

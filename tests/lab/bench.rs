@@ -47,6 +47,7 @@ pub fn figures(cluster: &mut Cluster, say: &mut dyn FnMut(&str, f64)) -> Outcome
     sleep(Duration::from_secs(10))?;
     let from = clock::now().0;
     let before = cluster.agents[holder].process().ok_or_else(|| trouble!("no foip"))?.usage()?;
+    let requests = cluster.api.requests(holder)?;
     sleep(IDLE)?;
     let to = clock::now().0;
     let after = cluster.agents[holder].process().ok_or_else(|| trouble!("no foip"))?.usage()?;
@@ -54,9 +55,8 @@ pub fn figures(cluster: &mut Cluster, say: &mut dyn FnMut(&str, f64)) -> Outcome
     say("idle holder RSS, MB", after.rss_kb as f64 / 1000.0);
     say("idle holder peak RSS, MB", after.peak_kb as f64 / 1000.0);
     say("idle holder CPU, % of a core", (after.cpu_ms - before.cpu_ms) as f64 / time * 100.0);
-    if let Some(count) = cluster.api.requests(from, to, holder) {
-        say("idle holder API requests/s", count as f64 / time * 1000.0);
-    }
+    let requests = cluster.api.requests(holder)? - requests;
+    say("idle holder API requests/s", requests as f64 / time * 1000.0);
     say(
         "idle holder provider requests/min",
         cluster.provider.requests(from, to, holder) as f64 / minutes,
@@ -78,29 +78,22 @@ pub fn bench(foip: &Path, folder: &Path, all: &[Scenario], wish: &Wish) -> Outco
         .filter(|s| s.real && (wish.flavour == Flavour::Real || !s.real_only))
         .cloned()
         .collect();
-    let on_command: Vec<Scenario> = all.iter().filter(|s| s.bench).cloned().collect();
-    let mut clusters: Vec<(Flavour, Vec<Scenario>)> = Vec::new();
-    clusters.extend(share(&bars).into_iter().map(|cluster| (wish.flavour, cluster)));
-    clusters.extend(share(&on_command).into_iter().map(|cluster| (Flavour::BuiltIn, cluster)));
+    let clusters = if wish.idle_only { Vec::new() } else { share(&bars) };
+    let idle: Vec<Scenario> = bars.iter().filter(|s| s.opens()).cloned().collect();
     let mut orders = Vec::new();
-    // Requests are counted on the built-in API, which logs each.
-    let idle: Vec<Scenario> = bars.iter().filter(|s| s.fresh).cloned().collect();
     for run in 0..wish.runs {
-        for (place, (flavour, scenarios)) in clusters.iter().enumerate().filter(|_| !wish.idle_only)
-        {
+        let mut order = |scenarios: &[Scenario], name: &str| {
             orders.push(Order {
-                scenarios: scenarios.clone(),
-                flavour: *flavour,
-                figures: false,
-                keep: Some(wish.out.join(format!("run-{run:02}-{place}"))),
+                scenarios: scenarios.to_vec(),
+                flavour: wish.flavour,
+                figures: name == "idle",
+                keep: Some(wish.out.join(format!("run-{run:02}-{name}"))),
             });
+        };
+        for (place, scenarios) in clusters.iter().enumerate() {
+            order(scenarios, &place.to_string());
         }
-        orders.push(Order {
-            scenarios: idle.clone(),
-            flavour: Flavour::BuiltIn,
-            figures: true,
-            keep: Some(wish.out.join(format!("run-{run:02}-idle"))),
-        });
+        order(&idle, "idle");
     }
     let done = run_all(&orders, wish.at_once, foip, folder)?;
 
@@ -117,9 +110,6 @@ pub fn bench(foip: &Path, folder: &Path, all: &[Scenario], wish: &Wish) -> Outco
             }
         }
     }
-    let built_in = |verdict: &Verdict| on_command.iter().any(|s| s.name == verdict.name);
-    verdicts.retain(|verdict| verdict.flavour == Some(wish.flavour) || built_in(verdict));
-    let bars = [bars, on_command.clone()].concat();
     let table = markdown(&bars, &verdicts, &measured, foip);
     println!("\n{table}");
     fs::write(wish.out.join("bars.md"), &table)?;

@@ -99,7 +99,7 @@ impl Cluster {
         let world = World::build()?;
         enter(&world)?;
         let provider = Provider::start(&world, &programs.scp, &ips, &scenario.provider)?;
-        let api = Api::start(&world, flavour, &programs.kube)?;
+        let api = Api::start(&world, flavour, &programs.kube, scenario.late_answers())?;
         let soap =
             scenario.config.get("provider").is_some_and(|p| p.get("api") == Some(&"soap".into()));
         let common = Common {

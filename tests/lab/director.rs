@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use foip::clock;
+use foip::types::Tick;
 use serde::Serialize;
 
 use crate::api::Flavour;
@@ -219,6 +220,7 @@ impl Play<'_> {
                 let hosts = self.who(*host)?;
                 self.cluster.api.revive(&self.cluster.world, &hosts)
             }
+            Step::LateAnswers { time } => self.cluster.api.hold_back(*time),
             Step::KillEtcd { host } => {
                 let hosts = self.who(*host)?;
                 self.cluster.api.kill_etcd(&hosts)
@@ -245,7 +247,6 @@ impl Play<'_> {
                 self.cluster.provider.route_by_hand(&ip, to)
             }
             Step::Provider { command } => self.cluster.provider.command(command).map(drop),
-            Step::Api { command } => self.cluster.api.command(command).map(drop),
         }
     }
 
@@ -262,11 +263,12 @@ impl Play<'_> {
         Ok(())
     }
 
-    /// Stops the process whose write of the ledger has just reached the API: between intent and call.
+    /// Stops the process that has just sent an intent: between intent and call.
     fn pause_at_intent(&mut self, within: Duration) -> Outcome<()> {
         let mut writer = None;
         wait_until(within, || {
-            writer = self.cluster.api.ledger_writer(self.mark);
+            let agents = self.cluster.agents.iter();
+            writer = agents.map(|agent| agent.sent_intent(Tick(self.mark))).position(|sent| sent);
             Ok(writer.is_some())
         })?;
         let host = writer.ok_or_else(|| trouble!("no intent was written within {within:?}"))?;

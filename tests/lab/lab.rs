@@ -26,6 +26,7 @@ mod plan;
 mod process;
 mod provider;
 mod real;
+mod relay;
 mod rounds;
 mod run;
 mod scenario;

@@ -80,6 +80,8 @@ pub const FAILOVER_V6_HOST: &str = "2001:db8:a:20::1";
 pub const ACCOUNT: &str = "100000";
 /// Port of the Kubernetes API on every host.
 pub const API_PORT: u16 = 6443;
+/// Port of the relay before it, in scenarios that make its answers late.
+pub const RELAY_PORT: u16 = 16443;
 
 /// The place of a node in [`HOSTS`].
 pub fn host_index(name: &str) -> Option<usize> {

@@ -7,9 +7,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 use foip_standins::tls::{Authority, Identity};
 
+use crate::api::sender_at;
 use crate::client::{Credentials, Kubectl};
 use crate::plan::{API_PORT, HOSTS};
 use crate::process::{Launch, Process};
@@ -17,6 +19,20 @@ use crate::signals::wait_until;
 use crate::trouble;
 use crate::trouble::{Outcome, Tried};
 use crate::world::World;
+
+/// Where an API server notes each request, in its host's folder.
+const AUDIT_LOG: &str = "audit.jsonl";
+
+/// One line per request, when it comes; none for those that API servers send to themselves.
+const AUDIT_POLICY: &str = "\
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [ResponseStarted, ResponseComplete, Panic]
+rules:
+- level: None
+  users: [\"system:apiserver\"]
+- level: Metadata
+";
 
 /// The cluster's processes.
 pub struct RealApi {
@@ -51,6 +67,7 @@ impl RealApi {
         fs::write(folder.join("client-ca.pem"), clients_ca.pem())?;
         let accounts = issued(servers_ca.client("lab", "service-accounts"))?;
         fs::write(folder.join("accounts.key"), &accounts.key_pem)?;
+        fs::write(folder.join("audit-policy.yaml"), AUDIT_POLICY)?;
         for host in &HOSTS {
             let own = folder.join(host.name);
             fs::create_dir_all(&own)?;
@@ -98,6 +115,21 @@ impl RealApi {
             }
         }
         Err(trouble!("the API servers were not ready after 90 s{words}"))
+    }
+
+    /// The hosts that requests have come from so far, one entry per request.
+    pub fn senders(&self) -> Outcome<Vec<usize>> {
+        let mut senders = Vec::new();
+        for (server, host) in HOSTS.iter().enumerate() {
+            let file = self.folder.join(host.name).join(AUDIT_LOG);
+            let text = fs::read_to_string(&file).tried(|| file.display().to_string())?;
+            // The last line may be cut.
+            let records = text.lines().filter_map(|line| serde_json::from_str(line).ok());
+            senders.extend(records.filter_map(|record: Value| {
+                sender_at(record["sourceIPs"][0].as_str()?.parse().ok()?, server)
+            }));
+        }
+        Ok(senders)
     }
 
     /// Starts a host's etcd member, with the data it had.
@@ -149,6 +181,8 @@ impl RealApi {
                 "--service-cluster-ip-range=10.43.0.0/16".to_owned(),
                 "--authorization-mode=Node,RBAC".to_owned(),
                 "--disable-admission-plugins=ServiceAccount".to_owned(),
+                format!("--audit-policy-file={}", shared("audit-policy.yaml")),
+                format!("--audit-log-path={}", path(AUDIT_LOG)),
             ])
             .start()?;
         self.servers[host] = Some(process);

@@ -52,9 +52,6 @@ pub struct Scenario {
     /// Can it only be run on the real API?
     #[serde(default)]
     pub real_only: bool,
-    /// Is it a bar of the benchmark that needs faults which only the built-in API has?
-    #[serde(default)]
-    pub bench: bool,
     /// Its place in the demo, from 1.
     pub demo: Option<u32>,
     /// What differs from the lab's ordinary configuration on every host. A scenario with a
@@ -163,8 +160,8 @@ pub enum Step {
         /// Where.
         host: Who,
     },
-    /// SIGSTOP to whichever foip writes an intent into the ledger, before it can have the answer. Built-in API
-    /// only, with a fault that makes that answer late.
+    /// SIGSTOP to whichever foip writes an intent into the ledger, before it can have the answer, which has to
+    /// be late.
     PauseAtIntent {
         /// The longest wait for an intent.
         #[serde(deserialize_with = "span")]
@@ -227,6 +224,12 @@ pub enum Step {
         /// Whose.
         host: Who,
     },
+    /// Answers of all API servers take so much longer.
+    LateAnswers {
+        /// How long; `0s` ends it.
+        #[serde(deserialize_with = "span")]
+        time: Duration,
+    },
     /// etcd members are killed (real API only).
     KillEtcd {
         /// Whose.
@@ -278,11 +281,6 @@ pub enum Step {
         /// As the stand-in's control socket takes it, `{ do = "spend", calls = 10 }`.
         command: Value,
     },
-    /// A command to the built-in Kubernetes API: a fault.
-    Api {
-        /// As the stand-in's control socket takes it, `{ do = "spend", calls = 10 }`.
-        command: Value,
-    },
 }
 
 impl Step {
@@ -302,8 +300,8 @@ impl Step {
             | Self::PatchLease { .. }
             | Self::DeleteAddress { .. }
             | Self::RouteByHand { .. }
-            | Self::Provider { .. }
-            | Self::Api { .. } => true,
+            | Self::LateAnswers { .. }
+            | Self::Provider { .. } => true,
             Self::FreezeApi { host } | Self::ThawApi { host } => *host != Who::All,
             Self::Mark
             | Self::Wait { .. }
@@ -381,6 +379,11 @@ impl Scenario {
     pub fn opens(&self) -> bool {
         let starts = matches!(self.steps.first(), Some(Step::Start { .. }));
         self.fresh && starts && self.most_calls() == 0
+    }
+
+    /// Does it make the API's answers late?
+    pub fn late_answers(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::LateAnswers { .. }))
     }
 
     /// Must it have hosts of its own?
