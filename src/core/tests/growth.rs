@@ -65,9 +65,11 @@ fn the_provider_is_asked_within_its_patience() {
     }
 }
 
-#[test]
-fn fifty_nodes_with_thirty_ips_in_ten_groups_are_served() {
-    let (nodes, groups) = (50, 10);
+const MANY: (usize, usize) = (50, 10);
+
+/// Half a minute of 50 nodes that serve 30 IPs in 10 groups, after they have settled; how long each step took.
+fn many() -> (Cluster, Vec<Duration>) {
+    let (nodes, groups) = MANY;
     let mut cluster = Cluster::new(nodes, config(groups, 3));
     cluster.recording = false;
     (0..nodes).for_each(|node| cluster.boot(node));
@@ -75,7 +77,22 @@ fn fifty_nodes_with_thirty_ips_in_ten_groups_are_served() {
     cluster.take_counts();
     cluster.steps = Some(Vec::new());
     cluster.run(Span::secs(30));
-    tell(cluster.steps.take().unwrap());
+    let steps = cluster.steps.take().unwrap();
+    (cluster, steps)
+}
+
+#[test]
+fn fifty_nodes_with_thirty_ips_in_ten_groups_are_served() {
+    let (mut cluster, mut steps) = many();
+    // The same steps again, in the same order: what only one run took long for was the machine's doing.
+    let again = if cfg!(debug_assertions) { 0 } else { 4 };
+    for _ in 0..again {
+        let (_, repeated) = many();
+        assert_eq!(repeated.len(), steps.len());
+        steps.iter_mut().zip(repeated).for_each(|(step, other)| *step = other.min(*step));
+    }
+    tell(steps, again + 1);
+    let (_, groups) = MANY;
     assert_eq!(held(&cluster, groups), groups);
     let counts = cluster.take_counts();
     let most = counts.iter().map(|counts| sum(counts, &API) * 2).max().unwrap();
@@ -94,11 +111,13 @@ fn held(cluster: &Cluster, groups: usize) -> usize {
 }
 
 /// How long the steps took: told, not judged. Only a release build says something about the program that ships.
-fn tell(mut steps: Vec<Duration>) {
+fn tell(mut steps: Vec<Duration>, runs: usize) {
     steps.sort_unstable();
     let at = |of_thousand: usize| steps[(steps.len() - 1) * of_thousand / 1000];
+    let over = steps.iter().filter(|step| **step > Duration::from_micros(100)).count();
     println!(
-        "one step of the core at 50 nodes, 30 IPs in 10 groups: median {:?}, 99 % within {:?}, longest {:?} ({} steps)",
+        "one step of the core at 50 nodes, 30 IPs in 10 groups: median {:?}, 99 % within {:?}, longest {:?}, \
+         {over} above 100 µs ({} steps, each its fastest of {runs} equal runs)",
         at(500),
         at(990),
         at(1000),
