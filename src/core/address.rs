@@ -144,9 +144,11 @@ impl Core {
         if !self.addresses.dumped {
             return;
         }
+        let mut roles = self.group_names();
+        roles.retain(|group| self.authority(group).is_some() || self.named_for(group).is_some());
         for host in self.addresses.hosts.keys().copied().collect::<Vec<_>>() {
             let shall = match self.addresses.configured.get(&host).copied() {
-                Some(ip) => self.shall_have(ip),
+                Some(ip) => self.shall_have(ip, &roles),
                 // Out of the configuration: it goes unless it is somebody else's.
                 None => Some(false),
             };
@@ -154,10 +156,11 @@ impl Core {
         }
     }
 
-    /// Shall the IP's addresses be on the NIC? `None`: they stay as they are.
-    fn shall_have(&mut self, ip: FailoverIp) -> Option<bool> {
+    /// Shall the IP's addresses be on the NIC? Those of `roles`, groups that this node has or is the successor for,
+    /// shall. `None`: they stay as they are.
+    fn shall_have(&mut self, ip: FailoverIp, roles: &[GroupName]) -> Option<bool> {
         let group = self.group_of(ip)?.clone();
-        if self.authority(&group).is_some() || self.named_for(&group).is_some() {
+        if roles.contains(&group) {
             return Some(true);
         }
         let ceased = self.locks.get(&group)?.ceased.unwrap_or(self.now);
@@ -168,19 +171,21 @@ impl Core {
             false => (ended, calling),
         };
         let from = ceased.max(ended) + AFTER_ROLE;
-        let last = self.provider.last(ip).cloned();
+        let last = self.provider.last(ip);
+        let (asked, here) =
+            (last.map(|seen| seen.asked), last.map(|seen| self.is_here(&seen.routed)));
         // An answer from the time of the role says nothing about now, not even "here".
-        if self.address_ours(ip) && last.as_ref().is_none_or(|seen| seen.asked < from) {
+        if asked.is_none_or(|asked| asked < from) && self.address_ours(ip) {
             self.at(from);
             if self.now >= from {
                 self.need_observation(from);
             }
         }
-        if last.as_ref().is_some_and(|seen| self.is_here(&seen.routed)) {
+        if here == Some(true) {
             return Some(true);
         }
-        let early = self.planted(Bug::RemovesBeforeFirstAnswer) && last.is_none();
-        let old = self.planted(Bug::RemovesOnOldAnswer) && last.is_some();
+        let early = self.planted(Bug::RemovesBeforeFirstAnswer) && asked.is_none();
+        let old = self.planted(Bug::RemovesOnOldAnswer) && asked.is_some();
         // Without the own server's name "elsewhere" cannot be told from "here" (I11).
         let home = self.provider.home().is_some();
         let judged = home && self.provider.since(ip, from).is_some() && !calling;
@@ -188,7 +193,7 @@ impl Core {
             return Some(false);
         }
         // At start the state file stands in for the first answer.
-        if last.is_none() && self.saved.here.contains(&ip) {
+        if asked.is_none() && self.saved.here.contains(&ip) {
             return Some(true);
         }
         None
@@ -269,19 +274,23 @@ impl Core {
             let Some(ip) = self.addresses.configured.get(&host).copied() else {
                 continue;
             };
-            let here = self.provider.last(ip).map(|seen| self.is_here(&seen.routed));
-            let term = self.group_of(ip).and_then(|group| self.authority(group));
+            let here = match self.addresses.present(host) {
+                true => self.provider.last(ip).map(|seen| self.is_here(&seen.routed)),
+                false => Some(false),
+            };
+            let term = self.group_of(ip).filter(|_| here == Some(true));
+            let term = term.and_then(|group| self.authority(group));
             // What was read in an earlier term says nothing about this one.
             let may = term.is_some_and(|term| self.provider.since(ip, term.began).is_some());
             let now = self.now;
             let Some(address) = self.addresses.hosts.get_mut(&host) else {
                 continue;
             };
-            if here == Some(false) || address.seen.is_none() {
+            if here == Some(false) {
                 (address.rounds, address.adopted) = (0, false);
                 continue;
             }
-            if here.is_none() || !may {
+            if !may {
                 continue;
             }
             if std::mem::take(&mut address.adopted) {

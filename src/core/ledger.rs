@@ -3,6 +3,7 @@
 //! It lives in a Lease of its own and is changed by compare-and-swap only. Its times are the provider's.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -129,7 +130,8 @@ impl Call {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Ledger {
-    calls: BTreeMap<String, Call>,
+    /// Shared by all copies until one of them changes: comparing equal copies costs nothing.
+    calls: Arc<BTreeMap<String, Call>>,
 }
 
 impl Ledger {
@@ -141,7 +143,8 @@ impl Ledger {
 
     /// A ledger of these calls.
     pub fn of(calls: impl IntoIterator<Item = Call>) -> Self {
-        Self { calls: calls.into_iter().map(|call| (call.id.clone(), call)).collect() }
+        let calls = calls.into_iter().map(|call| (call.id.clone(), call));
+        Self { calls: Arc::new(calls.collect()) }
     }
 
     /// The object to write.
@@ -164,16 +167,16 @@ impl Ledger {
 
     /// Adds a call, or replaces what was known of it.
     pub fn put(&mut self, call: Call) {
-        self.calls.insert(call.id.clone(), call);
+        Arc::make_mut(&mut self.calls).insert(call.id.clone(), call);
         self.prune();
     }
 
     /// Takes over whatever the other knows better. A known end beats none; of two ends the later one stands.
     pub fn merge(&mut self, other: &Self) {
-        for (id, theirs) in &other.calls {
+        for (id, theirs) in &*other.calls {
             let known = self.calls.get(id);
             if known.is_none_or(|ours| (ours.end, ours.at) < (theirs.end, theirs.at)) {
-                self.calls.insert(id.clone(), theirs.clone());
+                Arc::make_mut(&mut self.calls).insert(id.clone(), theirs.clone());
             }
         }
         self.prune();
@@ -185,7 +188,7 @@ impl Ledger {
         /// Clocks of nodes that asked the provider at different moments differ by seconds.
         const TOLERANCE: Span = Span::secs(60);
         let late = |at: ProviderTime| at > now + TOLERANCE;
-        for call in self.calls.values_mut() {
+        for call in Arc::make_mut(&mut self.calls).values_mut() {
             call.at = if late(call.at) { now } else { call.at };
             call.arrives = if late(call.arrives) { now } else { call.arrives };
             if let Some(end) = call.end.as_mut().filter(|end| late(end.at)) {
@@ -210,7 +213,7 @@ impl Ledger {
             let Some(id) = oldest.map(|call| call.id.clone()) else {
                 return;
             };
-            self.calls.remove(&id);
+            Arc::make_mut(&mut self.calls).remove(&id);
         }
     }
 }

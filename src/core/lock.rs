@@ -145,11 +145,10 @@ impl Core {
         stored: Option<Stored>,
         sent: Option<Tick>,
     ) {
-        let (now, me) = (self.now, self.me.clone());
+        let now = self.now;
         let overwrite = self.planted(Bug::OverwritesNewerEpoch);
         let by_name = self.planted(Bug::NameIsAuthority);
         let lasts = self.cfg.lease.duration.less(self.cfg.lease.margin);
-        let own = self.cfg.node.clone();
         let Some(lock) = self.locks.get_mut(group) else {
             return;
         };
@@ -166,14 +165,14 @@ impl Core {
         let Some(Seen { record, .. }) = lock.sight.seen() else {
             return;
         };
-        if by_name && record.holder.as_ref() == Some(&own) {
+        if by_name && record.holder.as_ref() == Some(&self.cfg.node) {
             let (epoch, renewal) = record.order();
             let proof = Ticket(0);
             lock.term = Some(Term { epoch, renewal, began: now, proof, until: now + lasts });
             return;
         }
         let Some(term) = &mut lock.term else { return };
-        if record.by.nonce == me.nonce {
+        if record.by.nonce == self.me.nonce {
             // A write that was given up landed after all: count on from it, gain nothing by it.
             term.renewal = term.renewal.max(record.renewal);
             if record.handed {

@@ -165,12 +165,9 @@ impl Core {
                 None => _ = self.own.ready.remove(&group),
             }
         }
-        let record = self.own_record();
-        let same = self
-            .own
-            .written
-            .as_ref()
-            .is_some_and(|was| PeerRecord { counter: was.counter, ..record.clone() } == *was);
+        let written = self.own.written.as_ref();
+        let mut record = self.own_record(written.map_or(0, |was| was.counter));
+        let same = written == Some(&record);
         let beat = if record.ready.is_empty() { HEARTBEAT } else { READY_BEAT };
         let due = match self.own.last {
             Some(last) if same => last + beat,
@@ -192,19 +189,20 @@ impl Core {
             return;
         }
         self.own.counter += 1;
+        record.counter = self.own.counter;
         let ticket = self.write(&key, record.doc(&self.cfg.node));
         self.own.last = Some(self.now);
         self.own.flight = Some((ticket, record));
     }
 
-    fn own_record(&self) -> PeerRecord {
+    fn own_record(&self, counter: u64) -> PeerRecord {
         let groups =
             self.cfg.groups.keys().map(|group| (group.clone(), self.membership(group).ips.clone()));
         let epochs = self.locks.iter().map(|(group, lock)| (group.clone(), lock.sight.highest));
         PeerRecord {
             host: self.me.host.clone(),
             nonce: self.me.nonce.clone(),
-            counter: self.own.counter + 1,
+            counter,
             protocol: PROTOCOL,
             account: self.cfg.account.as_ref().map(ToString::to_string).unwrap_or_default(),
             groups: groups.collect(),

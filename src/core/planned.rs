@@ -287,11 +287,14 @@ impl Core {
             let allowed = self.routes.get(ip).and_then(|route| route.allowed);
             allowed.is_some_and(|allowed| allowed > time + PATIENCE)
         });
+        if !kept {
+            return None;
+        }
         let there = |server: &&Server| {
             self.gone_to(group, server) && ips.iter().all(|ip| self.is_at(*ip, server))
         };
         let mut fit = self.peers.iter().filter(|(_, peer)| {
-            kept && peer.fit(self.now) && peer.record.agrees(group, mine) && peer.record.provider
+            peer.fit(self.now) && peer.record.agrees(group, mine) && peer.record.provider
         });
         fit.find_map(|(name, peer)| {
             Some((name.clone(), peer.record.server.as_ref().filter(there)?.clone()))

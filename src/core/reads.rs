@@ -85,20 +85,18 @@ impl Core {
             Ok(list) => {
                 self.answered(sent);
                 self.reads.listed = true;
-                let named: BTreeSet<Key> = list.iter().map(|(key, _)| key.clone()).collect();
-                for (key, stored) in list {
-                    self.learn(&key, Some(stored), Some(sent));
-                }
+                let named = |key: &Key| list.iter().any(|(known, _)| known == key);
                 // The record of a node that was taken out of the cluster.
                 let now = self.now;
-                self.peers.retain(|name, peer| {
-                    peer.fresh(now) || named.contains(&Key::Node(name.clone()))
-                });
-                self.reads.unreadable.retain(|name| named.contains(&Key::Node(name.clone())));
+                self.peers.retain(|name, peer| peer.fresh(now) || named(&Key::Node(name.clone())));
+                self.reads.unreadable.retain(|name| named(&Key::Node(name.clone())));
                 // An object that lost its label is not in the list: only a read of its own can say
                 // that what was there, or never read, is gone.
                 let absent: Vec<Key> =
-                    self.slots.keys().filter(|key| !named.contains(key)).cloned().collect();
+                    self.slots.keys().filter(|key| !named(key)).cloned().collect();
+                for (key, stored) in list {
+                    self.learn(&key, Some(stored), Some(sent));
+                }
                 for key in absent {
                     let slot = self.slots.entry(key.clone()).or_default();
                     if slot.known && slot.version.is_none() {
