@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::facts::{Doc, Routed};
 use super::health::Vector;
 use super::record::Membership;
-use crate::types::{Epoch, FailoverIp, GroupName, NodeName, Server, Span, Tick};
+use crate::types::{Epoch, FailoverIp, GroupName, NodeName, ResourceVersion, Server, Span, Tick};
 
 /// How often a record is written when nothing changes.
 pub const HEARTBEAT: Span = Span::secs(10);
@@ -108,8 +108,8 @@ pub struct Peer {
     pub record: PeerRecord,
     /// When this node first saw its newest write: the record's age is local time.
     pub seen: Tick,
-    /// The object that was made of.
-    pub doc: Doc,
+    /// The object's version that was made of.
+    pub version: ResourceVersion,
 }
 
 impl Peer {
@@ -167,8 +167,11 @@ mod tests {
 
     #[test]
     fn a_repeated_record_does_not_grow_younger() {
-        let shown =
-            |counter, at| Peer { record: record(counter), seen: Tick(at), doc: Doc::default() };
+        let shown = |counter, at| Peer {
+            record: record(counter),
+            seen: Tick(at),
+            version: ResourceVersion(counter.to_string()),
+        };
         let mut peer = shown(5, 0);
         peer.observe(shown(5, 20_000), true);
         peer.observe(shown(4, 21_000), false);

@@ -220,9 +220,10 @@ impl Core {
             }
             Key::Ledger => self.learn_ledger(stored.as_ref(), sent.is_some()),
             Key::Node(node) => {
-                // A list brings all of them, and most as they were.
-                let known = self.peers.get(node).map(|peer| &peer.doc);
-                let Some(stored) = stored.filter(|stored| known != Some(&stored.doc)) else {
+                // A list brings all of them, and most as they were. A datastore that was put back may count to the same
+                // version with other words: the node's next record, within ten seconds, has another.
+                let known = self.peers.get(node).map(|peer| &peer.version);
+                let Some(stored) = stored.filter(|stored| known != Some(&stored.version)) else {
                     return;
                 };
                 let Some(record) = PeerRecord::parse(&stored.doc) else {
@@ -234,7 +235,7 @@ impl Core {
                     self.learn_own(&record);
                     return;
                 }
-                let peer = Peer { record, seen: self.now, doc: stored.doc };
+                let peer = Peer { record, seen: self.now, version: stored.version };
                 match self.peers.get_mut(node) {
                     Some(known) => known.observe(peer, sent.is_some()),
                     None => _ = self.peers.insert(node.clone(), peer),
