@@ -57,6 +57,11 @@ impl Vector {
         self.0.get(place).copied().unwrap_or(false)
     }
 
+    /// Is nothing wrong, as far as is known? No vector is smaller.
+    pub fn is_well(&self) -> bool {
+        !self.0.contains(&true)
+    }
+
     /// The names of what is wrong, for people.
     pub fn words(&self) -> Vec<String> {
         let wrong = self.0.iter().enumerate().filter(|(_, bad)| **bad);

@@ -253,9 +253,13 @@ impl Core {
     /// The fittest node that is strictly healthier than this one, with its server; first one that an IP is routed
     /// to already.
     fn healthier(&self, group: &GroupName) -> Option<(NodeName, Server)> {
-        let mine = self.membership(group);
         let vector = self.vector();
         let unable = !self.cfg.eligible || !self.health.able();
+        // What nearly every step finds, without a look at the others: nobody is healthier than a node that lacks nothing.
+        if vector.is_well() && !unable {
+            return None;
+        }
+        let mine = self.membership(group);
         let held = self.held();
         let shunned = self.locks.get(group).map(|lock| &lock.shunned);
         let shunned = |name: &NodeName| {
