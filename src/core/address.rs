@@ -164,13 +164,13 @@ impl Core {
             return Some(true);
         }
         let ceased = self.locks.get(&group)?.ceased.unwrap_or(self.now);
-        let ended = self.routes.get(&ip).map_or(Tick(0), |route| route.ended);
-        let calling = self.routes.get(&ip).is_some_and(super::way::Route::calling);
-        let (ended, calling) = match self.planted(Bug::IgnoresOwnCalls) {
-            true => (Tick(0), false),
-            false => (ended, calling),
+        let landed = match self.routes.get(&ip) {
+            _ if self.planted(Bug::IgnoresOwnCalls) => Tick(0),
+            Some(route) if route.calling() && self.planted(Bug::WaitsForTheStuck) => Tick::NEVER,
+            Some(route) => route.landed(),
+            None => Tick(0),
         };
-        let from = ceased.max(ended) + AFTER_ROLE;
+        let from = ceased.max(landed) + AFTER_ROLE;
         let last = self.provider.last(ip);
         let (asked, here) =
             (last.map(|seen| seen.asked), last.map(|seen| self.is_here(&seen.routed)));
@@ -188,7 +188,7 @@ impl Core {
         let old = self.planted(Bug::RemovesOnOldAnswer) && asked.is_some();
         // Without the own server's name "elsewhere" cannot be told from "here" (I11).
         let home = self.provider.home().is_some();
-        let judged = home && self.provider.since(ip, from).is_some() && !calling;
+        let judged = home && self.provider.since(ip, from).is_some();
         if judged || early || old {
             return Some(false);
         }

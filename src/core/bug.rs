@@ -53,6 +53,9 @@ pub enum Bug {
     /// The end of a call is waited for although the provider has fallen silent. No invariant bounds how long that may
     /// last: the scenario of the rule shows it, not the seeds.
     WaitsForTheSilent,
+    /// An address is kept as long as a task of this node's own call runs. The scenario of the rule shows it: a task that
+    /// is stuck while another node routes is rarer than the seeds.
+    WaitsForTheStuck,
 }
 
 impl Bug {

@@ -4,7 +4,11 @@ use super::budget::Need;
 use super::event::Ticket;
 use super::facts::{ProviderTime, TaskId};
 use super::ledger::Ending;
-use crate::types::{Epoch, GroupName, Server, ServerName, Tick};
+use crate::types::{Epoch, GroupName, Server, ServerName, Span, Tick};
+
+/// A task that has run for this long may run for ever: it is no reason any more to keep an address. No call is on its
+/// way for longer, and the list, which is read with the task, shows if it routes here after all.
+const LONG_TASK: Span = Span::secs(20);
 
 /// A call under way.
 #[derive(Clone, Debug)]
@@ -107,6 +111,15 @@ impl Route {
         match self.stage {
             Stage::Settled | Stage::Intending { .. } | Stage::Renewing { .. } => false,
             Stage::Calling { .. } | Stage::Following { .. } | Stage::Verifying { .. } => true,
+        }
+    }
+
+    /// From when on an answer "elsewhere" stands, for all that this node's last call may still do.
+    pub fn landed(&self) -> Tick {
+        match &self.stage {
+            Stage::Settled | Stage::Intending { .. } | Stage::Renewing { .. } => self.ended,
+            Stage::Following { since, .. } => *since + LONG_TASK,
+            Stage::Calling { .. } | Stage::Verifying { .. } => Tick::NEVER,
         }
     }
 }

@@ -171,6 +171,7 @@ fn breaks(bug: Bug) -> &'static [Invariant] {
         Bug::IgnoresOwnCalls => &[I11],
         Bug::EpochFromLeaseAlone => &[I13, I1, I10],
         Bug::FollowsTheDead | Bug::WaitsForTheSilent => &[L1],
+        Bug::WaitsForTheStuck => &[I5],
     }
 }
 
