@@ -156,7 +156,8 @@ fn steady(index: &Index<'_>, name: &GroupName, group: &Group, at: Real) -> Optio
     fine.then_some(machine)
 }
 
-/// L1: a dead holder's IPs are routed to another node within the lease duration, 1 s and the provider's time.
+/// L1: a dead holder's IPs are routed to another node within the lease duration, 1 s and the provider's time, which
+/// begins when the call is given to the adapter: connection and handshake are the provider's, too.
 pub(crate) fn replaced(index: &Index<'_>, report: &mut Report) {
     let facts = &index.history.facts;
     let calls = spent(index);
@@ -173,8 +174,14 @@ pub(crate) fn replaced(index: &Index<'_>, report: &mut Report) {
             };
             let config = life.config_at(d.from);
             let ips = group.ips.len() as u64;
+            let calls_after = index.lives.iter().flat_map(|l| &l.calls).filter(|c| {
+                let soon = d.from..=d.from.plus(Span::secs(30));
+                group.ips.contains_key(&c.ip) && soon.contains(&c.said.at)
+            });
+            let connecting = calls_after.filter_map(|c| Some(c.started?.since(c.said.tick)));
             let bound = Span(config.lease.duration.0 * 101 / 100)
                 + Span::secs(1)
+                + connecting.max().unwrap_or(Span::ZERO)
                 + facts.provider_time.times(ips.max(1));
             let due = d.from.plus(bound);
             let long = d.to > due && index.history.end > due;

@@ -6,7 +6,7 @@ use super::epoch::{authentic, terms};
 use super::life::{Answer, Claim, Life, Place, Write};
 use super::{Index, Invariant, Real, Report};
 use crate::core::facts::{Doc, Key, Routed};
-use crate::types::{Epoch, GroupName, Span, Tick};
+use crate::types::{Epoch, GroupName, NodeName, Span, Tick};
 
 /// I1: at most one node has authority over a group at any time, in real time. A paused process's claim
 /// stands until it says otherwise or runs out. A claim during which the machine's clock stood still is
@@ -286,10 +286,12 @@ fn first_missing(life: &Life<'_>, group: &GroupName, before: usize) -> Option<Pl
 }
 
 fn first_sight(life: &Life<'_>, group: &GroupName, doc: &Doc, before: usize) -> Option<Place> {
+    // Whoever edits a record that names nobody so that it names nobody in other words has renewed nothing.
+    let named = |d: &Doc| d.holder.as_deref().and_then(|name| name.parse::<NodeName>().ok());
     let same = |d: &Doc| {
         let notes = ["nonce", "renewal"].iter().all(|n| d.notes.get(*n) == doc.notes.get(*n));
         notes
-            && d.holder == doc.holder
+            && named(d) == named(doc)
             && d.transitions == doc.transitions
             && d.duration == doc.duration
     };
