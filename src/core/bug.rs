@@ -56,6 +56,9 @@ pub enum Bug {
     /// An address is kept as long as a task of this node's own call runs. The scenario of the rule shows it: a task that
     /// is stuck while another node routes is rarer than the seeds.
     WaitsForTheStuck,
+    /// A process that was stopped goes on with what it knew before. The scenario of the rule shows it: the Lease has to
+    /// come and go meanwhile.
+    SleepsUnnoticed,
 }
 
 impl Bug {

@@ -59,6 +59,9 @@ use saved::Saved;
 
 use crate::types::{FailoverIp, GroupName, NodeName, Span, Tick};
 
+/// A process that wakes so late was stopped.
+const OVERSLEPT: Span = Span::secs(1);
+
 /// The state of one node's foip.
 #[derive(Clone, Debug)]
 pub struct Core {
@@ -146,7 +149,11 @@ impl Core {
 
     /// Takes in one event and says what to do about it.
     pub fn step(&mut self, now: Tick, event: Event) -> Vec<Action> {
+        let late = now.since(self.wake);
         self.now = self.now.max(now);
+        if late >= OVERSLEPT && !self.planted(bug::Bug::SleepsUnnoticed) {
+            self.forget_what_was_read();
+        }
         self.take_in(event);
         self.plan();
         std::mem::take(&mut self.out)

@@ -192,6 +192,20 @@ impl Core {
         }
     }
 
+    /// This process was stopped: what it read before says nothing about now. Objects are read again before they are
+    /// written, and a Lease that was missing may have come and gone: its absence, like the API's presence, counts from
+    /// now on. Versions do not tell: what is gone has none, and a datastore that was put back counts up to the same.
+    pub(super) fn forget_what_was_read(&mut self) {
+        let now = self.now;
+        for slot in self.slots.values_mut() {
+            (slot.known, slot.wanted, slot.fresh_from) = (false, true, now);
+        }
+        for lock in self.locks.values_mut() {
+            lock.sight.missing_from(now);
+        }
+        self.access.back = self.access.back.map(|_| now);
+    }
+
     /// Takes in an object: from a quorum read sent at `sent`, or from the watch.
     pub(super) fn learn(&mut self, key: &Key, stored: Option<Stored>, sent: Option<Tick>) {
         if let Some(sent) = sent {

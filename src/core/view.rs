@@ -122,6 +122,13 @@ impl Sight {
         News::Changed
     }
 
+    /// Absence that was seen before then does not count.
+    pub fn missing_from(&mut self, from: Tick) {
+        if let View::Missing { since } = &mut self.view {
+            *since = from;
+        }
+    }
+
     /// May this number have been counted, or did somebody type it?
     pub fn may_be(&self, epoch: Epoch) -> bool {
         epoch.0 <= self.highest.0 + LEAP

@@ -155,11 +155,12 @@ fn ceased(index: &Index<'_>, life: &Life<'_>, group: &GroupName, ip: FailoverIp,
         let mut later = life.configs.iter().filter(|(place, _)| place.line > line);
         later.find(|(_, config)| !has_ip(config, ip)).map(|(place, _)| place.at)
     };
-    let calls =
-        calls.map(|c| match c.over.map(|over| over.at).into_iter().chain(out(c.said.line)).min() {
-            Some(over) if over <= at => over,
-            Some(_) | None => index.real(life, c.not_after + c.timeout),
-        });
+    let calls = calls.map(|c| {
+        let over = c.over.map(|over| over.at).into_iter().chain(out(c.said.line)).min();
+        // Word of it that comes later than it could land does not make it land later.
+        let latest = index.real(life, c.not_after + c.timeout);
+        over.filter(|over| *over <= at).map_or(latest, |over| over.min(latest))
+    });
     claims.chain(ready).chain(calls).max().unwrap_or(life.process.began)
 }
 

@@ -177,7 +177,7 @@ const ROUTE_EVENTS: Events = &[
     ("task failed", |desk| desk.task(Ok(TaskState::Failed("no".into())))),
     ("task gone", |desk| desk.task(Ok(TaskState::NotFound))),
     ("task unknown", |desk| desk.task(Err(retry()))),
-    ("6 s pass", |desk| {
+    ("stopped for 6 s", |desk| {
         desk.now += Span::secs(6);
         desk.hear(Event::Wake);
     }),
@@ -407,7 +407,7 @@ settled, here
   alarm drift <- elsewhere; nowhere
   alarm provider-auth <- login refused
   cease <- lease taken
-  put, renew 5, read <- 6 s pass
+  put, read, read ledger <- stopped for 6 s
   linger <- stop
   put, renew 5 <- reload
   renew 5, read <- wake
@@ -417,7 +417,7 @@ settled, not known
   nothing <- provider fails; intent written; intent conflicts; intent unknown; renewed; renewal conflicts; renewal unknown; accepted; done; not sent; refused; throttled; call: login refused; call: other site; call unknown; task runs; task done; task failed; task gone; task unknown
   alarm provider-auth <- login refused
   cease <- lease taken
-  put, renew 5, look, read <- 6 s pass
+  put, look, read, read ledger <- stopped for 6 s
   linger <- stop
   put, renew 5 <- reload
   renew 5, read <- wake
@@ -427,7 +427,7 @@ intending
   read ledger <- intent conflicts
   read <- intent unknown; wake
   cease <- lease taken
-  put, renew 5, read <- 6 s pass
+  put, read <- stopped for 6 s
   linger <- stop
   put, renew 5 <- reload
 renewing
@@ -435,7 +435,7 @@ renewing
   nothing <- here; elsewhere; nowhere; provider fails; login refused; intent written; intent conflicts; intent unknown; accepted; done; not sent; refused; throttled; call: login refused; call: other site; call unknown; task runs; task done; task failed; task gone; task unknown; stop
   call, hold <- renewed
   cease, write NotSent <- lease taken
-  put, write NotSent, read <- 6 s pass
+  put, read <- stopped for 6 s
   put <- reload
 calling
   nothing <- here; elsewhere; nowhere; provider fails; login refused; intent written; intent conflicts; intent unknown; renewed; renewal conflicts; renewal unknown; task runs; task done; task failed; task gone; task unknown
@@ -448,7 +448,7 @@ calling
   alarm provider-auth, write Refused <- call: login refused
   alarm refused, write Refused <- call: other site
   write Unknown <- call unknown
-  put, renew 5, read <- 6 s pass
+  put, read, read ledger <- stopped for 6 s
   linger <- stop
   put, renew 5 <- reload
   renew 5, read <- wake
@@ -457,7 +457,7 @@ following
   cease <- lease taken
   look <- task done; task gone
   write Failed, look <- task failed
-  put, renew 5, read <- 6 s pass
+  put, read, read ledger <- stopped for 6 s
   linger <- stop
   put, renew 5, look <- reload
   renew 5 <- wake
@@ -467,7 +467,7 @@ verifying
   nothing <- elsewhere; nowhere; provider fails; intent written; intent conflicts; intent unknown; renewed; renewal conflicts; renewal unknown; accepted; done; not sent; refused; throttled; call: login refused; call: other site; call unknown; task runs; task done; task failed; task gone; task unknown
   alarm provider-auth <- login refused
   cease <- lease taken
-  put, renew 5, look, read <- 6 s pass
+  put, look, read, read ledger <- stopped for 6 s
   linger <- stop
   put, renew 5 <- reload
 ";

@@ -218,6 +218,26 @@ fn i11_an_address_goes_only_by_an_answer_that_is_young_enough() {
 }
 
 #[test]
+fn i11_a_call_that_may_still_land_keeps_the_address() {
+    // Sent at 18.5 s, it lands by 24.5 s at the latest, whenever it is heard of.
+    let removed = |heard: &[u64], asked| {
+        let mut book = Book::new(2);
+        book.holds(10_000, 0, 1);
+        book.calls(18_500, 0, 1, RouteOutcome::Unknown("cut".into()));
+        for heard in heard {
+            book.looks(*heard, heard + 100, 0, Some(0));
+        }
+        book.looks(asked, asked + 100, 0, Some(1));
+        book.wake(asked + 200, 0);
+        book.action(asked + 200, 0, Action::RemoveAddress { host: host() });
+        !book.broken().contains(&Invariant::I11)
+    };
+    assert_eq!((removed(&[], 39_000), removed(&[], 39_600)), (false, true));
+    assert_eq!((removed(&[20_000], 34_700), removed(&[20_000], 35_200)), (false, true));
+    assert!(removed(&[38_000], 39_600));
+}
+
+#[test]
 fn i11_a_living_process_does_not_let_an_address_run_out() {
     for (pause, fine) in [(false, false), (true, true)] {
         let mut book = Book::new(1);

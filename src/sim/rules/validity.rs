@@ -128,6 +128,23 @@ fn twice_in_flight(run: &Run) -> Option<Key> {
 }
 
 #[test]
+fn a_process_that_was_stopped_creates_no_lease_over_a_term_that_it_slept_through() {
+    // The Lease is gone with its holder. One node waits to take it and is stopped; another takes it and is stopped in
+    // turn; then somebody deletes it once more.
+    bites(Bug::SleepsUnnoticed, 3, |setup| {
+        let mut run = Run::of(setup)
+            .at(60_000, Fault::Power { node: 0, down: Span::secs(120) })
+            .at(60_000, Fault::Delete { key: lease() })
+            .at(66_000, Fault::Pause { node: 2, long: Span::secs(30) })
+            .at(95_000, Fault::Pause { node: 1, long: Span::secs(7) })
+            .at(95_500, Fault::Delete { key: lease() });
+        run.until(94).held_by(1).calls(1, 1);
+        run.until(160).held_by(1).calls(1, 1);
+        run.end()
+    });
+}
+
+#[test]
 fn a_pause_longer_than_the_lease_ends_authority() {
     holds(3, |setup| {
         let mut run = Run::of(setup).at(60_000, Fault::Pause { node: 0, long: Span::secs(14) });
