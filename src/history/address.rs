@@ -13,6 +13,8 @@ use crate::types::{FailoverIp, GroupName, Span, Tick};
 const SETTLED: Span = Span::secs(15);
 /// So long after losing every reason to have it, the address is gone.
 const GONE: Span = Span::secs(60);
+/// A node may wait so long for the task of its own call.
+const LONG_TASK: Span = Span::secs(20);
 /// The kernel removes an address up to so much late.
 const KERNEL_LATE: Span = Span::millis(1500);
 
@@ -97,7 +99,7 @@ fn must_be_gone(
         if *here {
             continue;
         }
-        let ceased = ceased(index, life, group, ip, look.asked.at);
+        let ceased = ceased(index, life, group, ip, look.asked.at, LONG_TASK);
         if look.asked.at < ceased.plus(SETTLED) {
             continue;
         }
@@ -144,8 +146,16 @@ fn held_up(index: &Index<'_>, life: &Life<'_>, from: Real, to: Real) -> bool {
     })
 }
 
-/// When this process last stopped being holder, ready successor or caller, seen from `at`; its start if never.
-fn ceased(index: &Index<'_>, life: &Life<'_>, group: &GroupName, ip: FailoverIp, at: Real) -> Real {
+/// When this process last stopped being holder, ready successor or caller, seen from `at`; its start if never. A call
+/// that was answered may have a task that takes effect within `task`.
+fn ceased(
+    index: &Index<'_>,
+    life: &Life<'_>,
+    group: &GroupName,
+    ip: FailoverIp,
+    at: Real,
+    task: Span,
+) -> Real {
     let claims = life.claims.iter().filter(|c| c.group == *group && c.to > c.from.at);
     let claims = claims.filter(|c| c.from.at <= at).map(|c| c.to);
     let ready = life.ready.iter().filter(|r| r.group == *group && r.from.at <= at).map(|r| r.to);
@@ -159,6 +169,7 @@ fn ceased(index: &Index<'_>, life: &Life<'_>, group: &GroupName, ip: FailoverIp,
         let over = c.over.map(|over| over.at).into_iter().chain(out(c.said.line)).min();
         // Word of it that comes later than it could land does not make it land later.
         let latest = index.real(life, c.not_after + c.timeout);
+        let latest = c.answer.map_or(latest, |(answered, _)| latest.max(answered.at.plus(task)));
         over.filter(|over| *over <= at).map_or(latest, |over| over.min(latest))
     });
     claims.chain(ready).chain(calls).max().unwrap_or(life.process.began)
@@ -244,7 +255,7 @@ fn removed_on_a_guess(index: &Index<'_>, life: &Life<'_>, touch: &Touch) -> Opti
     let own = life.claims.iter().any(|c| c.group == *group && c.to > c.from.at && c.from.at <= at);
     let ready = life.ready.iter().any(|r| r.group == *group && r.from.at <= at);
     let called = life.calls.iter().any(|c| c.ip == ip && c.said.at <= at);
-    let ceased = ceased(index, life, group, ip, at);
+    let ceased = ceased(index, life, group, ip, at, Span::ZERO);
     // Clocks that run one percent fast see 15 s a little early.
     let early = SETTLED.less(Span::millis(200));
     if (own || ready || called) && look.asked.at < ceased.plus(early) {
