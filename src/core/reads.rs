@@ -208,7 +208,8 @@ impl Core {
 
     /// Takes in an object: from a quorum read sent at `sent`, or from the watch.
     pub(super) fn learn(&mut self, key: &Key, stored: Option<Stored>, sent: Option<Tick>) {
-        if let Some(sent) = sent {
+        let mut sent = sent;
+        if let Some(asked) = sent {
             let configured = match key {
                 Key::Group(group) => self.locks.contains_key(group),
                 Key::Ledger => true,
@@ -216,11 +217,13 @@ impl Core {
             };
             if configured {
                 let slot = self.slots.entry(key.clone()).or_default();
-                if sent < slot.fresh_from || slot.writing.is_some() {
-                    return;
+                if asked < slot.fresh_from || slot.writing.is_some() {
+                    // It crossed a write: no more than a hint, but who has a newer term is to be heard.
+                    sent = None;
+                } else {
+                    (slot.known, slot.wanted, slot.fresh_from) = (true, false, asked);
+                    slot.version = stored.as_ref().map(|stored| stored.version.clone());
                 }
-                (slot.known, slot.wanted, slot.fresh_from) = (true, false, sent);
-                slot.version = stored.as_ref().map(|stored| stored.version.clone());
             }
         }
         match key {

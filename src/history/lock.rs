@@ -320,9 +320,12 @@ fn given(
     }
     let takers: Vec<&Life<'_>> = index.lives.iter().filter(|l| l.node.as_str() == holder).collect();
     let at = write.sent.at;
+    // Whose clock stood still cannot tell how old a word is.
+    let clock = index.history.clocks.get(life.process.clock);
+    let stood = clock.is_some_and(|c| c.stood(at.minus(Span::secs(60)), at));
     let ready = takers.iter().any(|taker| {
         let mut all = taker.ready.iter().filter(|r| r.group == *group);
-        all.any(|r| r.from.at <= at && at < r.to.plus(Span::secs(2)))
+        all.any(|r| r.from.at <= at && (stood || at < r.to.plus(Span::secs(2))))
     });
     let verified = takers.iter().any(|t| verified_at(index, life, group, t, write.sent.line));
     let began = writes_of(life, group).find(|w| epoch_of(w.doc) == Some(epoch));

@@ -327,15 +327,15 @@ of another, live
   alarm differs <- reload
   alarm lease-edited <- read edited
 of another, expired
-  read <- read same; read missing; read newer; read older; read handed; read edited; watch older; watch missing; conflict; write unknown; wake; elsewhere; nowhere; provider fails; stop
-  nothing <- watch newer
+  read <- read same; read missing; read older; read edited; watch older; watch missing; conflict; write unknown; wake; elsewhere; nowhere; provider fails; stop
+  nothing <- read newer; read handed; watch newer
   put, look, hold <- written
   alarm api-denied, read <- write denied
   put, read <- here
   alarm differs, look, read <- reload
 handed to us
-  nothing <- read same; read missing; read newer; read older; read handed; read edited; watch newer; watch older; elsewhere; nowhere; provider fails; stop
-  read <- watch missing; conflict; write unknown; wake
+  nothing <- read same; read newer; read older; read handed; watch newer; watch older; elsewhere; nowhere; provider fails; stop
+  read <- read missing; read edited; watch missing; conflict; write unknown; wake
   put, hold <- written
   alarm api-denied <- write denied
   put <- here
@@ -371,9 +371,9 @@ in authority
   renew 5, read <- wake
   renew 5, alarm lease-edited <- read edited
 renewing
-  nothing <- read same; read missing; read newer; read older; read handed; read edited; watch older; provider fails; stop
-  cease <- watch newer
-  read <- watch missing; conflict; write unknown; wake
+  nothing <- read same; read older; watch older; provider fails; stop
+  cease <- read newer; read handed; watch newer
+  read <- read missing; read edited; watch missing; conflict; write unknown; wake
   hold <- written
   alarm api-denied <- write denied
   announce <- here
@@ -386,15 +386,15 @@ in authority, a newer epoch of another
   alarm differs <- reload
   alarm lease-edited <- read edited
 authority lapsed
-  nothing <- read same; read missing; read newer; read older; read handed; read edited; watch newer; watch older; here; elsewhere; nowhere; provider fails; stop
-  read <- watch missing; conflict; write unknown; wake
+  nothing <- read same; read newer; read older; read handed; watch newer; watch older; here; elsewhere; nowhere; provider fails; stop
+  read <- read missing; read edited; watch missing; conflict; write unknown; wake
   take 6 <- written
   alarm api-denied <- write denied
   look <- reload
 stopping
-  nothing <- read same; read missing; read newer; read older; read handed; read edited; watch older; here; elsewhere; nowhere; provider fails; stop
-  cease <- watch newer
-  read <- watch missing; conflict; write unknown
+  nothing <- read same; read older; watch older; here; elsewhere; nowhere; provider fails; stop
+  cease <- read newer; read handed; watch newer
+  read <- read missing; read edited; watch missing; conflict; write unknown
   hold <- written
   alarm api-denied <- write denied
   read, exit <- wake
