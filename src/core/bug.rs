@@ -59,6 +59,9 @@ pub enum Bug {
     /// A process that was stopped goes on with what it knew before. The scenario of the rule shows it: the Lease has to
     /// come and go meanwhile.
     SleepsUnnoticed,
+    /// A read that crosses the own write is not heard at all. The scenario of the rule shows it: the watch has to be
+    /// silent and the clock to have stood still.
+    DeafWhileWriting,
 }
 
 impl Bug {

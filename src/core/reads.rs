@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use super::Core;
 use super::action::Action;
+use super::bug::Bug;
 use super::event::Ticket;
 use super::facts::{ApiFailure, Key, NodeFacts, Stored};
 use super::peer::{FRESH, Peer, PeerRecord};
@@ -209,6 +210,7 @@ impl Core {
     /// Takes in an object: from a quorum read sent at `sent`, or from the watch.
     pub(super) fn learn(&mut self, key: &Key, stored: Option<Stored>, sent: Option<Tick>) {
         let mut sent = sent;
+        let deaf = self.planted(Bug::DeafWhileWriting);
         if let Some(asked) = sent {
             let configured = match key {
                 Key::Group(group) => self.locks.contains_key(group),
@@ -218,6 +220,9 @@ impl Core {
             if configured {
                 let slot = self.slots.entry(key.clone()).or_default();
                 if asked < slot.fresh_from || slot.writing.is_some() {
+                    if deaf {
+                        return;
+                    }
                     // It crossed a write: no more than a hint, but who has a newer term is to be heard.
                     sent = None;
                 } else {

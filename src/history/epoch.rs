@@ -12,18 +12,24 @@ use crate::types::{Epoch, GroupName};
 /// knows, forgets one on disk, or carries out the intent of an older one.
 pub(crate) fn epochs(index: &Index<'_>, report: &mut Report) {
     let terms = terms(index);
-    let mut owners: BTreeMap<(&GroupName, u64), (&str, usize)> = BTreeMap::new();
+    let mut owners: BTreeMap<(&GroupName, u64), Vec<&Life<'_>>> = BTreeMap::new();
     for life in &index.lives {
         for write in life.writes.iter().filter(|w| w.done().is_some() && holder_is(w.doc, life)) {
             let (Key::Group(group), Some(epoch)) = (write.key, epoch_of(write.doc)) else {
                 continue;
             };
-            let mine = (life.nonce, life.process.machine);
-            let owner = *owners.entry((group, epoch.0)).or_insert(mine);
-            if owner.0 != life.nonce {
-                let text = format!("two processes hold {group} in epoch {epoch}");
-                report.add(Invariant::I13, write.sent.at, &[owner.1, mine.1], text);
+            let owners = owners.entry((group, epoch.0)).or_default();
+            if owners.iter().any(|owner| owner.nonce == life.nonce) {
+                continue;
             }
+            // A term that was lost with the datastore and with its process, and that nobody could tell of, is nobody's.
+            let told = told(life, group, epoch, write.sent.line);
+            if let Some(owner) = owners.iter().find(|owner| told || owner.died >= write.sent.at) {
+                let text = format!("two processes hold {group} in epoch {epoch}");
+                let nodes = [owner.process.machine, life.process.machine];
+                report.add(Invariant::I13, write.sent.at, &nodes, text);
+            }
+            owners.push(life);
         }
     }
     for life in &index.lives {
@@ -84,6 +90,31 @@ pub(crate) fn epochs(index: &Index<'_>, report: &mut Report) {
             }
         }
     }
+}
+
+/// Had anything told this process of the epoch before that line: its state file, a Lease, a node record, the ledger?
+fn told(life: &Life<'_>, group: &GroupName, epoch: Epoch, line: usize) -> bool {
+    let saved = life.process.start.saved.epochs.get(group).is_some_and(|e| *e >= epoch);
+    let shows = |doc: &Doc, key: &Key| match key {
+        Key::Group(name) => name == group && epoch_of(doc).is_some_and(|e| e >= epoch),
+        Key::Node(_) => known_to(doc).get(group).is_some_and(|e| *e >= epoch),
+        Key::Ledger => {
+            let mut calls = super::ledger::calls(doc).into_iter();
+            calls.any(|call| call.group == group.as_str() && call.epoch >= epoch)
+        }
+    };
+    let mut seen = life.sights.iter().filter(|s| s.seen.line < line);
+    saved || seen.any(|s| s.stored.is_some_and(|stored| shows(&stored.doc, s.key)))
+}
+
+/// The epochs that a node record says its node knows.
+fn known_to(doc: &Doc) -> BTreeMap<GroupName, Epoch> {
+    #[derive(serde::Deserialize)]
+    struct Known {
+        epochs: BTreeMap<GroupName, Epoch>,
+    }
+    let text = doc.notes.get("record").map_or("", String::as_str);
+    serde_json::from_str(text).map(|known: Known| known.epochs).unwrap_or_default()
 }
 
 /// Which processes wrote which terms: what tells a record from something edited by hand.

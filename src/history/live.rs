@@ -74,10 +74,11 @@ pub(crate) fn settled(index: &Index<'_>, report: &mut Report) {
                 if !history.facts.address_at(machine, *host, history.end) {
                     bad(None, &[machine], format!("{} has no address {host}", holder.node));
                 }
-                // A successor that waits for a move is to have it.
+                // A successor that waits for a move is to have it, and who held the group may have it for a while.
                 let idle = |l: &&Life<'_>| {
-                    let mut ready = l.ready.iter();
-                    !ready.any(|r| r.group == *name && r.to.plus(Span::secs(90)) >= history.end)
+                    let ready = l.ready.iter().filter(|r| r.group == *name).map(|r| r.to);
+                    let held = l.claims.iter().filter(|c| c.group == *name).map(|c| c.to);
+                    ready.chain(held).all(|to| to.plus(Span::secs(90)) < history.end)
                 };
                 for other in up().filter(|l| l.process.machine != machine).filter(idle) {
                     let there = other.process.machine;

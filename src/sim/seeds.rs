@@ -173,6 +173,7 @@ fn breaks(bug: Bug) -> &'static [Invariant] {
         Bug::FollowsTheDead | Bug::WaitsForTheSilent => &[L1],
         Bug::WaitsForTheStuck => &[I5],
         Bug::SleepsUnnoticed => &[I13, I1, I10],
+        Bug::DeafWhileWriting => &[I1],
     }
 }
 

@@ -225,6 +225,16 @@ fn i13_no_two_processes_share_an_epoch_and_nobody_goes_back() {
     shared.holds_with(20_100, 1, 1, doc);
     assert_eq!(shared.broken(), [Invariant::I13]);
 
+    // Lost with the datastore and with its process: nobody can know of it.
+    let mut lost = Book::new(2);
+    lost.holds(10_000, 0, 1);
+    lost.history.processes[0].ended = Some(super::builder::at(12_000));
+    let doc = lost.doc(1, 1, 1);
+    lost.holds_with(40_000, 1, 1, doc);
+    assert!(!lost.broken().contains(&Invariant::I13), "{}", lost.broken_text());
+    lost.history.processes[1].start.saved.epochs.insert(group(), crate::types::Epoch(1));
+    assert!(lost.broken().contains(&Invariant::I13));
+
     let mut back = Book::new(1);
     back.history.processes[0].start.saved.epochs.insert(group(), crate::types::Epoch(7));
     back.holds(10_000, 0, 8);

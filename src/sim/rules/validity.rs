@@ -80,6 +80,21 @@ fn a_node_in_authority_does_not_write_an_older_term_over_a_newer_one() {
 }
 
 #[test]
+fn a_holder_whose_renewal_hangs_hears_of_a_newer_term() {
+    // Its clock stood still while another took the Lease; then neither the watch nor the renewal tells it, but a read.
+    bites(Bug::DeafWhileWriting, 12, |setup| {
+        let mut run = Run::of(setup)
+            .at(60_000, Fault::Freeze { node: 0, long: Span::secs(14) })
+            .at(60_000, Fault::WatchSilent { nodes: 1, long: Span::secs(30) })
+            .at(73_900, Fault::SlowApi { nodes: 1, long: Span::secs(12) });
+        run.until(120);
+        let holder = run.holder();
+        run.expect(holder != 0, "another node holds it");
+        run.end()
+    });
+}
+
+#[test]
 fn a_write_names_the_version_that_it_replaces() {
     // Writes that the holder gave up arrive when others have long taken over.
     bites(Bug::WriteWithoutVersion, 8, |setup| {
