@@ -62,6 +62,12 @@ pub enum Bug {
     /// A read that crosses the own write is not heard at all. The scenario of the rule shows it: the watch has to be
     /// silent and the clock to have stood still.
     DeafWhileWriting,
+    /// What the provider said about an IP is remembered while it is out of the configuration. The scenario of the rule
+    /// shows it: the checker knows no more than the process.
+    RemembersTheRemoved,
+    /// A node record that somebody deleted is written again at the next heartbeat only. The scenario of the rule shows
+    /// it: all objects have to go while a node is away.
+    RecordStaysGone,
 }
 
 impl Bug {

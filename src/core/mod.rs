@@ -280,6 +280,9 @@ impl Core {
         let gone: Vec<FailoverIp> =
             self.routes.keys().copied().filter(|ip| !configured(ip)).collect();
         for ip in gone {
+            if !self.planted(bug::Bug::RemembersTheRemoved) {
+                self.provider.forget(ip);
+            }
             if let Some(intent) = self.routes.remove(&ip).and_then(way::Route::intent) {
                 self.withdraw(&intent);
             }

@@ -116,6 +116,11 @@ impl Provider {
         self.seen.get(&ip).filter(|seen| seen.asked >= from)
     }
 
+    /// What it said about an IP that is configured no more says nothing about one that is again.
+    pub fn forget(&mut self, ip: FailoverIp) {
+        self.seen.remove(&ip);
+    }
+
     /// The last thing it said about the IP, however long ago.
     pub fn last(&self, ip: FailoverIp) -> Option<&Observation> {
         self.seen.get(&ip)

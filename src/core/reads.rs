@@ -242,6 +242,9 @@ impl Core {
             }
             Key::Ledger => self.learn_ledger(stored.as_ref(), sent.is_some()),
             Key::Node(node) => {
+                if stored.is_none() && sent.is_none() && *node == self.cfg.node {
+                    self.slots.entry(key.clone()).or_default().wanted = true;
+                }
                 // A list brings all of them, and most as they were. A datastore that was put back may count to the same
                 // version with other words: the node's next record, within ten seconds, has another.
                 let known = self.peers.get(node).map(|peer| &peer.version);

@@ -7,7 +7,7 @@ use super::lock::is_group;
 use super::route::{SOAP_PAUSE, Spent, WINDOWS, spent};
 use super::{Disturbance, Index, Invariant, Real, Report, What};
 use crate::core::config::{Api, Config, Drift, Group};
-use crate::core::facts::Routed;
+use crate::core::facts::{RouteOutcome, Routed};
 use crate::types::{FailoverIp, GroupName, Span};
 
 /// Added to every window before its end is believed.
@@ -179,10 +179,16 @@ pub(crate) fn replaced(index: &Index<'_>, report: &mut Report) {
                 let soon = d.from..=d.from.plus(Span::secs(30));
                 group.ips.contains_key(&c.ip) && soon.contains(&c.said.at)
             });
-            let connecting = calls_after.filter_map(|c| Some(c.started?.since(c.said.tick)));
+            // Some never get through before the lock forbids them to.
+            let connecting = calls_after.filter_map(|c| match (c.answer, c.started) {
+                (Some((answered, RouteOutcome::NotSent(_))), _) => {
+                    Some(answered.at.since(c.said.at).0)
+                }
+                (_, started) => Some(started?.since(c.said.tick).0),
+            });
             let bound = Span(config.lease.duration.0 * 101 / 100)
                 + Span::secs(1)
-                + connecting.max().unwrap_or(Span::ZERO)
+                + Span(connecting.sum())
                 + facts.provider_time.times(ips.max(1));
             let due = d.from.plus(bound);
             let long = d.to > due && index.history.end > due;

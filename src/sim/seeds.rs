@@ -174,6 +174,8 @@ fn breaks(bug: Bug) -> &'static [Invariant] {
         Bug::WaitsForTheStuck => &[I5],
         Bug::SleepsUnnoticed => &[I13, I1, I10],
         Bug::DeafWhileWriting => &[I1],
+        Bug::RemembersTheRemoved => &[I6],
+        Bug::RecordStaysGone => &[I13],
     }
 }
 

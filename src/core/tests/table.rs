@@ -360,7 +360,7 @@ of an older epoch
   alarm lease-edited <- read edited
 in authority
   nothing <- read same; watch older; written; conflict; write unknown; write denied; provider fails
-  renew 5 <- read missing; read older
+  renew 5 <- read missing; read older; wake
   cease <- read newer; watch newer
   take 10, cease <- read handed
   read <- watch missing
@@ -368,7 +368,6 @@ in authority
   intend <- elsewhere; nowhere
   linger <- stop
   put, renew 5 <- reload
-  renew 5, read <- wake
   renew 5, alarm lease-edited <- read edited
 renewing
   nothing <- read same; read older; watch older; provider fails; stop
@@ -403,6 +402,7 @@ stopping
 
 const ROUTE_TABLE: &str = "
 settled, here
+  renew 5 <- wake
   nothing <- here; provider fails; intent written; intent conflicts; intent unknown; renewed; renewal conflicts; renewal unknown; accepted; done; not sent; refused; throttled; call: login refused; call: other site; call unknown; task runs; task done; task failed; task gone; task unknown
   alarm drift <- elsewhere; nowhere
   alarm provider-auth <- login refused
@@ -410,8 +410,8 @@ settled, here
   put, read, read ledger <- stopped for 6 s
   linger <- stop
   put, renew 5 <- reload
-  renew 5, read <- wake
 settled, not known
+  renew 5 <- wake
   announce <- here
   intend <- elsewhere; nowhere
   nothing <- provider fails; intent written; intent conflicts; intent unknown; renewed; renewal conflicts; renewal unknown; accepted; done; not sent; refused; throttled; call: login refused; call: other site; call unknown; task runs; task done; task failed; task gone; task unknown
@@ -420,12 +420,12 @@ settled, not known
   put, look, read, read ledger <- stopped for 6 s
   linger <- stop
   put, renew 5 <- reload
-  renew 5, read <- wake
 intending
+  renew 5, read <- wake
   nothing <- here; elsewhere; nowhere; provider fails; login refused; renewed; renewal conflicts; renewal unknown; accepted; done; not sent; refused; throttled; call: login refused; call: other site; call unknown; task runs; task done; task failed; task gone; task unknown
   renew 5 <- intent written
   read ledger <- intent conflicts
-  read <- intent unknown; wake
+  read <- intent unknown
   cease <- lease taken
   put, read <- stopped for 6 s
   linger <- stop
@@ -438,6 +438,7 @@ renewing
   put, read <- stopped for 6 s
   put <- reload
 calling
+  renew 5 <- wake
   nothing <- here; elsewhere; nowhere; provider fails; login refused; intent written; intent conflicts; intent unknown; renewed; renewal conflicts; renewal unknown; task runs; task done; task failed; task gone; task unknown
   cease <- lease taken
   write Accepted, ask task <- accepted
@@ -451,7 +452,6 @@ calling
   put, read, read ledger <- stopped for 6 s
   linger <- stop
   put, renew 5 <- reload
-  renew 5, read <- wake
 following
   nothing <- here; elsewhere; nowhere; provider fails; login refused; intent written; intent conflicts; intent unknown; renewed; renewal conflicts; renewal unknown; accepted; done; not sent; refused; throttled; call: login refused; call: other site; call unknown; task runs; task unknown
   cease <- lease taken

@@ -59,6 +59,18 @@ fn a_node_record_edited_by_hand_costs_nothing() {
 }
 
 #[test]
+fn a_node_record_that_was_deleted_is_back_within_a_second() {
+    bites(Bug::RecordStaysGone, 2, |setup| {
+        let mut run = Run::of(setup).at(65_000, Fault::Delete { key: record(1) });
+        run.until(66);
+        let back = run.world.server.doc(&record(1)).is_some();
+        run.expect(back, "node 1's record is there");
+        run.until(100);
+        run.end()
+    });
+}
+
+#[test]
 fn a_deleted_object_costs_nothing() {
     for key in [lease(), Key::Ledger, record(0), record(1), record(2)] {
         holds(2, |setup| unnoticed(setup, Fault::Delete { key: key.clone() }));

@@ -2,8 +2,9 @@
 
 use super::super::fault::{Change, Cut, Fault, Target};
 use super::super::setup::Setup;
-use super::{Found, Run, asked, holds, lease};
+use super::{Found, Run, asked, bites, holds, lease};
 use crate::core::action::Action;
+use crate::core::bug::Bug;
 use crate::core::note::Note;
 use crate::types::Span;
 
@@ -123,6 +124,25 @@ fn an_ip_that_is_removed_takes_its_address_along_and_nothing_else() {
             run.end()
         });
     }
+}
+
+#[test]
+fn an_ip_that_is_back_in_the_configuration_is_looked_at_anew() {
+    // While it was out, somebody has routed it elsewhere: nothing is announced (I6) before the provider was asked.
+    bites(Bug::RemembersTheRemoved, 3, |setup| {
+        let without = Fault::Reload { nodes: ALL, how: Change::Without(1), long: Span::secs(61) };
+        let away = Fault::ByHand { ip: 1, to: Target::Nowhere };
+        let mut run = two(setup).at(60_000, without).at(61_000, away);
+        run.until(120).held_by(0);
+        let (from, host) = (run.lines(), run.world.ips[1].2);
+        run.world.run_to(121_020_000);
+        let announced = asked(&run.world).any(|(line, _, action)| {
+            line >= from && matches!(action, Action::Announce { host: of } if *of == host)
+        });
+        run.expect(!announced, "nothing is announced on what was known before");
+        run.until(200).calls(1, 1);
+        run.end()
+    });
 }
 
 #[test]
