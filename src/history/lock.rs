@@ -63,6 +63,8 @@ pub(crate) fn grounds(index: &Index<'_>, report: &mut Report) {
             }
             for write in &writes {
                 let claim = life.claim_after(group, write.sent.step);
+                // Who dies in the middle of a step claims nothing any more.
+                let claim = claim.filter(|c| c.to > write.sent.at);
                 let left = leaves(life, write);
                 if let Some(claim) = claim.filter(|c| c.until > left && c.until > write.sent.tick) {
                     // Only a write that leaves less than was claimed bounds it; a renewal leaves more.
@@ -85,6 +87,7 @@ pub(crate) fn grounds(index: &Index<'_>, report: &mut Report) {
                 continue;
             };
             let claim = life.claim_after(group, sight.seen.step);
+            let claim = claim.filter(|c| c.to > sight.seen.at);
             if let Some(claim) = claim.filter(|c| c.epoch < epoch && c.until > sight.seen.tick) {
                 let text = format!(
                     "claims {group} in epoch {} after it saw epoch {epoch} of another process",

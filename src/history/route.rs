@@ -116,11 +116,11 @@ pub(super) fn spent(index: &Index<'_>) -> Vec<Spent> {
             let (mut to, mut failed, mut throttled) = (index.real(life, latest), true, false);
             match call.answer {
                 Some((place, RouteOutcome::Accepted(_) | RouteOutcome::Done)) => {
-                    to = place.at;
+                    to = to.min(place.at);
                     failed = call.over.is_none();
                 }
                 Some((place, RouteOutcome::Refused(why))) => {
-                    to = place.at;
+                    to = to.min(place.at);
                     let budget = crate::core::facts::ProviderFailure::Budget {
                         why: String::new(),
                         after: None,
