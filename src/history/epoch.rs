@@ -2,36 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::life::Life;
+use super::life::{Life, Write};
 use super::lock::{epoch_of, holder_is, is_group, writes_of};
 use super::{Index, Invariant, Real, Report};
 use crate::core::facts::{Doc, Key};
-use crate::types::{Epoch, GroupName};
+use crate::types::{Epoch, GroupName, Span};
+
+/// A node that is there and has access writes its record this often.
+const BEAT: Span = Span::secs(11);
 
 /// I13: epochs never go back. No two processes share a term; nobody writes an epoch below the highest that it
 /// knows, forgets one on disk, or carries out the intent of an older one.
 pub(crate) fn epochs(index: &Index<'_>, report: &mut Report) {
+    shared(index, report);
     let terms = terms(index);
-    let mut owners: BTreeMap<(&GroupName, u64), Vec<&Life<'_>>> = BTreeMap::new();
-    for life in &index.lives {
-        for write in life.writes.iter().filter(|w| w.done().is_some() && holder_is(w.doc, life)) {
-            let (Key::Group(group), Some(epoch)) = (write.key, epoch_of(write.doc)) else {
-                continue;
-            };
-            let owners = owners.entry((group, epoch.0)).or_default();
-            if owners.iter().any(|owner| owner.nonce == life.nonce) {
-                continue;
-            }
-            // A term that was lost with the datastore and with its process, and that nobody could tell of, is nobody's.
-            let told = told(life, group, epoch, write.sent.line);
-            if let Some(owner) = owners.iter().find(|owner| told || owner.died >= write.sent.at) {
-                let text = format!("two processes hold {group} in epoch {epoch}");
-                let nodes = [owner.process.machine, life.process.machine];
-                report.add(Invariant::I13, write.sent.at, &nodes, text);
-            }
-            owners.push(life);
-        }
-    }
     for life in &index.lives {
         for group in life.groups.iter().copied() {
             let saved = life.process.start.saved.epochs.get(group).copied().unwrap_or_default();
@@ -89,6 +73,39 @@ pub(crate) fn epochs(index: &Index<'_>, report: &mut Report) {
                 before = before.max(now);
             }
         }
+    }
+}
+
+/// No two processes hold one term. One that was lost with the datastore, while its process was dead or cut off and
+/// nobody could tell of it, is nobody's.
+fn shared(index: &Index<'_>, report: &mut Report) {
+    let mut takes: Vec<(&Write<'_>, &Life<'_>)> = Vec::new();
+    for life in &index.lives {
+        let held = life.writes.iter().filter(|w| w.done().is_some() && holder_is(w.doc, life));
+        takes.extend(held.map(|write| (write, life)));
+    }
+    takes.sort_by_key(|(write, _)| write.sent.at);
+    let mut owners: BTreeMap<(&GroupName, u64), Vec<&Life<'_>>> = BTreeMap::new();
+    for (write, life) in takes {
+        let (Key::Group(group), Some(epoch)) = (write.key, epoch_of(write.doc)) else {
+            continue;
+        };
+        let owners = owners.entry((group, epoch.0)).or_default();
+        if owners.iter().any(|owner| owner.nonce == life.nonce) {
+            continue;
+        }
+        let at = write.sent.at;
+        let speaks = |owner: &&&Life<'_>| {
+            let mut said = owner.writes.iter().filter_map(Write::done).map(|done| done.at);
+            owner.died >= at && said.any(|said| said <= at && said.plus(BEAT) >= at)
+        };
+        let told = || told(life, group, epoch, write.sent.line);
+        if let Some(owner) = owners.iter().find(|owner| speaks(owner) || told()) {
+            let text = format!("two processes hold {group} in epoch {epoch}");
+            let nodes = [owner.process.machine, life.process.machine];
+            report.add(Invariant::I13, at, &nodes, text);
+        }
+        owners.push(life);
     }
 }
 

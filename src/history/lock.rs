@@ -289,14 +289,16 @@ fn first_missing(life: &Life<'_>, group: &GroupName, before: usize) -> Option<Pl
 }
 
 fn first_sight(life: &Life<'_>, group: &GroupName, doc: &Doc, before: usize) -> Option<Place> {
-    // Whoever edits a record that names nobody so that it names nobody in other words has renewed nothing.
+    // Whoever edits a record that names nobody, or lasts for no time, so that it says the same in other words has
+    // renewed nothing.
     let named = |d: &Doc| d.holder.as_deref().and_then(|name| name.parse::<NodeName>().ok());
+    let lasts = |d: &Doc| d.duration.filter(|seconds| *seconds > 0);
     let same = |d: &Doc| {
         let notes = ["nonce", "renewal"].iter().all(|n| d.notes.get(*n) == doc.notes.get(*n));
         notes
             && named(d) == named(doc)
             && d.transitions == doc.transitions
-            && d.duration == doc.duration
+            && lasts(d) == lasts(doc)
     };
     let mut seen = life.sights.iter().filter(|s| is_group(s.key, group) && s.seen.line < before);
     seen.find(|s| s.stored.is_some_and(|s| same(&s.doc))).map(|s| s.seen)

@@ -188,12 +188,16 @@ fn i10_a_record_is_waited_out_from_first_sight() {
         book.holds_with(sent, 1, 2, doc);
         assert_eq!(book.broken().is_empty(), fine, "{}", book.broken_text());
     }
-    // Emptied twice, in two ways: as long as from the first.
+    // Emptied thrice, in three ways: as long as from the first.
     let mut book = Book::new(2);
     let written = book.doc(0, 0, 1);
-    for (seen, holder) in [(10_000, Some("Somebody Else!")), (15_000, Some("")), (18_000, None)] {
+    for (seen, holder, lasts) in [
+        (10_000, Some("Somebody Else!"), Some(0)),
+        (15_000, Some(""), Some(-5)),
+        (18_000, None, None),
+    ] {
         let mut record = written.clone();
-        record.holder = holder.map(ToOwned::to_owned);
+        (record.holder, record.duration) = (holder.map(ToOwned::to_owned), lasts);
         book.sees(seen, 1, record);
     }
     let doc = book.doc(1, 1, 2);
