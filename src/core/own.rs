@@ -9,6 +9,7 @@ use super::config::PROTOCOL;
 use super::event::Ticket;
 use super::facts::{ApiFailure, Key, NodeFacts};
 use super::peer::{HEARTBEAT, PeerRecord, Readiness, Testimony};
+use super::slot::Slot;
 use crate::types::{Epoch, GroupName, ResourceVersion, Span, Tick};
 
 /// While it says that it is ready, a record is written this often: readiness is good for nine seconds.
@@ -172,7 +173,7 @@ impl Core {
         let beat = if record.ready.is_empty() { HEARTBEAT } else { READY_BEAT };
         let key = Key::Node(self.cfg.node.clone());
         // A record that somebody deleted is written again at once: it may be all that knows of the last epoch (I13).
-        let gone = self.slots.get(&key).is_some_and(|slot| slot.known && slot.version.is_none());
+        let gone = self.slots.get(&key).is_some_and(Slot::absent);
         let gone = gone && !self.planted(Bug::RecordStaysGone);
         let due = match self.own.last {
             Some(last) if same && !gone => last + beat,

@@ -100,7 +100,7 @@ impl Core {
                 }
                 for key in absent {
                     let slot = self.slots.entry(key.clone()).or_default();
-                    if slot.known && slot.version.is_none() {
+                    if slot.absent() {
                         self.learn(&key, None, Some(sent));
                     } else {
                         slot.wanted = true;
@@ -208,27 +208,20 @@ impl Core {
     }
 
     /// Takes in an object: from a quorum read sent at `sent`, or from the watch.
-    pub(super) fn learn(&mut self, key: &Key, stored: Option<Stored>, sent: Option<Tick>) {
-        let mut sent = sent;
+    pub(super) fn learn(&mut self, key: &Key, stored: Option<Stored>, mut sent: Option<Tick>) {
         let deaf = self.planted(Bug::DeafWhileWriting);
-        if let Some(asked) = sent {
-            let configured = match key {
-                Key::Group(group) => self.locks.contains_key(group),
-                Key::Ledger => true,
-                Key::Node(node) => *node == self.cfg.node,
-            };
-            if configured {
-                let slot = self.slots.entry(key.clone()).or_default();
-                if asked < slot.fresh_from || slot.writing.is_some() {
-                    if deaf {
-                        return;
-                    }
-                    // It crossed a write: no more than a hint, but who has a newer term is to be heard.
-                    sent = None;
-                } else {
-                    (slot.known, slot.wanted, slot.fresh_from) = (true, false, asked);
-                    slot.version = stored.as_ref().map(|stored| stored.version.clone());
-                }
+        if let Some(asked) = sent
+            && self.may_write(key)
+        {
+            let slot = self.slots.entry(key.clone()).or_default();
+            if asked >= slot.fresh_from && slot.writing.is_none() {
+                (slot.known, slot.wanted, slot.fresh_from) = (true, false, asked);
+                slot.version = stored.as_ref().map(|stored| stored.version.clone());
+            } else if deaf {
+                return;
+            } else {
+                // It crossed a write: no more than a hint, but who has a newer term is to be heard.
+                sent = None;
             }
         }
         match key {
@@ -266,6 +259,15 @@ impl Core {
                     None => _ = self.peers.insert(node.clone(), peer),
                 }
             }
+        }
+    }
+
+    /// Is it an object that this node writes, as it is configured now?
+    fn may_write(&self, key: &Key) -> bool {
+        match key {
+            Key::Group(group) => self.locks.contains_key(group),
+            Key::Ledger => true,
+            Key::Node(node) => *node == self.cfg.node,
         }
     }
 

@@ -37,6 +37,11 @@ pub struct Slot {
 }
 
 impl Slot {
+    /// Is it known that there is no such object?
+    pub fn absent(&self) -> bool {
+        self.known && self.version.is_none()
+    }
+
     /// May a write be sent?
     pub fn writable(&self, now: Tick) -> bool {
         self.known && self.writing.is_none() && now >= self.next_write

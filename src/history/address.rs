@@ -161,8 +161,7 @@ fn ceased(
     let ready = life.ready.iter().filter(|r| r.group == *group && r.from.at <= at).map(|r| r.to);
     let calls = life.calls.iter().filter(|c| c.ip == ip && c.said.at <= at && c.sent());
     // While the process's clock stood still, its call went on.
-    let clock = index.history.clocks.get(life.process.clock);
-    let calls = calls.filter(|c| !clock.is_some_and(|clock| clock.stood(c.said.at, at)));
+    let calls = calls.filter(|c| !index.stood(life, c.said.at, at));
     // Whoever has the IP in its configuration no more has no call for it any more either.
     let out = |line: usize| {
         let mut later = life.configs.iter().filter(|(place, _)| place.line > line);

@@ -44,6 +44,12 @@ impl<'a> Index<'a> {
         real(self.history, life.process, tick)
     }
 
+    /// Did the process's clock stand still at any time between the two moments?
+    pub(crate) fn stood(&self, life: &Life<'_>, from: Real, to: Real) -> bool {
+        let clock = self.history.clocks.get(life.process.clock);
+        clock.is_some_and(|clock| clock.stood(from, to))
+    }
+
     /// Lives in order of their start, of one machine.
     pub(crate) fn of_machine(&self, machine: usize) -> impl DoubleEndedIterator<Item = &Life<'a>> {
         self.lives.iter().filter(move |l| l.process.machine == machine)

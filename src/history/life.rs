@@ -209,6 +209,11 @@ impl<'a> Life<'a> {
         self.claims.iter().take(past).rev().find(|c| c.group == *group)
     }
 
+    /// The same, if the process lived to the end of the step: who dies in the middle of it claims nothing any more.
+    pub(crate) fn claim_past(&self, group: &GroupName, place: Place) -> Option<&Claim> {
+        self.claim_after(group, place.step).filter(|claim| claim.to > place.at)
+    }
+
     /// Does this process claim authority over `group` at that moment?
     pub(crate) fn claims_at(&self, group: &GroupName, at: Real) -> Option<&Claim> {
         let past = self.claims.partition_point(|c| c.from.at <= at);

@@ -16,8 +16,7 @@ pub(crate) fn one_authority(index: &Index<'_>, report: &mut Report) {
     for (n, life) in index.lives.iter().enumerate() {
         for claim in life.claims.iter().filter(|c| c.to > c.from.at) {
             let since = claim.from.at.minus(Span::secs(60));
-            let clock = index.history.clocks.get(life.process.clock);
-            if !clock.is_some_and(|c| c.stood(since, claim.to)) {
+            if !index.stood(life, since, claim.to) {
                 by_group.entry(&claim.group).or_default().push((n, claim));
             }
         }
@@ -62,9 +61,7 @@ pub(crate) fn grounds(index: &Index<'_>, report: &mut Report) {
                 check_claim(life, claim, &writes, report);
             }
             for write in &writes {
-                let claim = life.claim_after(group, write.sent.step);
-                // Who dies in the middle of a step claims nothing any more.
-                let claim = claim.filter(|c| c.to > write.sent.at);
+                let claim = life.claim_past(group, write.sent);
                 let left = leaves(life, write);
                 if let Some(claim) = claim.filter(|c| c.until > left && c.until > write.sent.tick) {
                     // Only a write that leaves less than was claimed bounds it; a renewal leaves more.
@@ -86,8 +83,7 @@ pub(crate) fn grounds(index: &Index<'_>, report: &mut Report) {
             let Some(epoch) = authentic(&terms, life, group, doc) else {
                 continue;
             };
-            let claim = life.claim_after(group, sight.seen.step);
-            let claim = claim.filter(|c| c.to > sight.seen.at);
+            let claim = life.claim_past(group, sight.seen);
             if let Some(claim) = claim.filter(|c| c.epoch < epoch && c.until > sight.seen.tick) {
                 let text = format!(
                     "claims {group} in epoch {} after it saw epoch {epoch} of another process",
@@ -326,8 +322,7 @@ fn given(
     let takers: Vec<&Life<'_>> = index.lives.iter().filter(|l| l.node.as_str() == holder).collect();
     let at = write.sent.at;
     // Whose clock stood still cannot tell how old a word is.
-    let clock = index.history.clocks.get(life.process.clock);
-    let stood = clock.is_some_and(|c| c.stood(at.minus(Span::secs(60)), at));
+    let stood = index.stood(life, at.minus(Span::secs(60)), at);
     let ready = takers.iter().any(|taker| {
         let mut all = taker.ready.iter().filter(|r| r.group == *group);
         all.any(|r| r.from.at <= at && (stood || at < r.to.plus(Span::secs(2))))

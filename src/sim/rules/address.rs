@@ -1,6 +1,7 @@
 //! The address follows the route: it outlives its process by one lifetime, and goes only on the provider's word.
 
 use super::super::fault::{Cut, Fault, Target, TaskTrouble, Trouble};
+use super::super::setup::Setup;
 use super::{Run, asked, bites, holds};
 use crate::core::action::Action;
 use crate::core::bug::Bug;
@@ -101,14 +102,19 @@ fn the_route_back_to_a_node_without_api_finds_the_address_there() {
     });
 }
 
+/// The holder's own call, which takes back what somebody routed by hand, has such a task; then it loses the API, and
+/// another node routes.
+fn cut_off_with_a_task(setup: Setup, how: TaskTrouble) -> Run {
+    let tasks = Fault::Tasks { how, long: Span::secs(40) };
+    let by_hand = Fault::ByHand { ip: 0, to: Target::Node(1) };
+    let cut = Fault::Api { nodes: 1, how: Cut::Silent, long: Span::secs(150) };
+    Run::of(setup).at(60_000, tasks).at(60_000, by_hand).at(95_000, cut)
+}
+
 #[test]
 fn a_task_that_never_ends_keeps_the_address_for_no_more_than_a_minute() {
-    // The holder's own call has a task that is stuck; then it loses the API, and another node routes.
     bites(Bug::WaitsForTheStuck, 3, |setup| {
-        let stuck = Fault::Tasks { how: TaskTrouble::Stuck, long: Span::secs(40) };
-        let by_hand = Fault::ByHand { ip: 0, to: Target::Node(1) };
-        let cut = Fault::Api { nodes: 1, how: Cut::Silent, long: Span::secs(150) };
-        let mut run = Run::of(setup).at(60_000, stuck).at(60_000, by_hand).at(95_000, cut);
+        let mut run = cut_off_with_a_task(setup, TaskTrouble::Stuck);
         run.until(95).calls(1, 1).held_by(0);
         run.until(172);
         let left = run.world.has_address(0);
@@ -121,10 +127,7 @@ fn a_task_that_never_ends_keeps_the_address_for_no_more_than_a_minute() {
 #[test]
 fn a_task_that_ends_late_finds_the_address_there_within_seconds() {
     holds(3, |setup| {
-        let slow = Fault::Tasks { how: TaskTrouble::Slow(Span::secs(80)), long: Span::secs(40) };
-        let by_hand = Fault::ByHand { ip: 0, to: Target::Node(1) };
-        let cut = Fault::Api { nodes: 1, how: Cut::Silent, long: Span::secs(150) };
-        let mut run = Run::of(setup).at(60_000, slow).at(60_000, by_hand).at(95_000, cut);
+        let mut run = cut_off_with_a_task(setup, TaskTrouble::Slow(Span::secs(80)));
         run.until(140);
         let left = run.world.has_address(0);
         run.expect(!left, "the old holder has no address, though its task runs");
