@@ -173,11 +173,12 @@ impl Core {
             }
             Err(failure @ (ApiFailure::Denied(_) | ApiFailure::Refused(_))) => {
                 slot.refusals = slot.refusals.saturating_add(1);
-                slot.write_refused = sent;
                 slot.retry = now + pace;
                 slot.write.failed(sent, now, failure.why());
             }
-            Err(failure @ ApiFailure::Unknown(_)) => slot.write.failed(sent, now, failure.why()),
+            Err(failure @ ApiFailure::Unknown(_)) => {
+                slot.write.unanswered(sent, now, failure.why())
+            }
         }
         match &result {
             Ok(_) | Err(ApiFailure::Conflict) => self.answered(sent),
@@ -264,7 +265,6 @@ impl Core {
             self.reads.list.lose();
             for slot in self.slots.values_mut() {
                 slot.read.lose();
-                slot.write.lose();
             }
         }
     }
