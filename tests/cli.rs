@@ -229,7 +229,7 @@ fn login_shows_page_and_code_and_keeps_the_token_until_logout() {
     assert_eq!(kept["account"], "100000");
     let secret = kept["refresh_token"].as_str().unwrap();
     assert!(!said.contains(secret) && !err(&login).contains(secret));
-    assert_eq!(foip::config::account_of_token(&token).unwrap().as_str(), "100000");
+    assert_eq!(foip::provider::TokenFile::new(&token).account().unwrap().as_str(), "100000");
 
     let logout = host.foip(&["logout", "--config", &path]);
     assert_eq!(code(&logout), 0, "{}", err(&logout));

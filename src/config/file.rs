@@ -6,13 +6,14 @@ use std::path::PathBuf;
 
 use toml::de::DeTable;
 
-use super::host::{Host, account_of_token};
+use super::host::Host;
 use super::reader::{Item, Report, Section};
 use super::{
     KubernetesSettings, MetricsSettings, NodeSettings, PasswordSource, ProviderSettings, Settings,
 };
 use super::{checks, ips, timing};
 use crate::core::config::{Api, Config, Drift, Group};
+use crate::provider::TokenFile;
 use crate::types::{Account, FailoverIp, GroupName, IfName, NodeName, ServerName, Span};
 
 const SECTIONS: [&str; 10] = [
@@ -72,7 +73,7 @@ fn read<'a>(
     let metrics = metrics(&root, &managed);
 
     let account = match provider.api {
-        Api::Rest => account_of_token(&provider.token_file),
+        Api::Rest => TokenFile::new(&provider.token_file).account(),
         Api::Soap => provider.login_name.clone(),
     };
     let warnings = warnings(&groups, &metrics);
@@ -148,6 +149,7 @@ fn provider(
         auth_url: url(&section, "auth_url", managed).unwrap_or_else(|| REST_AUTH_URL.into()),
         ca_file: path("ca_file"),
         token_file: path("token_file").unwrap_or_else(|| host.places.state.join("token")),
+        addresses: host.places.state.join("netcup-addresses.json"),
         login_name: login_name.map(|item| item.value),
         password: match (path("password_file"), &host.places.credentials) {
             (Some(file), _) => PasswordSource::File(file),
