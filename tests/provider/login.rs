@@ -4,8 +4,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use foip::core::facts::ProviderFailure;
-use foip::provider::TokenFile;
-use foip::provider::login::{Device, Poll, logout};
+use foip::provider::login::{Device, Logout, Poll, logout};
+use foip::provider::{TokenFile, open};
 use foip::types::Span;
 use foip_standins::fault::{Fault, Match, Rule};
 use foip_standins::scp::{Command, Person, Rotate};
@@ -323,14 +323,48 @@ fn a_login_can_be_denied_or_forgotten() {
 }
 
 #[test]
-fn logging_out_takes_the_token_back() {
+fn logging_out_removes_the_token_here_and_tells_nobody() {
+    let bench = bench();
+    assert_eq!(logout(&bench.options, false).unwrap(), Logout::Removed);
+    assert!(!bench.options.token_file.exists());
+    assert_eq!(logout(&bench.options, false).unwrap(), Logout::Nothing);
+    assert_eq!(bench.scp.log().len(), 0);
+    // Whoever has it still can use it.
+    write_token(&bench.options.token_file, REFRESH);
+    bench.again().routes(&both()).value.unwrap();
+}
+
+#[test]
+fn logging_out_takes_the_token_back_where_that_is_asked_for() {
     let bench = bench();
     bench.scp.fault(Rule::new(Match::path("/revoke"), Fault::status(503)).times(1));
-    logout(&bench.options).unwrap_err();
+    logout(&bench.options, true).unwrap_err();
     assert_eq!(refresh_token(&bench), REFRESH);
-    assert!(logout(&bench.options).unwrap());
+    assert_eq!(logout(&bench.options, true).unwrap(), Logout::Revoked);
     assert!(!bench.options.token_file.exists());
-    assert!(!logout(&bench.options).unwrap());
+    assert_eq!(logout(&bench.options, true).unwrap(), Logout::Nothing);
     write_token(&bench.options.token_file, REFRESH);
     assert!(auth(bench.again().routes(&both()).value.unwrap_err()).contains("`foip login`"));
+    // netcup has forgotten it already: that is no reason to keep it here.
+    assert_eq!(logout(&bench.options, true).unwrap(), Logout::Revoked);
+}
+
+/// What `--revoke` warns of: the other nodes' tokens are other tokens, and end with it.
+#[test]
+fn one_revoke_may_end_every_login() {
+    for all in [false, true] {
+        let bench = with(|setup| {
+            setup.refresh_tokens.push("the-other-nodes-token".into());
+            setup.knobs.revoke_ends_all = all;
+        });
+        let mut other = bench.options.clone();
+        other.token_file = bench.folder.0.join("other");
+        write_token(&other.token_file, "the-other-nodes-token");
+        logout(&bench.options, true).unwrap();
+        let listed = open(other).unwrap().routes(&both()).value;
+        match all {
+            false => _ = listed.unwrap(),
+            true => assert!(auth(listed.unwrap_err()).contains("it was revoked")),
+        }
+    }
 }
