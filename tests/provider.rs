@@ -11,6 +11,8 @@
 mod bench;
 #[path = "provider/login.rs"]
 mod login;
+#[path = "provider/memory.rs"]
+mod memory;
 #[path = "provider/rest.rs"]
 mod rest;
 #[path = "provider/soap.rs"]
