@@ -400,3 +400,7 @@ pub(super) fn judge(what: &str, answer: &Answer) -> Result<oidc::Grant, Provider
         _ => Err(super::http::failure(what, answer, "")),
     }
 }
+
+#[cfg(test)]
+#[path = "token_tests.rs"]
+mod tests;

@@ -3,7 +3,7 @@
 use secrecy::SecretString;
 
 use super::super::http::Answer;
-use super::super::testing::{Peer, compare, golden, options, wire};
+use super::super::testing::{Peer, answer, compare, golden, options, wire};
 use super::format::*;
 use super::{Got, Rest, match_mac, sort};
 use crate::core::config::Api;
@@ -398,4 +398,33 @@ fn refusals_are_only_words() {
     ] {
         assert_eq!(parse_error(golden(&format!("rest/{file}")).as_bytes()), words, "{file}");
     }
+}
+
+#[test]
+fn another_login_makes_everything_of_the_old_account_worthless() {
+    let peer = Peer::new();
+    let folder = crate::files::tests::Folder::new();
+    let mut options = options(Api::Rest, &format!("http://{}", peer.address()));
+    options.token_file = folder.0.join("token");
+    let rest = Rest::open(&options).unwrap();
+    let deadline = crate::clock::now() + Span::secs(5);
+    let log_in = |user: u64, account: u64| {
+        let text =
+            format!(r#"{{"account":"{account}","user_id":{user},"refresh_token":"r{account}"}}"#);
+        std::fs::write(&options.token_file, text).unwrap();
+        // Its claims say nothing: the file is believed.
+        peer.say(answer("200 OK", "application/json", r#"{"access_token":"x","expires_in":300}"#));
+    };
+    log_in(7, 100_000);
+    assert_eq!(rest.user(deadline), Ok(7));
+    rest.known().numbers.insert(own().name, 1);
+    rest.known().own = Some(own());
+    assert_eq!(rest.user(deadline), Ok(7));
+    assert_eq!(rest.known().numbers.len(), 1);
+    log_in(8, 200_000);
+    rest.tokens.forget(&"x".into());
+    rest.tokens.access(deadline).unwrap();
+    assert_eq!(rest.user(deadline), Ok(8));
+    assert!(rest.known().numbers.is_empty() && rest.known().own.is_none());
+    assert_eq!(crate::provider::Provider::account(&rest), "200000".parse().ok());
 }
