@@ -76,7 +76,8 @@ fn read<'a>(
         Api::Rest => TokenFile::new(&provider.token_file).account(),
         Api::Soap => provider.login_name.clone(),
     };
-    let warnings = warnings(&groups, &metrics);
+    let mut warnings = warnings(&groups, &metrics);
+    warnings.extend(two_names(&provider));
     Some(Settings {
         core: Config {
             node: name?,
@@ -312,6 +313,18 @@ fn metrics(root: &Section<'_>, managed: &impl Fn(IpAddr) -> bool) -> MetricsSett
         Some(item.value)
     });
     MetricsSettings { listen, textfile }
+}
+
+/// netcup's tokens may be good only under the name at which they were got.
+fn two_names(provider: &ProviderSettings) -> Option<String> {
+    let host = |url: &str| url.parse::<http::Uri>().ok()?.host().map(str::to_owned);
+    let (api, login) = (host(&provider.url)?, host(&provider.auth_url)?);
+    (provider.api == Api::Rest && api != login).then(|| {
+        format!(
+            "[provider] url is at {api} and auth_url at {login}: if both are netcup's, use one name for both, since a \
+             token that is got under one may be refused under the other"
+        )
+    })
 }
 
 fn warnings(groups: &BTreeMap<GroupName, Group>, metrics: &MetricsSettings) -> Vec<String> {
