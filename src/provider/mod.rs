@@ -109,8 +109,8 @@ pub trait Provider: Send + Sync {
 
     /// Where these IPs are routed. Only the address families among them are asked for.
     ///
-    /// An IP is left out of the listing where the provider does not list it, names its server in a
-    /// way that cannot be read, or did not answer for its family while it did for the other.
+    /// An IP is left out of the listing where the provider does not list it. Where its entry cannot be read, or a part
+    /// of the answer could not be had, it is in `unread` with the reason.
     fn routes(&self, ips: &BTreeSet<FailoverIp>) -> Dated<Result<Listing, ProviderFailure>>;
 
     /// Routes `ip` to `to`: at most one request that changes anything, never repeated.

@@ -105,7 +105,10 @@ fn a_server_that_does_not_answer_leaves_its_ips_unknown() {
         // The own server and the list of servers answer; one of the others does not.
         let rule = Rule::new(Match::path("/WSEndUser"), Fault::status(500));
         let rule = bench.scp.fault(rule.skip(skip).times(1));
-        assert_eq!(bench.routed(v4()), None, "{skip}");
+        let listing = bench.provider.routes(&[v4()].into()).value.unwrap();
+        assert!(listing.routes.is_empty(), "{skip}");
+        let why = &listing.unread[&v4()];
+        assert!(why.contains("203.0.113.63") && why.contains("500 Internal"), "{why}");
         bench.scp.command(Command::Clear { rule: Some(rule) }).unwrap();
     }
     assert_eq!(bench.routed(v4()), Some(Routed::Nowhere));
@@ -113,6 +116,25 @@ fn a_server_that_does_not_answer_leaves_its_ips_unknown() {
     let rule = Rule::new(Match::path("/WSEndUser"), Fault::status(500));
     bench.scp.fault(rule.times(1));
     assert!(matches!(bench.trouble(), ProviderFailure::Retry { .. }));
+}
+
+/// The own server has one of the IPs; where the other is, nobody can be asked.
+#[test]
+fn what_was_found_is_not_the_worse_for_what_was_not() {
+    let bench = soap();
+    bench.provider.home(&host(1)).unwrap();
+    let here = Command::Route { ip: v4().to_string(), server: Some(server(1).name.to_string()) };
+    bench.scp.command(here).unwrap();
+    let rule = Rule::new(Match::path("/WSEndUser"), Fault::status(503));
+    bench.scp.fault(rule.skip(1));
+    let listing = bench.provider.routes(&both()).value.unwrap();
+    let routes: Vec<_> = listing.routes.into_iter().collect();
+    assert_eq!(routes, [(v4(), Routed::To(server(1).name))]);
+    assert!(listing.unread[&v6()].contains("503"), "{:?}", listing.unread);
+    assert_eq!(listing.unread.len(), 1);
+    bench.scp.command(Command::Clear { rule: None }).unwrap();
+    let listing = bench.provider.routes(&both()).value.unwrap();
+    assert_eq!((listing.routes.len(), listing.unread.len()), (2, 0));
 }
 
 #[test]

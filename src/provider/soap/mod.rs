@@ -293,8 +293,7 @@ impl Soap {
                     Ok(entries) => round.take(ips, server, &entries),
                     Err(failure @ ProviderFailure::Auth(_)) => return Err(failure),
                     Err(failure) => {
-                        tracing::debug!("{}", failure.why());
-                        round.whole = false;
+                        round.odd(|| failure.why().to_owned());
                         // It may be gone for good.
                         self.known().last.retain(|_, last| last != server);
                     }
@@ -336,8 +335,20 @@ impl Soap {
         }
         let mut nowhere = BTreeSet::new();
         if !round.done(ips) {
-            let (names, whole) = self.servers(deadline, date)?;
-            round.whole &= whole && names.len() <= SERVERS;
+            let names = match self.servers(deadline, date) {
+                Ok((names, whole)) => {
+                    if !whole || names.len() > SERVERS {
+                        round.odd(|| format!("of the account's servers {SERVERS} at most are looked at, and those with a usual name"));
+                    }
+                    names
+                }
+                // What has been found is not the worse for it.
+                Err(ProviderFailure::Retry { why, .. }) if !round.found.is_empty() => {
+                    round.odd(|| why);
+                    Vec::new()
+                }
+                Err(failure) => return Err(failure),
+            };
             let names: Vec<_> = names.into_iter().take(SERVERS).collect();
             let rest: Vec<_> =
                 names.iter().filter(|name| !asked.contains(*name)).cloned().collect();
@@ -350,15 +361,20 @@ impl Soap {
                 self.ask_all(&all, &missing, deadline, &mut second, date)?;
                 nowhere = second.missing(&missing);
                 round.found.append(&mut second.found);
+                round.doubtful.append(&mut second.doubtful);
+                round.trouble = second.trouble;
             }
         }
+        let unread = ips.iter().copied();
+        let unread = unread.filter(|ip| !round.found.contains_key(ip) && !nowhere.contains(ip));
+        let unread = unread.map(|ip| (ip, round.why(ip))).collect();
         let mut known = self.known();
         for (ip, server) in &round.found {
             known.last.insert(*ip, server.clone());
         }
         let found = round.found.into_iter().map(|(ip, server)| (ip, Routed::To(server)));
         let nowhere = nowhere.into_iter().map(|ip| (ip, Routed::Nowhere));
-        Ok(Listing { routes: found.chain(nowhere).collect(), ..Listing::default() })
+        Ok(Listing { routes: found.chain(nowhere).collect(), unread, ..Listing::default() })
     }
 }
 
