@@ -13,6 +13,8 @@ mod bench;
 mod login;
 #[path = "provider/memory.rs"]
 mod memory;
+#[path = "provider/partly.rs"]
+mod partly;
 #[path = "provider/rest.rs"]
 mod rest;
 #[path = "provider/soap.rs"]
