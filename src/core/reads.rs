@@ -149,8 +149,10 @@ impl Core {
             return;
         };
         let now = self.now;
-        // A refusal is repeated at the renewal's pace: no slower, or it would cost a Lease that an outage does not.
-        let pace = self.cfg.lease.renew.max(Span::secs(1));
+        // A refusal is repeated at the renewal's pace, and as often as a probe while there is authority to lose: it
+        // shall cost no Lease that an outage of the same length does not.
+        let held = matches!(key, Key::Group(group) if self.authority(group).is_some());
+        let pace = if held { PROBE } else { self.cfg.lease.renew.max(Span::secs(1)) };
         let slot = self.slots.entry(key.clone()).or_default();
         if slot.writing == Some(ticket) {
             slot.writing = None;
