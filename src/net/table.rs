@@ -125,10 +125,11 @@ pub fn link(name: &str) -> Result<Option<LinkRow>, NetError> {
     }
 }
 
-/// The unicast default routes of all tables, both families.
+/// The unicast default routes of all tables, and halves of them, both families.
 pub fn default_routes() -> Result<Vec<RouteRow>, NetError> {
     let request = Request::new(row::GET_ROUTE, DUMP, &[0; 12]);
-    let parse = |payload: &[u8]| Ok(RouteRow::parse(payload)?.filter(|row: &RouteRow| row.default));
+    let parse =
+        |payload: &[u8]| Ok(RouteRow::parse(payload)?.filter(|row: &RouteRow| row.cover.is_some()));
     dump(&request, row::NEW_ROUTE, parse, "read the default routes")
 }
 
