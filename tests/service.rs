@@ -12,6 +12,10 @@
 
 #[path = "service/hangs.rs"]
 mod hangs;
+#[path = "service/place.rs"]
+mod place;
+#[path = "service/reload.rs"]
+mod reload;
 
 use std::fs;
 use std::io::{PipeReader, PipeWriter, Read, Write};
