@@ -16,6 +16,8 @@ mod hangs;
 mod place;
 #[path = "service/reload.rs"]
 mod reload;
+#[path = "service/storm.rs"]
+mod storm;
 
 use std::fs;
 use std::io::{PipeReader, PipeWriter, Read, Write};
