@@ -10,6 +10,8 @@
     reason = "a test program stops at the first surprise"
 )]
 
+#[path = "service/disk.rs"]
+mod disk;
 #[path = "service/hangs.rs"]
 mod hangs;
 #[path = "service/place.rs"]

@@ -180,6 +180,8 @@ struct Driver {
     /// A dry run leaves the status file to the foip that it runs beside.
     status: Option<StatusFile>,
     summary: summary::Summary,
+    /// What was last told of what cannot be saved.
+    unsaved: Option<String>,
     written: Option<Tick>,
     kept: Tick,
     ready: Ready,
@@ -201,11 +203,11 @@ async fn drive(settings: Settings, options: Options, log: Log) -> Result<(), Run
     let mut interrupted = signal(SignalKind::interrupt()).map_err(failed("listen for SIGINT"))?;
     let mut hangup = signal(SignalKind::hangup()).map_err(failed("listen for SIGHUP"))?;
     let places = settings.places.clone();
-    let Opened { store, identity, saved, warning } = match options.dry_run {
+    let Opened { store, identity, saved, warnings } = match options.dry_run {
         true => Store::look(&places.state)?,
-        false => Store::open(&places.state)?,
+        false => Store::open(&places.state, &places.runtime)?,
     };
-    for warning in warning.into_iter().chain(settings.warnings.clone()) {
+    for warning in warnings.into_iter().chain(settings.warnings.clone()) {
         log.say(Level::Warning, Kind::Other, warning);
     }
     let node = settings.core.node.clone();
@@ -224,6 +226,18 @@ async fn drive(settings: Settings, options: Options, log: Log) -> Result<(), Run
     let trace = options.trace.as_deref().map(|path| Trace::create(path, &start, now)).transpose();
     let trace = trace.map_err(failed("create the trace"))?;
     let (core, actions) = Core::start(start, now);
+    let status = match options.dry_run {
+        true => None,
+        false => StatusFile::start(&places.runtime)
+            .inspect_err(|error| {
+                let text = format!(
+                    "foip status shows nothing: cannot write into {}: {error} (RUNTIME_DIRECTORY)",
+                    places.runtime.display()
+                );
+                log.say(Level::Error, Kind::Other, text);
+            })
+            .ok(),
+    };
     let mut driver = Driver {
         core,
         errands: Errands::start(&hands.cluster, &messages),
@@ -241,10 +255,8 @@ async fn drive(settings: Settings, options: Options, log: Log) -> Result<(), Run
         trace,
         store,
         manager: Manager::of_process(),
-        status: match options.dry_run {
-            true => None,
-            false => Some(StatusFile::start(&places.runtime).map_err(failed("write the status"))?),
-        },
+        status,
+        unsaved: None,
         summary: summary::Summary::default(),
         written: None,
         kept: now,
@@ -403,9 +415,14 @@ impl Driver {
             self.kept = now;
             self.hands.keep_alive();
         }
+        let unsaved = self.store.failure();
+        if unsaved != self.unsaved {
+            self.unsaved.clone_from(&unsaved);
+            self.step(Event::Unsaved(unsaved));
+        }
         if now >= self.next_status() {
             self.written = Some(now);
-            let status = self.summary.status(&self.core, now, self.store.failure());
+            let status = self.summary.status(&self.core, now);
             self.manager.status(&status.sentence);
             if let Some(file) = &self.status {
                 file.show(&status);

@@ -44,7 +44,7 @@ impl Summary {
     }
 
     /// The state of things now.
-    pub fn status(&mut self, core: &Core, now: Tick, disk: Option<String>) -> Status {
+    pub fn status(&mut self, core: &Core, now: Tick) -> Status {
         self.news = false;
         for (group, epoch) in self.changed.drain(..) {
             let known = self.since.get(&group);
@@ -82,10 +82,6 @@ impl Summary {
                 .chain(self.next_hop.iter().map(|text| AlarmStatus {
                     code: "ipv6-next-hop".to_owned(),
                     text: text.clone(),
-                }))
-                .chain(disk.map(|why| AlarmStatus {
-                    code: "state-file".to_owned(),
-                    text: format!("the state file cannot be written: {why}"),
                 }))
                 .collect();
         status
