@@ -14,6 +14,8 @@
 mod disk;
 #[path = "service/hangs.rs"]
 mod hangs;
+#[path = "service/host_changes.rs"]
+mod host_changes;
 #[path = "service/place.rs"]
 mod place;
 #[path = "service/reload.rs"]

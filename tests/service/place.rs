@@ -203,7 +203,10 @@ impl Place {
         command
             .arg(format!("--net=/run/netns/{}", self.name))
             .arg(plain.get_program())
-            .args(plain.get_args());
+            .args(plain.get_args())
+            .arg("--trace")
+            .arg(host.folder.join("trace"))
+            .env("FOIP_KUBELET_CERTIFICATE", host.folder.join("kubelet.crt"));
         for (name, value) in plain.get_envs() {
             match value {
                 Some(value) => command.env(name, value),
@@ -239,6 +242,13 @@ impl Member {
     /// What it wrote to stderr so far.
     pub fn said(&self) -> String {
         fs::read_to_string(self.host.folder.join("log")).unwrap()
+    }
+
+    /// The last event of this kind that the core was told.
+    pub fn told(&self, event: &str) -> Option<String> {
+        let trace = fs::read_to_string(self.host.folder.join("trace")).unwrap_or_default();
+        let kind = format!("\"{event}\"");
+        trace.lines().rev().find(|line| line.contains(&kind)).map(str::to_owned)
     }
 
     /// The status that is there now.
