@@ -103,7 +103,6 @@ impl Core {
         match result {
             Ok(list) => {
                 self.answered(sent);
-                self.reads.listed = true;
                 self.reads.list.worked(sent, self.now);
                 let named = |key: &Key| list.iter().any(|(known, _)| known == key);
                 // The record of a node that was taken out of the cluster.
@@ -129,6 +128,7 @@ impl Core {
                         slot.wanted = true;
                     }
                 }
+                self.reads.listed = true;
             }
             Err(failure) => {
                 self.failed_beside(sent, &failure);
@@ -322,6 +322,7 @@ impl Core {
                 }
                 // A list brings all of them, and most as they were. A datastore that was put back may count to the same
                 // version with other words: the node's next record, within ten seconds, has another.
+                let known_nonce = self.peers.get(node).map(|peer| peer.record.nonce.clone());
                 let known = self.peers.get(node).map(|peer| &peer.version);
                 let Some(stored) = stored.filter(|stored| known != Some(&stored.version)) else {
                     return;
@@ -335,7 +336,17 @@ impl Core {
                     self.learn_own(&record);
                     return;
                 }
-                let peer = Peer { record, seen: self.now, version: stored.version };
+                // Another process, or one that was not there when everything was listed, is greeted with a record:
+                // it takes nobody for alive whom it has not seen writing.
+                if known_nonce.as_ref() != Some(&record.nonce) {
+                    self.own.greet(self.now);
+                }
+                if let Some(time) = record.time {
+                    let now = self.now;
+                    self.provider.clock_mut().compare(time, now);
+                }
+                let proven = self.reads.listed;
+                let peer = Peer { record, seen: self.now, version: stored.version, proven };
                 match self.peers.get_mut(node) {
                     Some(known) => known.observe(peer, sent.is_some()),
                     None => _ = self.peers.insert(node.clone(), peer),
@@ -379,10 +390,8 @@ impl Core {
         }
         // A host that was given another name has left a record, and writes it no more.
         let live = self.started + FRESH;
-        let twin = self
-            .peers
-            .iter()
-            .find(|(_, peer)| peer.record.host == self.me.host && peer.seen > live);
+        let twin =
+            self.company().find(|(_, peer)| peer.record.host == self.me.host && peer.seen > live);
         if let Some((name, _)) = twin {
             let text = format!(
                 "node {name} has this node's host-id: a disk was cloned; stop foip on one of them, remove host-id from \
@@ -555,7 +564,7 @@ impl Core {
     }
 
     /// From when on the group's record is overdue; `None` where there is nothing to wait for.
-    fn overdue(&self, group: &GroupName) -> Option<Tick> {
+    pub(super) fn overdue(&self, group: &GroupName) -> Option<Tick> {
         let lock = self.locks.get(group)?;
         match lock.sight.seen() {
             Some(seen) if seen.sound => Some(seen.since + self.cfg.lease.renew + OVERDUE),
