@@ -198,7 +198,8 @@ impl Nic {
             Some(false) => return Err(AddressFailure::Stranger),
             None => {}
         }
-        let before = Primary::read(link.index, &self.tag, host).map_err(refused)?;
+        // Only to tell what changed: where the tables change too fast to be read, the address matters more.
+        let before = Primary::read(link.index, &self.tag, host).ok();
         match put.send(How::Create) {
             Ok(()) => {}
             // Somebody was quicker: judge what is there now.
@@ -220,8 +221,8 @@ impl Nic {
             }
             None => return Err(unsettled(host, &link)),
         }
-        let after = Primary::read(link.index, &self.tag, host).map_err(refused)?;
-        Ok(Done::Created(before.changed_to(&after)))
+        let after = Primary::read(link.index, &self.tag, host).ok();
+        Ok(Done::Created(before.zip(after).and_then(|(before, after)| before.changed_to(&after))))
     }
 
     fn refresh(&self, put: &Put<'_>) -> Result<Done, AddressFailure> {
@@ -231,11 +232,11 @@ impl Nic {
 
     /// Is it there, and if so, is it ours?
     fn standing(&self, host: IpAddr, index: u32) -> Result<Option<bool>, AddressFailure> {
-        let rows = table::addresses(&self.tag, |row| {
+        let found = table::find_address(&self.tag, |row| {
             row.index == index && row.host == host && same_as_ours(row)
         })
         .map_err(refused)?;
-        Ok(rows.first().map(|row| self.tag.owns(row)))
+        Ok(found.map(|row| self.tag.owns(&row)))
     }
 
     /// Takes the address off where it is ours. Done as well where it is not there at all.
