@@ -290,7 +290,7 @@ pub(crate) mod tests {
         let end = clock::now() + AGAIN.times(4);
         while replacer.failure().is_some() {
             assert!(clock::now() < end, "nobody tries again");
-            std::thread::sleep(Span::millis(20).as_std());
+            std::thread::park_timeout(Span::millis(20).as_std());
         }
         assert_eq!(fs::read(&path).unwrap(), b"one");
     }

@@ -387,7 +387,7 @@ mod tests {
         let end = crate::clock::now() + Span::secs(30);
         while third.store.failure().is_some() {
             assert!(crate::clock::now() < end, "{:?}", third.store.failure());
-            std::thread::sleep(Span::millis(50).as_std());
+            std::thread::park_timeout(Span::millis(50).as_std());
         }
         assert_eq!(read_id(&state.join("host-id")), Some(host));
         assert!(state.join("saved.json").exists());

@@ -390,7 +390,7 @@ fn listen(mut monitor: Monitor, queue: &Queue, present: &dyn Fn() -> bool) {
         if queue.is_closed() {
             return;
         }
-        std::thread::sleep(PAUSE);
+        std::thread::park_timeout(PAUSE);
     }
 }
 
