@@ -51,6 +51,7 @@ impl NicHandle {
             lifetime: Span::ZERO,
             reseated: None,
             done: Done::default(),
+            started: clock::now(),
         };
         std::thread::Builder::new().name("foip-nic".into()).spawn(move || worker.run())?;
         Ok(Self(queue))
@@ -106,10 +107,14 @@ struct Worker {
     lifetime: Span,
     reseated: Option<Tick>,
     done: Done,
+    started: Tick,
 }
 
 /// Between two reseatings: whoever re-adds the primary address all the time must not make this a loop.
 const RESEAT_GAP: Span = Span::secs(5);
+
+/// A first start knows the NIC with the provider's first answer; until that is late it is no news that it is not known.
+const FIRST_ANSWER: Span = Span::secs(10);
 
 /// Which monitor is the present one; those before it end when they next wake.
 type Round = Arc<AtomicU64>;
@@ -267,7 +272,8 @@ impl Worker {
         }
         self.done.fit = self.nic.is_some();
         let Some(nic) = self.nic.clone() else {
-            if self.wanted == Wanted::default() {
+            if self.wanted == Wanted::default() && clock::now().since(self.started) >= FIRST_ANSWER
+            {
                 self.refuse_all(UNKNOWN_YET);
             }
             return;

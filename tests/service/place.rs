@@ -247,7 +247,7 @@ impl Member {
     /// The last event of this kind that the core was told.
     pub fn told(&self, event: &str) -> Option<String> {
         let trace = fs::read_to_string(self.host.folder.join("trace")).unwrap_or_default();
-        let kind = format!("\"{event}\"");
+        let kind = format!("\"event\":{{\"{event}\"");
         trace.lines().rev().find(|line| line.contains(&kind)).map(str::to_owned)
     }
 
