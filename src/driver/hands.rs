@@ -177,6 +177,11 @@ impl Hands {
         tokio::task::spawn_blocking(move || _ = provider.keep_alive());
     }
 
+    /// What netcup's client cannot save, in words.
+    pub fn unsaved(&self) -> Option<String> {
+        self.provider.unsaved()
+    }
+
     fn task(&self, work: impl Future<Output = Event> + 'static) {
         let messages = self.messages.clone();
         let (round, mine) = (Rc::clone(&self.round), self.round.get());
@@ -191,11 +196,13 @@ impl Hands {
         let (provider, messages) = (Arc::clone(&self.provider), self.messages.clone());
         let unknown = self.settings.core.account.is_none();
         tokio::task::spawn_blocking(move || {
-            // Before the answer: what the core does with that shall be for the right account.
+            let event = work(&*provider);
+            // Before the answer, and asked for after it was there: what the core does with that shall be for the right
+            // account, which netcup may only now have told.
             if let Some(account) = unknown.then(|| provider.account()).flatten() {
                 let _ = messages.send(Message::Account(account));
             }
-            let _ = messages.send(Message::Event(work(&*provider)));
+            let _ = messages.send(Message::Event(event));
         });
     }
 }

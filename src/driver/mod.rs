@@ -415,7 +415,9 @@ impl Driver {
             self.kept = now;
             self.hands.keep_alive();
         }
-        let unsaved = self.store.failure();
+        let all = [self.store.failure(), self.hands.unsaved()];
+        let all: Vec<_> = all.into_iter().flatten().collect();
+        let unsaved = (!all.is_empty()).then(|| all.join("; "));
         if unsaved != self.unsaved {
             self.unsaved.clone_from(&unsaved);
             self.step(Event::Unsaved(unsaved));

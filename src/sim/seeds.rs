@@ -177,6 +177,7 @@ fn breaks(bug: Bug) -> &'static [Invariant] {
         Bug::RemembersTheRemoved => &[I6],
         Bug::RecordStaysGone => &[I13],
         Bug::RisksTheWell => &[I3],
+        Bug::BidsUnproven => &[L5],
     }
 }
 
