@@ -45,5 +45,6 @@ pub(crate) mod sim;
 pub mod state;
 pub mod status;
 pub mod systemd;
+pub mod text;
 pub mod trace;
 pub mod types;

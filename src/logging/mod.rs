@@ -21,8 +21,8 @@ use tracing::span;
 pub use journal::is_attached as is_journal_attached;
 pub use note::NoteLog;
 
-use crate::clock;
 use crate::types::Span;
+use crate::{clock, text};
 
 /// Lines that wait for a journald that hangs; the rest is counted.
 const QUEUE: usize = 1024;
@@ -178,9 +178,17 @@ impl Log {
         let _ = tracing::subscriber::set_global_default(Collector { log: self.clone() });
     }
 
-    /// Logs one line.
-    pub fn send(&self, record: Record) {
-        if record.level <= self.most && self.queue.try_send(Message::Line(record)).is_err() {
+    /// Logs one line, which is cleaned first.
+    pub fn send(&self, mut record: Record) {
+        if record.level > self.most {
+            return;
+        }
+        // Here, so that what waits in the queue is bounded, too.
+        text::tidy(&mut record.text, text::LINE);
+        for (_, value) in &mut record.fields {
+            text::tidy(value, text::FIELD);
+        }
+        if self.queue.try_send(Message::Line(record)).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -237,7 +245,7 @@ impl<W: Write + Send> Sink for Text<W> {
             let _ = write!(line, " {name}={value}");
         }
         // One write per line: lines of several processes do not mix.
-        let line = line.replace('\n', " ") + "\n";
+        line.push('\n');
         self.0.write_all(line.as_bytes())
     }
 }
@@ -376,16 +384,24 @@ mod tests {
 
     #[test]
     fn text_lines_are_single_and_carry_the_fields() {
-        let mut sink = Text(Vec::new());
-        sink.write(&Record {
+        let path = std::env::temp_dir().join(format!("foip-log-{}", std::process::id()));
+        let log = Log::start(Level::Info, 4, Text(std::fs::File::create(&path).unwrap())).unwrap();
+        log.send(Record {
             level: Level::Notice,
             kind: Kind::Changed,
-            text: "two\nlines".into(),
-            fields: vec![("FOIP_GROUP", "default".into())],
-        })
-        .unwrap();
-        let line = String::from_utf8(sink.0).unwrap();
-        assert!(line.ends_with("Z notice  two lines FOIP_GROUP=default\n"), "{line}");
+            text: "the site is Nuremberg\n2026 error  provider-auth: \x1b[2Jrun rm".into(),
+            fields: vec![("FOIP_GROUP", "default\nFOIP_STATE=holder".into())],
+        });
+        assert!(log.flush(Span::secs(5)));
+        let line = std::fs::read_to_string(&path).unwrap();
+        let _ = std::fs::remove_file(&path);
+        let (time, rest) = line.split_once(' ').unwrap();
+        assert!(time.ends_with('Z'), "{line}");
+        assert_eq!(
+            rest,
+            "notice  the site is Nuremberg 2026 error  provider-auth: \u{fffd}[2Jrun rm \
+             FOIP_GROUP=default FOIP_STATE=holder\n"
+        );
     }
 
     #[test]
