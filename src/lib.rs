@@ -26,6 +26,7 @@
 //! `history` judges what really happened from traces alone, `sim` runs the core through thousands of seeds of
 //! trouble in virtual time.
 
+pub mod alarms;
 pub mod checks;
 pub mod cli;
 pub mod clock;

@@ -81,8 +81,8 @@ pub enum Kind {
     Observed,
     /// The group's role on this node changed.
     Changed,
-    /// Something a person should know began.
-    Alarm,
+    /// Something a person should know began: this alarm's own `MESSAGE_ID`.
+    Alarm(&'static str),
     /// It is over.
     AlarmOver,
     /// Lines were lost because the log's reader hung.
@@ -102,7 +102,7 @@ impl Kind {
             Self::Ready => Some("5f1c2b7b3d0f4e6a9a0d6f0c1a52e805"),
             Self::Observed => Some("5f1c2b7b3d0f4e6a9a0d6f0c1a52e806"),
             Self::Changed => Some("5f1c2b7b3d0f4e6a9a0d6f0c1a52e807"),
-            Self::Alarm => Some("5f1c2b7b3d0f4e6a9a0d6f0c1a52e808"),
+            Self::Alarm(id) => Some(id),
             Self::AlarmOver => Some("5f1c2b7b3d0f4e6a9a0d6f0c1a52e809"),
             Self::LinesLost => Some("5f1c2b7b3d0f4e6a9a0d6f0c1a52e80a"),
             Self::Other => None,
@@ -444,7 +444,6 @@ mod tests {
             Kind::Ready,
             Kind::Observed,
             Kind::Changed,
-            Kind::Alarm,
             Kind::AlarmOver,
             Kind::LinesLost,
         ];
