@@ -5,6 +5,8 @@
 //! Log::info … ────┼─► bounded queue ─► thread ─► journald's socket, or stderr
 //! tracing events ─┘   (full: counted)            (may hang; says how many lines were lost when it goes on)
 //! ```
+//!
+//! The way to journald is `tracing-journald`, on that thread alone: see `journal`.
 
 mod journal;
 mod note;
@@ -43,16 +45,6 @@ pub enum Level {
 }
 
 impl Level {
-    const fn priority(self) -> u8 {
-        match self {
-            Self::Error => 3,
-            Self::Warning => 4,
-            Self::Notice => 5,
-            Self::Info => 6,
-            Self::Debug => 7,
-        }
-    }
-
     const fn word(self) -> &'static str {
         match self {
             Self::Error => "error",
@@ -157,7 +149,7 @@ impl Log {
             Ok(_) | Err(_) => Level::Info,
         };
         if journal::is_attached() {
-            Self::start(most, QUEUE, journal::Journal::new(journal::SOCKET.into())?)
+            Self::start(most, QUEUE, journal::Journal::new()?)
         } else {
             Self::start(most, QUEUE, Text(io::stderr()))
         }
@@ -380,6 +372,33 @@ mod tests {
         assert!(!counts.is_empty(), "{seen:?}");
         let lost: usize = counts.iter().sum();
         assert_eq!(lost + seen.len() - counts.len(), 1000, "{seen:?}");
+    }
+
+    /// Fails until it is told otherwise.
+    struct Failing(mpsc::Receiver<()>, Arc<Mutex<Vec<String>>>);
+
+    impl Sink for Failing {
+        fn write(&mut self, record: &Record) -> io::Result<()> {
+            self.0.try_recv().map_err(io::Error::other)?;
+            self.1.lock().unwrap().push(record.text.clone());
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_is_not_there_loses_lines_and_nothing_else() {
+        let (go, gate) = mpsc::channel();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let log = Log::start(Level::Info, 4, Failing(gate, Arc::clone(&seen))).unwrap();
+        log.say(Level::Info, Kind::Other, "lost");
+        assert!(log.flush(Span::secs(5)));
+        go.send(()).unwrap();
+        go.send(()).unwrap();
+        log.say(Level::Info, Kind::Other, "kept");
+        assert!(log.flush(Span::secs(5)));
+        let lost = lines_lost(1);
+        assert_eq!(*seen.lock().unwrap(), [lost.text.as_str(), "kept"]);
+        assert!(lost.fields.iter().all(|(name, _)| journal::FIELDS.contains(name)));
     }
 
     #[test]

@@ -125,6 +125,7 @@ impl NoteLog {
 mod tests {
     use super::*;
     use crate::logging::Text;
+    use crate::logging::journal::FIELDS;
     use crate::types::Tick;
 
     fn log() -> NoteLog {
@@ -231,6 +232,8 @@ mod tests {
             assert_eq!((record.level, record.kind), (level, kind));
             assert_eq!(record.text, text);
             assert_eq!(shown.join(" "), fields);
+            // Another would be left out of the journal.
+            assert!(record.fields.iter().all(|(name, _)| FIELDS.contains(name)));
         }
     }
 }
