@@ -214,7 +214,7 @@ mod tests {
         let trace = Trace::create(&path, &start, now).unwrap();
         let actions = [Action::List { ticket: Ticket(1) }, Action::Exit];
         trace.actions(now, &actions);
-        let event = Event::Check { index: 0, passing: true };
+        let event = Event::Check { name: "ok".into(), passing: true, said: String::new() };
         trace.event(now + Span(5), &event);
         trace.actions(now + Span(5), &[]);
         assert!(trace.flush(Span::secs(5)));

@@ -1,7 +1,7 @@
 //! The user's own checks: each on a thread of its own, telling when its verdict changes.
 //!
 //! ```text
-//! wait for the interval ─► probe ─► count ─► verdict changed? ─► tell(index, passing)
+//! wait for the interval ─► probe ─► count ─► verdict changed? ─► tell(name, passing)
 //!        ▲                            │ rise successes in a row: passing
 //!        └────────────────────────────┘ fall failures in a row: failing
 //! ```
@@ -21,8 +21,8 @@ use crate::types::{Span, Tick};
 /// A check's verdict.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// The check's place in the configuration.
-    pub index: usize,
+    /// The check's name in the configuration.
+    pub name: String,
     /// Does it pass?
     pub passing: bool,
     /// The last failure in words, where it does not.
@@ -52,7 +52,7 @@ impl Checks {
             let name = format!("foip-check-{index}");
             std::thread::Builder::new()
                 .name(name)
-                .spawn(move || watch(index, &check, &Stop(stop), tell))?;
+                .spawn(move || watch(&check, &Stop(stop), tell))?;
             threads.push(thread);
         }
         Ok(Self { _threads: threads })
@@ -73,7 +73,7 @@ impl Stop {
     }
 }
 
-fn watch(index: usize, check: &CheckSettings, stop: &Stop, tell: impl Fn(Verdict)) {
+fn watch(check: &CheckSettings, stop: &Stop, tell: impl Fn(Verdict)) {
     let mut count = Count::new(check.rise, check.fall);
     let mut prober = probe::Prober::new();
     loop {
@@ -87,7 +87,7 @@ fn watch(index: usize, check: &CheckSettings, stop: &Stop, tell: impl Fn(Verdict
             return;
         }
         if let Some(passing) = count.add(result.is_ok()) {
-            tell(Verdict { index, passing, why });
+            tell(Verdict { name: check.name.clone(), passing, why });
         }
         // At least a little apart, where one took longer than the interval.
         let next = (begun + check.interval).max(clock::now() + Span::millis(100));
@@ -163,7 +163,7 @@ mod tests {
         let checks = Checks::start(&[check], move |verdict| tell.send(verdict).unwrap()).unwrap();
         let soon = Span::secs(5).as_std();
         let first = told.recv_timeout(soon).unwrap();
-        assert_eq!(first, Verdict { index: 0, passing: true, why: None });
+        assert_eq!(first, Verdict { name: "tcp".into(), passing: true, why: None });
         drop(listener);
         let second = told.recv_timeout(soon).unwrap();
         assert!(!second.passing);

@@ -87,7 +87,7 @@ fn read<'a>(
             drift,
             announce,
             lifetime,
-            checks: checks.len(),
+            checks: checks.iter().map(|check| check.name.clone()).collect(),
         },
         provider,
         kubernetes,

@@ -42,7 +42,7 @@ pub struct Settings {
     pub kubernetes: KubernetesSettings,
     /// What was said about this host instead of being discovered.
     pub node: NodeSettings,
-    /// The user's checks, most severe first; the core knows them by their index.
+    /// The user's checks, most severe first; the core knows them by their names.
     pub checks: Vec<CheckSettings>,
     /// Where figures are shown.
     pub metrics: MetricsSettings,

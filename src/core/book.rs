@@ -291,7 +291,12 @@ impl Core {
                 (self.book.stored, self.book.shown) = (Some(flight.ledger), None);
                 (self.book.lost_since, self.book.unreadable) = (None, false);
             }
-            Err(ApiFailure::Conflict | ApiFailure::Denied(_) | ApiFailure::Unknown(_)) => {}
+            Err(
+                ApiFailure::Conflict
+                | ApiFailure::Denied(_)
+                | ApiFailure::Refused(_)
+                | ApiFailure::Unknown(_),
+            ) => {}
         }
     }
 

@@ -39,8 +39,8 @@ pub struct Config {
     pub announce: bool,
     /// Kernel lifetime of an address.
     pub lifetime: Span,
-    /// How many user checks there are, most severe first.
-    pub checks: usize,
+    /// The names of the user's checks, most severe first.
+    pub checks: Vec<String>,
 }
 
 /// The provider's interface.

@@ -1,5 +1,6 @@
 //! Everything that can happen to the core. Each event carries what the adapter saw, nothing it concluded.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -10,7 +11,7 @@ use super::facts::{
     ProviderTime, RouteOutcome, SeenAddress, Stored, TaskState,
 };
 use super::saved::Saved;
-use crate::types::{ResourceVersion, Tick};
+use crate::types::{NodeName, ResourceVersion, Tick};
 
 /// The number of an action whose answer is awaited; unique within one process.
 #[derive(
@@ -135,12 +136,25 @@ pub enum Event {
         default_route: bool,
     },
 
+    /// What the kernel would refuse of the configured addresses, in words, known from the NIC before an address is
+    /// needed (no IPv6, a bridge over the NIC, no such NIC). Empty: it takes all of them. Sent whenever it changes.
+    Carry(BTreeMap<IpAddr, String>),
+    /// The names of all Node objects of the cluster, from a list that was had whole.
+    Members(BTreeSet<NodeName>),
+    /// The name that k3s calls this node by now, where it is another than the one in force.
+    Renamed(Option<NodeName>),
+    /// What cannot be saved on this host's disk and why, in words; `None`: everything can be.
+    Unsaved(Option<String>),
+
     /// A user's check changed its verdict (rise and fall are counted by the runner).
     Check {
-        /// Its place in the configuration.
-        index: usize,
+        /// Its name in the configuration.
+        name: String,
         /// The verdict.
         passing: bool,
+        /// What was answered, in words; empty where nothing was said.
+        #[serde(default)]
+        said: String,
     },
 
     /// SIGTERM: leave within the bound, the successor process adopts.

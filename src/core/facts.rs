@@ -52,8 +52,28 @@ pub enum ApiFailure {
     Conflict,
     /// 401, 403 or another final refusal, in words. The write did not happen.
     Denied(String),
-    /// No answer in time, a cut connection, 429, 5xx or nonsense, in words. A write may land later.
+    /// A whole answer that is no for now (429, 5xx), in words: the way to the API server works. A write may land later.
+    Refused(String),
+    /// No answer in time, a cut connection or nonsense, in words. A write may land later.
     Unknown(String),
+}
+
+impl ApiFailure {
+    /// Did an API server give a whole answer? Then the way to it works, whatever it said.
+    pub fn answered(&self) -> bool {
+        match self {
+            Self::Conflict | Self::Denied(_) | Self::Refused(_) => true,
+            Self::Unknown(_) => false,
+        }
+    }
+
+    /// The reason in words.
+    pub fn why(&self) -> &str {
+        match self {
+            Self::Conflict => "somebody else wrote first",
+            Self::Denied(why) | Self::Refused(why) | Self::Unknown(why) => why,
+        }
+    }
 }
 
 /// What is known of the own Node object.
@@ -110,6 +130,13 @@ impl std::ops::Add<Span> for ProviderTime {
 pub struct Listing {
     /// Where each listed IP is routed.
     pub routes: BTreeMap<FailoverIp, Routed>,
+    /// The IPs that nothing is known of because the part of the answer that concerns them could not be had or read,
+    /// with the reason in words. None of them is in `routes`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unread: BTreeMap<FailoverIp, String>,
+    /// The IPs that the provider says cannot be routed with these credentials (REST: `editable: false`), in words.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub fixed: BTreeMap<FailoverIp, String>,
 }
 
 /// The own server, found at the provider by MAC and address, or given and confirmed.

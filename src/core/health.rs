@@ -1,7 +1,7 @@
 //! How fit a node is to hold: a vector, worst first, and the order of candidates made from it.
 
 use std::cmp::Ordering;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -93,13 +93,13 @@ pub struct Health {
     pub link: Option<bool>,
     /// There is a default route.
     pub default_route: Option<bool>,
-    /// The user's checks that fail.
-    pub failing: BTreeSet<usize>,
+    /// The user's checks that fail, by name, with what they were answered.
+    pub failing: BTreeMap<String, String>,
 }
 
 impl Health {
     /// The vector as of `now`. What is not known is not bad (I11).
-    pub fn vector(&self, now: Tick, api_grace: Span, checks: usize) -> Vector {
+    pub fn vector(&self, now: Tick, api_grace: Span, checks: &[String]) -> Vector {
         let facts = self.node.as_ref();
         let is = |kind: &str, status: Condition| {
             facts.is_some_and(|facts| facts.conditions.get(kind) == Some(&status))
@@ -114,7 +114,7 @@ impl Health {
             is("MemoryPressure", Condition::True),
             is("DiskPressure", Condition::True),
         ];
-        vector.extend((0..checks).map(|index| self.failing.contains(&index)));
+        vector.extend(checks.iter().map(|name| self.failing.contains_key(name)));
         Vector(vector)
     }
 
@@ -133,7 +133,7 @@ mod tests {
         let facts =
             NodeFacts { conditions: conditions.collect(), cordoned, ..NodeFacts::default() };
         let health = Health { node: Some(facts), ..Health::default() };
-        health.vector(Tick(0), Span::secs(30), 1)
+        health.vector(Tick(0), Span::secs(30), &["ok".to_owned()])
     }
 
     #[test]
@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn a_dead_api_server_counts_only_after_its_grace() {
         let health = Health { api_dead: Some(Tick(1000)), ..Health::default() };
-        let words = |now| health.vector(Tick(now), Span::secs(30), 0).words();
+        let words = |now| health.vector(Tick(now), Span::secs(30), &[]).words();
         assert!(words(30_999).is_empty());
         assert_eq!(words(31_000), ["NotReady"]);
     }

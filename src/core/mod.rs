@@ -207,12 +207,12 @@ impl Core {
             Event::Addresses(seen) => self.take_addresses(seen),
             Event::AddressPut { host, result } => self.take_address_put(host, result),
             Event::Link { up, default_route } => self.take_link(up, default_route),
-            Event::Check { index, passing } => {
-                if passing {
-                    self.health.failing.remove(&index);
-                } else {
-                    self.health.failing.insert(index);
-                }
+            Event::Carry(_) | Event::Members(_) | Event::Renamed(_) | Event::Unsaved(_) => {}
+            Event::Check { name, passing: true, said: _ } => {
+                self.health.failing.remove(&name);
+            }
+            Event::Check { name, passing: false, said } => {
+                self.health.failing.insert(name, said);
             }
             Event::Stop => _ = self.stopping.get_or_insert(self.now),
             Event::Reload(config) => {

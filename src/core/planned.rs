@@ -44,7 +44,7 @@ pub struct Move {
 impl Core {
     /// This node's health vector.
     pub(super) fn vector(&self) -> Vector {
-        self.health.vector(self.now, self.cfg.api_grace, self.cfg.checks)
+        self.health.vector(self.now, self.cfg.api_grace, &self.cfg.checks)
     }
 
     /// Decides who the groups held here shall go to: by a planned move, or with a witness.

@@ -190,7 +190,7 @@ impl Core {
             Err(failure) if self.planted(Bug::UnknownIsElsewhere) => {
                 let routes = self.routes.keys().map(|ip| (*ip, Routed::Nowhere)).collect();
                 let _ = failure;
-                Ok(Listing { routes })
+                Ok(Listing { routes, ..Listing::default() })
             }
             other => other,
         };

@@ -136,7 +136,7 @@ impl Core {
             }
             Err(ApiFailure::Denied(_)) => slot.next_write = now + Span::secs(5),
             // Not renewed, whatever became of it: read to learn, then decide anew.
-            Err(ApiFailure::Conflict | ApiFailure::Unknown(_)) => {
+            Err(ApiFailure::Conflict | ApiFailure::Refused(_) | ApiFailure::Unknown(_)) => {
                 (slot.known, slot.wanted, slot.fresh_from) = (false, true, now);
             }
         }
@@ -188,7 +188,9 @@ impl Core {
                 self.reads.denied = Some((why.clone(), self.now));
                 self.access.succeeded(sent, self.now);
             }
-            ApiFailure::Unknown(_) => self.access.failed(sent, self.now),
+            ApiFailure::Refused(_) | ApiFailure::Unknown(_) => {
+                self.access.failed(sent, self.now);
+            }
             ApiFailure::Conflict => self.access.succeeded(sent, self.now),
         }
     }

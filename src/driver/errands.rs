@@ -76,8 +76,9 @@ pub fn start(settings: &Settings, hands: &Hands, messages: &UnboundedSender<Mess
 pub fn checks(settings: &Settings, messages: &UnboundedSender<Message>) -> Option<Checks> {
     let out = messages.clone();
     let checks = Checks::start(&settings.checks, move |verdict| {
-        let (index, passing) = (verdict.index, verdict.passing);
-        let _ = out.send(Message::Event(Event::Check { index, passing }));
+        let (name, passing) = (verdict.name, verdict.passing);
+        let said = verdict.why.unwrap_or_default();
+        let _ = out.send(Message::Event(Event::Check { name, passing, said }));
     });
     match checks {
         Ok(checks) => Some(checks),

@@ -410,6 +410,10 @@ impl Ready {
             | Event::AddressPut { .. }
             | Event::Link { .. }
             | Event::Check { .. }
+            | Event::Carry(_)
+            | Event::Members(_)
+            | Event::Renamed(_)
+            | Event::Unsaved(_)
             | Event::Stop
             | Event::Reload(_) => {}
         }

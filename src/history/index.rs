@@ -167,7 +167,7 @@ impl<'a> Builder<'a> {
                     Ok(version) => Answer::Ok(version.clone()),
                     Err(ApiFailure::Conflict) => Answer::Conflict,
                     Err(ApiFailure::Denied(_)) => Answer::Denied,
-                    Err(ApiFailure::Unknown(_)) => Answer::Unknown,
+                    Err(ApiFailure::Refused(_) | ApiFailure::Unknown(_)) => Answer::Unknown,
                 };
                 let write = self.writes.remove(ticket).and_then(|n| self.life.writes.get_mut(n));
                 if let Some(write) = write {
@@ -230,6 +230,10 @@ impl<'a> Builder<'a> {
             | Event::AddressPut { .. }
             | Event::Link { .. }
             | Event::Check { .. }
+            | Event::Carry(_)
+            | Event::Members(_)
+            | Event::Renamed(_)
+            | Event::Unsaved(_)
             | Event::NodeWatched(_) => {}
         }
     }

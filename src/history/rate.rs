@@ -135,6 +135,9 @@ fn free_text(event: &Event) -> bool {
         | Event::Task { .. }
         | Event::Home(_)
         | Event::AddressPut { result: Err(_), .. }
+        | Event::Carry(_)
+        | Event::Unsaved(_)
+        | Event::Check { .. }
         | Event::Reload(_) => true,
         Event::AddressPut { result: Ok(()), .. }
         | Event::Wake
@@ -143,7 +146,8 @@ fn free_text(event: &Event) -> bool {
         | Event::LocalApi(_)
         | Event::Addresses(_)
         | Event::Link { .. }
-        | Event::Check { .. }
+        | Event::Members(_)
+        | Event::Renamed(_)
         | Event::Stop => false,
     }
 }

@@ -202,6 +202,10 @@ fn ledger_times(index: &Index<'_>, report: &mut Report) {
             | crate::core::event::Event::AddressPut { .. }
             | crate::core::event::Event::Link { .. }
             | crate::core::event::Event::Check { .. }
+            | crate::core::event::Event::Carry(_)
+            | crate::core::event::Event::Members(_)
+            | crate::core::event::Event::Renamed(_)
+            | crate::core::event::Event::Unsaved(_)
             | crate::core::event::Event::Stop
             | crate::core::event::Event::Reload(_) => None,
         };

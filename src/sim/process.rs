@@ -6,6 +6,7 @@ use std::rc::Rc;
 use super::api::{Op, Request};
 use super::fault::{Change, Fault};
 use super::provider::Arrival;
+use super::setup::check_name;
 use super::world::{Item, World};
 use crate::core::Core;
 use crate::core::action::Action;
@@ -76,7 +77,8 @@ impl World {
         let table = self.table(machine);
         let first = [table, Event::Link { up, default_route }, Event::LocalApi(local)];
         let checks = (0..self.setup.checks).map(|index| Event::Check {
-            index,
+            name: check_name(index),
+            said: String::new(),
             passing: !self.any(|f| matches!(f, Fault::Check { node, index: i, .. } if *node == machine && *i == index)),
         });
         for event in first.into_iter().chain(checks.collect::<Vec<_>>()) {
@@ -481,7 +483,10 @@ impl World {
                 self.facts_changed(*node, fault, on);
             }
             Fault::Check { node, index, .. } => {
-                self.tell_now(*node, Event::Check { index: *index, passing: !on });
+                self.tell_now(
+                    *node,
+                    Event::Check { name: check_name(*index), passing: !on, said: String::new() },
+                );
             }
             Fault::Link { node, .. } | Fault::NoDefaultRoute { node, .. } => {
                 self.link_changed(*node);

@@ -156,7 +156,7 @@ impl World {
             }
             routes.insert(*ip, to.map_or(Routed::Nowhere, Routed::To));
         }
-        Listing { routes }
+        Listing { routes, ..Listing::default() }
     }
 
     /// What a read answers, after how long, or nothing before its own timeout.

@@ -98,9 +98,13 @@ impl Setup {
             drift: self.drift,
             announce: true,
             lifetime: self.lifetime,
-            checks: self.checks,
+            checks: (0..self.checks).map(check_name).collect(),
         }
     }
+}
+
+pub(crate) fn check_name(index: usize) -> String {
+    format!("check-{index}")
 }
 
 pub(crate) fn node_name(node: usize) -> String {

@@ -348,7 +348,7 @@ impl Cluster {
             Action::ReadRoutes { ticket } => {
                 let date = Some(self.provider_time());
                 let result = match self.machines[number].provider {
-                    true => Ok(Listing { routes: self.routes.clone() }),
+                    true => Ok(Listing { routes: self.routes.clone(), ..Listing::default() }),
                     false => Err(ProviderFailure::Retry { why: "no answer".into(), after: None }),
                 };
                 self.tell(number, Span::millis(50), Event::Routes { ticket, result, date });

@@ -209,7 +209,7 @@ impl Desk {
             Some(Action::ReadRoutes { ticket }) => ticket,
             Some(_) | None => Ticket(0),
         };
-        let result = routed.map(|to| Listing { routes: [(ip(), to)].into() });
+        let result = routed.map(|to| Listing { routes: [(ip(), to)].into(), ..Listing::default() });
         let date = Some(ProviderTime(1_700_000_000_000 + self.now.0));
         self.hear(Event::Routes { ticket, result, date });
     }

@@ -96,7 +96,7 @@ pub fn config(groups: usize, ips: usize) -> Config {
         drift: Drift::Correct,
         announce: true,
         lifetime: Span::secs(45),
-        checks: 0,
+        checks: Vec::new(),
     }
 }
 

@@ -56,7 +56,7 @@ pub(crate) fn config(node: &str) -> Config {
         drift: Drift::Correct,
         announce: true,
         lifetime: Span::secs(45),
-        checks: 0,
+        checks: Vec::new(),
     }
 }
 
@@ -197,7 +197,7 @@ impl Book {
     /// Asks the provider and hears that the IP is at this machine's server (`None`: nowhere).
     pub(crate) fn looks(&mut self, asked: u64, answered: u64, process: usize, at: Option<usize>) {
         let routed = at.map_or(Routed::Nowhere, |n| Routed::To(name(n)));
-        let listing = Listing { routes: BTreeMap::from([(ip(), routed)]) };
+        let listing = Listing { routes: BTreeMap::from([(ip(), routed)]), ..Listing::default() };
         let ticket = self.ticket();
         self.wake(asked, process);
         self.action(asked, process, Action::ReadRoutes { ticket });

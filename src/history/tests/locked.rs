@@ -165,7 +165,7 @@ fn i10_a_hand_over_needs_its_mark_and_a_reason() {
     let ticket = verified.ticket();
     let ip = super::builder::ip();
     let to = Routed::To(server(1).name);
-    let listing = Listing { routes: [(ip, to)].into() };
+    let listing = Listing { routes: [(ip, to)].into(), ..Listing::default() };
     let routes = Event::Routes { ticket, result: Ok(listing), date: None };
     verified.wake(11_000, 0);
     verified.action(11_000, 0, Action::ReadRoutes { ticket });

@@ -26,7 +26,7 @@ pub(in super::super) fn sort(
             .or_insert(routed);
     }
     let routes = routes.into_iter().filter_map(|(ip, routed)| Some((ip, routed?)));
-    Listing { routes: routes.collect() }
+    Listing { routes: routes.collect(), ..Listing::default() }
 }
 
 fn routed(target: &Target, own: Option<&Server>) -> Option<Routed> {

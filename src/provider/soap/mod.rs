@@ -333,7 +333,7 @@ impl Soap {
         }
         let found = round.found.into_iter().map(|(ip, server)| (ip, Routed::To(server)));
         let nowhere = nowhere.into_iter().map(|ip| (ip, Routed::Nowhere));
-        Ok(Listing { routes: found.chain(nowhere).collect() })
+        Ok(Listing { routes: found.chain(nowhere).collect(), ..Listing::default() })
     }
 }
 
