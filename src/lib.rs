@@ -37,6 +37,9 @@ pub mod core;
 pub mod design {}
 pub mod driver;
 pub mod files;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod history;
 pub mod logging;
 pub mod net;
