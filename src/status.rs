@@ -218,9 +218,10 @@ fn cleaned(status: &Status) -> serde_json::Result<Status> {
             Value::Null | Value::Bool(_) | Value::Number(_) => {}
         }
     }
-    let mut value = serde_json::to_value(status)?;
+    // By way of text, for which the reader and the writer are in the program anyway.
+    let mut value = serde_json::from_slice(&serde_json::to_vec_pretty(status)?)?;
     walk(&mut value);
-    serde_json::from_value(value)
+    serde_json::from_str(&value.to_string())
 }
 
 /// Columns as wide as their widest cell; nothing where there are only titles.

@@ -67,6 +67,18 @@ alarms! {
              servers gone there is none. The last error of each way is in the journal.";
     }
 
+    "api-write" Error "b25ff352afc74bd78d298c7d454e3f56" {
+        "the Kubernetes API refuses writes";
+        meaning:
+            "Reading from the API server works, and writing does not, for the reason that the alarm quotes.";
+        danger:
+            "This node can hold no Lease: what it holds it loses after the Lease's duration, and it takes \
+             nothing over.";
+        action:
+            "Look at the reason: a full disk or an alarm of etcd (`k3s etcd-snapshot ls`, etcd's NOSPACE), an \
+             admission webhook that is down, missing rights.";
+    }
+
     "budget" Error "964a7bb6220049a5847ea1eab971d0f7" {
         "a route call has to wait";
         meaning:
@@ -159,18 +171,6 @@ alarms! {
             "This node takes nothing over, and what it holds moves to a node that is well.";
         action:
             "Look at the interface with `ip link`, and at the server in netcup's control panel.";
-    }
-
-    "no-clock" Error "cca27473c960422894e3c54a76a670c6" {
-        "netcup's answers carry no time";
-        meaning:
-            "netcup's answers have no usable `Date` header, and the ledger of route calls counts in netcup's \
-             time.";
-        danger:
-            "The budget cannot be counted, so nothing is routed.";
-        action:
-            "Look for a proxy on the way (`url` under `[provider]`) that takes the header out. If netcup itself \
-             left it out, wait.";
     }
 
     "no-node" Error "f05acb57611a4eb2a7a4f9c6e6b1ab86" {

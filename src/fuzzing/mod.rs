@@ -9,6 +9,7 @@ mod tests;
 
 use std::path::Path;
 
+use crate::cluster::kubeconfig;
 use crate::config::{Host, Places, Settings};
 use crate::core::facts::Doc;
 use crate::core::ledger::Ledger;
@@ -17,6 +18,7 @@ use crate::core::record::Record;
 use crate::core::saved::Saved;
 use crate::history::trace;
 use crate::text;
+use crate::types::Span;
 use crate::{net, provider};
 
 /// A name, and what it feeds: true where the bytes were taken for what they should be.
@@ -26,6 +28,7 @@ pub type Target = (&'static str, fn(&[u8]) -> bool);
 pub const TARGETS: &[Target] = &[
     ("config", config),
     ("date", |bytes| in_text(bytes, provider::fuzzing::date)),
+    ("kubeconfig", |bytes| in_text(bytes, kubeconfig)),
     ("ledger", |bytes| in_text(bytes, ledger)),
     ("lease", |bytes| in_text(bytes, lease)),
     ("netlink", net::fuzzing::netlink),
@@ -77,6 +80,15 @@ fn config(bytes: &[u8]) -> bool {
         }
         false
     })
+}
+
+/// A kubeconfig. The files that it names are not there.
+fn kubeconfig(text: &str) -> bool {
+    let read = kubeconfig::parse(text, Path::new("/nowhere"), Span::secs(2));
+    if let Err(why) = &read {
+        assert!(!why.is_empty(), "refused without a reason");
+    }
+    read.is_ok()
 }
 
 /// A group's Lease, as `kubectl edit` may leave it: JSON of a [`Doc`].

@@ -4,6 +4,9 @@
 //! on the log's own thread and nowhere else: what it does there is kept off everybody by the queue before it. What it
 //! sends is judged with the whole service under a journald that listens in a mount namespace (`tests/service`).
 //!
+//! It costs 33 KB of the program and five crates, and adds `TARGET`, `CODE_FILE` and `CODE_LINE` of `emit` below to each
+//! line.
+//!
 //! It says nothing of lines that could not be sent. An empty datagram before each line, which journald throws away,
 //! tells whether there is a journald at all; lines are lost uncounted only where it ends between the two.
 
