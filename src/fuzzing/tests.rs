@@ -15,7 +15,7 @@ use crate::history::{History, Said};
 use crate::sim::scenario::Scenario;
 
 /// Inputs for each reader, unless `FOIP_FUZZ` says otherwise.
-const INPUTS: u64 = 3000;
+const INPUTS: u64 = 2000;
 
 /// No input grows beyond this.
 const LONGEST: usize = 64 * 1024;
