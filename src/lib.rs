@@ -26,6 +26,7 @@
 //! `history` judges what really happened from traces alone, `sim` runs the core through thousands of seeds of
 //! trouble in virtual time.
 
+pub mod alarms;
 pub mod checks;
 pub mod cli;
 pub mod clock;
@@ -36,6 +37,9 @@ pub mod core;
 pub mod design {}
 pub mod driver;
 pub mod files;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod history;
 pub mod logging;
 pub mod net;
@@ -45,5 +49,6 @@ pub(crate) mod sim;
 pub mod state;
 pub mod status;
 pub mod systemd;
+pub mod text;
 pub mod trace;
 pub mod types;

@@ -21,11 +21,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::clock;
 use crate::core::status::{IpStatus, NodeStatus};
 use crate::files::{Lasts, Replacer};
 use crate::logging::utc;
+use crate::text;
 use crate::types::{Epoch, GroupName, NodeName, Span, Tick};
 
 /// The `version` that this program writes and reads.
@@ -206,6 +208,22 @@ fn row<const N: usize>(titles: [&str; N]) -> Vec<String> {
     titles.map(str::to_owned).to_vec()
 }
 
+/// The same with every text in it cleaned: whatever field is added, it is not forgotten.
+fn cleaned(status: &Status) -> serde_json::Result<Status> {
+    fn walk(value: &mut Value) {
+        match value {
+            Value::String(text) => text::tidy(text, text::FIELD),
+            Value::Array(values) => values.iter_mut().for_each(walk),
+            Value::Object(values) => values.values_mut().for_each(walk),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+    // By way of text, for which the reader and the writer are in the program anyway.
+    let mut value = serde_json::from_slice(&serde_json::to_vec_pretty(status)?)?;
+    walk(&mut value);
+    serde_json::from_str(&value.to_string())
+}
+
 /// Columns as wide as their widest cell; nothing where there are only titles.
 fn table(text: &mut String, rows: &[Vec<String>]) {
     let Some(titles) = rows.first().filter(|_| rows.len() > 1) else {
@@ -254,7 +272,7 @@ impl StatusFile {
     /// Shows this from now on. To be called on every change, and at least every few seconds.
     pub fn show(&self, status: &Status) {
         // Plain values: serializing them cannot fail.
-        if let Ok(text) = serde_json::to_vec_pretty(status) {
+        if let Ok(text) = cleaned(status).and_then(|status| serde_json::to_vec_pretty(&status)) {
             self.file.put(text);
         }
     }
@@ -342,7 +360,10 @@ pub fn read(runtime: &Path) -> Result<Seen, NoStatus> {
     if versioned.version != VERSION {
         return Err(unreadable(format!("it has version {}", versioned.version)));
     }
-    let status: Status = serde_json::from_str(&text).map_err(|why| unreadable(why.to_string()))?;
+    // Cleaned again: an older foip may have written it.
+    let status = serde_json::from_str(&text)
+        .and_then(|status| cleaned(&status))
+        .map_err(|why| unreadable(why.to_string()))?;
     let (now, pid) = (clock::now(), status.pid);
     let gone = !Path::new("/proc").join(pid.to_string()).exists();
     let age = now.since(status.tick);
@@ -436,6 +457,41 @@ ALARM two-servers: no quorum after a death
         file.remove(Span::secs(5));
         let error = super::read(&folder.0.join("run")).unwrap_err();
         assert!(matches!(error, NoStatus::NotRunning(_)));
+    }
+
+    #[test]
+    fn text_from_outside_writes_no_lines_and_no_escapes() {
+        let folder = Folder::new();
+        let file = StatusFile::start(&folder.0).unwrap();
+        let mut status = status();
+        let dirty = "Nuremberg\nALARM forged: run rm\u{1b}[2J\u{9b}1m\u{202e}";
+        let clean = "Nuremberg ALARM forged: run rm\u{fffd}[2J\u{fffd}1m\u{fffd}";
+        status.sentence = dirty.into();
+        status.groups[0].why_not_here = Some(dirty.into());
+        status.ips[0].routed = Some(dirty.into());
+        status.nodes[0].health = dirty.into();
+        status.alarms[0].text = format!("netcup answered: {dirty}{}", "!".repeat(1 << 20));
+        let check = |seen: &Seen| {
+            assert_eq!(seen.status.sentence, clean);
+            let shown = seen.status.to_text(seen.status.tick);
+            let odd = shown.lines().find(|line| line.contains(char::is_control));
+            assert_eq!(odd, None);
+            assert!(!shown.contains('\u{202e}'), "{shown}");
+            let alarms: Vec<_> = shown.lines().filter(|line| line.starts_with("ALARM")).collect();
+            assert_eq!(alarms.len(), 1, "{shown}");
+            assert!(
+                alarms[0].starts_with(&format!("ALARM two-servers: netcup answered: {clean}!!"))
+            );
+            assert!(alarms[0].len() < 1100, "{}", alarms[0].len());
+        };
+        file.show(&status);
+        assert!(file.file.settle(Span::secs(5)));
+        let seen = super::read(&folder.0).unwrap();
+        assert!(!seen.text.contains("\\u001b") && !seen.text.contains('\u{9b}'), "{}", seen.text);
+        check(&seen);
+        // As an older program wrote it.
+        std::fs::write(folder.0.join(FILE), serde_json::to_vec(&status).unwrap()).unwrap();
+        check(&super::read(&folder.0).unwrap());
     }
 
     #[test]

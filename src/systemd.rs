@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use sd_notify::NotifyState;
 
 use crate::clock;
+use crate::text;
 use crate::types::{Span, Tick};
 
 /// A PID 1 that is this far behind has nothing to learn from older messages.
@@ -103,8 +104,7 @@ fn pass_on(messages: &Receiver<Message>) {
             Message::Stopping => sd_notify::notify(&[NotifyState::Stopping]),
             Message::Status(sentence) => {
                 // One assignment per line is the protocol: a line break would begin another.
-                let line = sentence.replace(['\n', '\r'], " ");
-                sd_notify::notify(&[NotifyState::Status(&line)])
+                sd_notify::notify(&[NotifyState::Status(&text::clean(sentence))])
             }
         };
     }

@@ -179,7 +179,7 @@ proptest::proptest! {
         file in 0..texts().len(),
         at in 0usize..400,
         cut in 0usize..20,
-        put in "[\\[\\]\"'=.,#a-z0-9:/{}\n -]{0,12}",
+        put in "[“”’\u{a0}\\[\\]\"'=.,#a-z0-9:/{}\n -]{0,12}",
     ) {
         let mut text = texts()[file].clone();
         let mut start = at.min(text.len());

@@ -1,4 +1,5 @@
-//! The configuration file of the packages: refused until it is edited, and right about every key and default.
+//! The configuration file of the packages: refused until it is edited; it and the manual are right about every key
+//! and default.
 
 #![allow(
     clippy::unwrap_used,
@@ -6,11 +7,25 @@
     reason = "a test program stops at the first surprise"
 )]
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use foip::config::{Host, Places, Settings};
 
 const INSTALLED: &str = include_str!("../packaging/foip.toml");
+const MANUAL: &str = include_str!("../packaging/man/foip.toml.5");
+const SECTIONS: [&str; 10] = [
+    "provider",
+    "failover_ip",
+    "node",
+    "kubernetes",
+    "lease",
+    "health",
+    "address",
+    "check",
+    "announce",
+    "metrics",
+];
 
 fn parse(text: &str) -> Result<Settings, String> {
     let host = Host {
@@ -86,4 +101,92 @@ fn the_values_that_it_shows_are_the_defaults() {
         parse(&edited(&["failover_ip", "kubernetes", "lease", "health", "address", "announce"]))
             .unwrap();
     assert_eq!(shown, least);
+    // These have values beside them that are examples.
+    let node = parse(&edited(&["failover_ip", "node"])).unwrap();
+    assert_eq!(
+        (node.core.priority, node.core.eligible),
+        (least.core.priority, least.core.eligible)
+    );
+    let check = parse(&edited(&["failover_ip", "check"])).unwrap();
+    let bare = format!(
+        "{}\n[[check]]\nname = \"ingress\"\nhttp = \"http://127.0.0.1:80/healthz\"\n",
+        edited(&["failover_ip"])
+    );
+    assert_eq!(check.checks, parse(&bare).unwrap().checks);
+}
+
+/// What the manual says about each key of each section: its default, where that is a value.
+fn manual() -> Vec<(String, String, Option<String>)> {
+    let text = MANUAL.replace("\\-", "-");
+    let mut keys = Vec::new();
+    let mut section = String::new();
+    // The keys that the lines at hand are about.
+    let mut about = 0..0;
+    for line in text.lines() {
+        if let Some(title) = line.strip_prefix(".SH ") {
+            section = title.trim_matches(['[', ']']).to_owned();
+            about = 0..0;
+        } else if line == ".TP" {
+            about = keys.len()..keys.len();
+        } else if let Some(names) = line.strip_prefix(".B").filter(|_| about.end == keys.len())
+            && about.is_empty()
+            && SECTIONS.contains(&section.as_str())
+        {
+            let names = names.trim_start_matches('R').split(['"', ',', ' ']);
+            let names = names.filter(|name| !name.is_empty());
+            keys.extend(names.map(|name| (section.clone(), name.to_owned(), None)));
+            about.end = keys.len();
+        } else if let Some(rest) = line.strip_prefix("Default ") {
+            // Up to the comma or the full stop that is not in a quoted value.
+            let mut quoted = false;
+            let end = rest.find(|c| {
+                quoted ^= c == '"';
+                !quoted && (c == ',' || c == '.')
+            });
+            let values: Vec<&str> = rest[..end.unwrap_or(rest.len())].split(" and ").collect();
+            assert_eq!(values.len(), about.len(), "{section}: {line}");
+            for (key, value) in keys[about.clone()].iter_mut().zip(values) {
+                key.2 = Some(value.to_owned());
+            }
+        }
+    }
+    keys
+}
+
+#[test]
+fn the_manual_has_every_key_and_the_defaults_that_are_in_force() {
+    let manual = manual();
+    for section in SECTIONS.iter().filter(|section| **section != "metrics") {
+        let title = match *section {
+            "failover_ip" | "check" => format!("[[{section}]]"),
+            _ => format!("[{section}]"),
+        };
+        let error = parse(&format!("{title}\nno_such_key = 1\n")).unwrap_err();
+        let (_, rest) = error.split_once("accepted here: ").unwrap();
+        let accepted: BTreeSet<&str> = rest.lines().next().unwrap().split(", ").collect();
+        let told = manual.iter().filter(|(of, ..)| of == section);
+        let told: BTreeSet<&str> = told.map(|(_, key, _)| key.as_str()).collect();
+        assert_eq!(told, accepted, "{title}");
+    }
+
+    let in_manual = |section: &str| -> String {
+        let keys = manual.iter().filter(|(of, ..)| of == section);
+        let lines = keys.filter_map(|(_, key, default)| Some((key, default.as_ref()?)));
+        lines.map(|(key, value)| format!("{key} = {value}\n")).collect()
+    };
+    let least = "[provider]\napi = \"rest\"\n{provider}\n[[failover_ip]]\naddress = \"203.0.113.63\"\n\
+                 {failover_ip}\n[[check]]\nname = \"own\"\ntcp = \"127.0.0.1:443\"\n{check}\n";
+    let mut without = least.to_owned();
+    let mut with = least.to_owned();
+    for section in ["provider", "failover_ip", "check"] {
+        without = without.replace(&format!("{{{section}}}"), "");
+        with = with.replace(&format!("{{{section}}}"), &in_manual(section));
+    }
+    for section in ["node", "kubernetes", "lease", "health", "address", "announce"] {
+        with.push_str(&format!("[{section}]\n{}", in_manual(section)));
+    }
+    for key in ["priority = ", "eligible = ", "fall = ", "dwell = ", "token_file = ", "group = "] {
+        assert!(with.contains(key), "the manual has no default of {key}: {with}");
+    }
+    assert_eq!(parse(&with).unwrap(), parse(&without).unwrap(), "{with}");
 }

@@ -14,6 +14,8 @@
 mod disk;
 #[path = "service/hangs.rs"]
 mod hangs;
+#[path = "service/journal.rs"]
+mod journal;
 #[path = "service/host_changes.rs"]
 mod host_changes;
 #[path = "service/place.rs"]
@@ -256,39 +258,6 @@ fn under_journald(host: &Host) -> Command {
     );
     command.env("JOURNAL_STREAM", format!("{}:{}", stream.dev(), stream.ino())).stderr(log);
     command
-}
-
-#[test]
-fn journald_gets_fields_and_stderr_nothing() {
-    let host = Host::new();
-    let journald = UnixDatagram::bind(host.folder.join("socket")).unwrap();
-    journald.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    let service = Service(under_journald(&host).spawn().unwrap());
-    let mut bytes = [0; 65536];
-    let mut lines = Vec::new();
-    while !lines.iter().any(|line: &String| line.contains("FOIP_GROUP=default\n")) {
-        let length = journald.recv(&mut bytes).expect("no line about the group");
-        lines.push(String::from_utf8_lossy(&bytes[..length]).into_owned());
-    }
-    for line in &lines {
-        for field in ["MESSAGE=", "\nPRIORITY=5\n", "\nSYSLOG_IDENTIFIER=foip\n", "\nMESSAGE_ID="] {
-            assert!(line.contains(field), "{line}");
-        }
-    }
-    assert!(lines[0].starts_with("MESSAGE=foip "), "{lines:?}");
-    drop(service);
-    assert_eq!(fs::read_to_string(host.folder.join("stderr")).unwrap(), "");
-}
-
-#[test]
-fn a_stopped_journald_stops_neither() {
-    let host = Host::new();
-    let _never_read = UnixDatagram::bind(host.folder.join("socket")).unwrap();
-    let filler = UnixDatagram::unbound().unwrap();
-    filler.set_nonblocking(true).unwrap();
-    while filler.send_to(b"MESSAGE=full\n", host.folder.join("socket")).is_ok() {}
-    let service = Service(under_journald(&host).spawn().unwrap());
-    service.turns_and_leaves(&host);
 }
 
 #[test]

@@ -21,7 +21,7 @@ use nix::sys::resource::{Resource, setrlimit};
 
 use crate::clock;
 use crate::config::{ConfigError, DEFAULT_PATH, Host, Places, Settings};
-use crate::{logging, status};
+use crate::{logging, status, text};
 
 /// Keeps netcup failover IPs on one healthy k3s server node.
 #[derive(Debug, Parser)]
@@ -140,9 +140,14 @@ fn show_status(json: bool) -> Result<(), Failure> {
     seen.stale.map_or(Ok(()), |stale| Err(failed(stale)))
 }
 
-/// To standard output. A reader that has gone away, as in `foip status | head -1`, is no failure.
+/// To standard output, clean line for line. A reader that has gone away, as in `foip status | head -1`, is no failure.
 fn print(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    let mut clean = String::with_capacity(text.len());
+    for line in text.lines() {
+        clean.push_str(&text::clean_to(line, usize::MAX));
+        clean.push('\n');
+    }
+    let _ = std::io::stdout().write_all(clean.as_bytes());
     let _ = std::io::stdout().flush();
 }
 
@@ -151,7 +156,7 @@ fn print(text: &str) {
 fn complain(text: &str) {
     let mut error = std::io::stderr();
     let priority = if logging::is_journal_attached() { "<3>" } else { "" };
-    for line in text.lines() {
+    for line in text.lines().map(|line| text::clean_to(line, text::LINE)) {
         let _ = error.write_all(format!("{priority}foip: {line}\n").as_bytes());
     }
 }

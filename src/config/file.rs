@@ -11,12 +11,12 @@ use super::reader::{Item, Report, Section};
 use super::{
     KubernetesSettings, MetricsSettings, NodeSettings, PasswordSource, ProviderSettings, Settings,
 };
-use super::{checks, ips, timing};
+use super::{checks, ips, syntax, timing};
 use crate::core::config::{Api, Config, Drift, Group};
 use crate::provider::TokenFile;
 use crate::types::{Account, FailoverIp, GroupName, IfName, NodeName, ServerName, Span};
 
-const SECTIONS: [&str; 10] = [
+pub(super) const SECTIONS: [&str; 10] = [
     "provider",
     "failover_ip",
     "node",
@@ -40,11 +40,7 @@ const IPS_THAT_MOVE_TWICE: usize = 5;
 /// Everything the text says, or `None` where the report has problems that leave nothing to say.
 pub(super) fn settings(report: &Report<'_>, text: &str, host: &Host) -> Option<Settings> {
     let (tree, errors) = DeTable::parse_recoverable(text);
-    for error in &errors {
-        // The parser's own sentence has no value of the file in it.
-        let at = error.span().map_or(0, |span| span.start);
-        report.at(at, format!("this is not TOML: {}", error.message().trim_end()));
-    }
+    syntax::explain(report, text, &errors);
     if !errors.is_empty() {
         // What comes behind would be about values that nobody wrote.
         return None;
@@ -245,7 +241,7 @@ fn node(
         interface: interface.map(|item| item.value),
         server: server.map(|item| item.value),
     };
-    (name, settings, eligible, priority.unwrap_or(0))
+    (name, settings, eligible, priority.unwrap_or(100))
 }
 
 fn kubernetes(root: &Section<'_>, host: &Host) -> KubernetesSettings {

@@ -11,6 +11,7 @@ mod file;
 mod host;
 mod ips;
 mod reader;
+mod syntax;
 mod timing;
 
 use std::net::{IpAddr, SocketAddr};

@@ -14,6 +14,9 @@ use toml::de::{DeTable, DeValue};
 use super::error::Problem;
 use crate::types::Span;
 
+/// Names that people give to secrets, which are never in the file.
+pub(super) const SECRETS: [&str; 5] = ["password", "passwd", "secret", "token", "refresh_token"];
+
 /// The text of the file and what was found wrong with it so far.
 pub(super) struct Report<'a> {
     text: &'a str,
@@ -325,7 +328,7 @@ impl<'a> Section<'a> {
                 continue;
             }
             // The value is not shown: it may be what does not belong here, a secret.
-            let secret = ["password", "passwd", "secret", "token", "refresh_token"].contains(&key);
+            let secret = SECRETS.contains(&key);
             let note = if secret { "; secrets are never in this file" } else { "" };
             self.report.at(
                 name.span().start,

@@ -5,6 +5,8 @@
 //! Log::info … ────┼─► bounded queue ─► thread ─► journald's socket, or stderr
 //! tracing events ─┘   (full: counted)            (may hang; says how many lines were lost when it goes on)
 //! ```
+//!
+//! The way to journald is `tracing-journald`, on that thread alone: see `journal`.
 
 mod journal;
 mod note;
@@ -21,8 +23,8 @@ use tracing::span;
 pub use journal::is_attached as is_journal_attached;
 pub use note::NoteLog;
 
-use crate::clock;
 use crate::types::Span;
+use crate::{clock, text};
 
 /// Lines that wait for a journald that hangs; the rest is counted.
 const QUEUE: usize = 1024;
@@ -43,16 +45,6 @@ pub enum Level {
 }
 
 impl Level {
-    const fn priority(self) -> u8 {
-        match self {
-            Self::Error => 3,
-            Self::Warning => 4,
-            Self::Notice => 5,
-            Self::Info => 6,
-            Self::Debug => 7,
-        }
-    }
-
     const fn word(self) -> &'static str {
         match self {
             Self::Error => "error",
@@ -81,8 +73,8 @@ pub enum Kind {
     Observed,
     /// The group's role on this node changed.
     Changed,
-    /// Something a person should know began.
-    Alarm,
+    /// Something a person should know began: this alarm's own `MESSAGE_ID`.
+    Alarm(&'static str),
     /// It is over.
     AlarmOver,
     /// Lines were lost because the log's reader hung.
@@ -102,7 +94,7 @@ impl Kind {
             Self::Ready => Some("5f1c2b7b3d0f4e6a9a0d6f0c1a52e805"),
             Self::Observed => Some("5f1c2b7b3d0f4e6a9a0d6f0c1a52e806"),
             Self::Changed => Some("5f1c2b7b3d0f4e6a9a0d6f0c1a52e807"),
-            Self::Alarm => Some("5f1c2b7b3d0f4e6a9a0d6f0c1a52e808"),
+            Self::Alarm(id) => Some(id),
             Self::AlarmOver => Some("5f1c2b7b3d0f4e6a9a0d6f0c1a52e809"),
             Self::LinesLost => Some("5f1c2b7b3d0f4e6a9a0d6f0c1a52e80a"),
             Self::Other => None,
@@ -157,7 +149,7 @@ impl Log {
             Ok(_) | Err(_) => Level::Info,
         };
         if journal::is_attached() {
-            Self::start(most, QUEUE, journal::Journal::new(journal::SOCKET.into())?)
+            Self::start(most, QUEUE, journal::Journal::new()?)
         } else {
             Self::start(most, QUEUE, Text(io::stderr()))
         }
@@ -178,9 +170,17 @@ impl Log {
         let _ = tracing::subscriber::set_global_default(Collector { log: self.clone() });
     }
 
-    /// Logs one line.
-    pub fn send(&self, record: Record) {
-        if record.level <= self.most && self.queue.try_send(Message::Line(record)).is_err() {
+    /// Logs one line, which is cleaned first.
+    pub fn send(&self, mut record: Record) {
+        if record.level > self.most {
+            return;
+        }
+        // Here, so that what waits in the queue is bounded, too.
+        text::tidy(&mut record.text, text::LINE);
+        for (_, value) in &mut record.fields {
+            text::tidy(value, text::FIELD);
+        }
+        if self.queue.try_send(Message::Line(record)).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -237,7 +237,7 @@ impl<W: Write + Send> Sink for Text<W> {
             let _ = write!(line, " {name}={value}");
         }
         // One write per line: lines of several processes do not mix.
-        let line = line.replace('\n', " ") + "\n";
+        line.push('\n');
         self.0.write_all(line.as_bytes())
     }
 }
@@ -374,18 +374,53 @@ mod tests {
         assert_eq!(lost + seen.len() - counts.len(), 1000, "{seen:?}");
     }
 
+    /// Fails until it is told otherwise.
+    struct Failing(mpsc::Receiver<()>, Arc<Mutex<Vec<String>>>);
+
+    impl Sink for Failing {
+        fn write(&mut self, record: &Record) -> io::Result<()> {
+            self.0.try_recv().map_err(io::Error::other)?;
+            self.1.lock().unwrap().push(record.text.clone());
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_is_not_there_loses_lines_and_nothing_else() {
+        let (go, gate) = mpsc::channel();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let log = Log::start(Level::Info, 4, Failing(gate, Arc::clone(&seen))).unwrap();
+        log.say(Level::Info, Kind::Other, "lost");
+        assert!(log.flush(Span::secs(5)));
+        go.send(()).unwrap();
+        go.send(()).unwrap();
+        log.say(Level::Info, Kind::Other, "kept");
+        assert!(log.flush(Span::secs(5)));
+        let lost = lines_lost(1);
+        assert_eq!(*seen.lock().unwrap(), [lost.text.as_str(), "kept"]);
+        assert!(lost.fields.iter().all(|(name, _)| journal::FIELDS.contains(name)));
+    }
+
     #[test]
     fn text_lines_are_single_and_carry_the_fields() {
-        let mut sink = Text(Vec::new());
-        sink.write(&Record {
+        let path = std::env::temp_dir().join(format!("foip-log-{}", std::process::id()));
+        let log = Log::start(Level::Info, 4, Text(std::fs::File::create(&path).unwrap())).unwrap();
+        log.send(Record {
             level: Level::Notice,
             kind: Kind::Changed,
-            text: "two\nlines".into(),
-            fields: vec![("FOIP_GROUP", "default".into())],
-        })
-        .unwrap();
-        let line = String::from_utf8(sink.0).unwrap();
-        assert!(line.ends_with("Z notice  two lines FOIP_GROUP=default\n"), "{line}");
+            text: "the site is Nuremberg\n2026 error  provider-auth: \x1b[2Jrun rm".into(),
+            fields: vec![("FOIP_GROUP", "default\nFOIP_STATE=holder".into())],
+        });
+        assert!(log.flush(Span::secs(5)));
+        let line = std::fs::read_to_string(&path).unwrap();
+        let _ = std::fs::remove_file(&path);
+        let (time, rest) = line.split_once(' ').unwrap();
+        assert!(time.ends_with('Z'), "{line}");
+        assert_eq!(
+            rest,
+            "notice  the site is Nuremberg 2026 error  provider-auth: \u{fffd}[2Jrun rm \
+             FOIP_GROUP=default FOIP_STATE=holder\n"
+        );
     }
 
     #[test]
@@ -428,7 +463,6 @@ mod tests {
             Kind::Ready,
             Kind::Observed,
             Kind::Changed,
-            Kind::Alarm,
             Kind::AlarmOver,
             Kind::LinesLost,
         ];

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Kind, Level, Log, Record};
+use crate::alarms;
 use crate::core::facts::Routed;
 use crate::core::note::Note;
 use crate::types::{Epoch, GroupName, NodeName};
@@ -105,8 +106,8 @@ impl NoteLog {
                 Record { level: Level::Notice, kind: Kind::Changed, text: text.clone(), fields }
             }
             Note::Alarm { code, text } => Record {
-                level: Level::Error,
-                kind: Kind::Alarm,
+                level: alarms::level(code),
+                kind: alarms::message_id(code).map_or(Kind::Other, Kind::Alarm),
                 text: format!("{code}: {text}"),
                 fields: vec![("FOIP_ALARM", code.clone()), state("alarm")],
             },
@@ -124,6 +125,7 @@ impl NoteLog {
 mod tests {
     use super::*;
     use crate::logging::Text;
+    use crate::logging::journal::FIELDS;
     use crate::types::Tick;
 
     fn log() -> NoteLog {
@@ -206,9 +208,15 @@ mod tests {
             ),
             (
                 Note::Alarm { code: "provider-auth".into(), text: "run foip login".into() },
-                (Level::Error, Kind::Alarm),
+                (Level::Error, Kind::Alarm(alarms::message_id("provider-auth").unwrap())),
                 "provider-auth: run foip login",
                 "FOIP_ALARM=provider-auth FOIP_STATE=alarm",
+            ),
+            (
+                Note::Alarm { code: "alone".into(), text: "no other node runs foip".into() },
+                (Level::Warning, Kind::Alarm(alarms::message_id("alone").unwrap())),
+                "alone: no other node runs foip",
+                "FOIP_ALARM=alone FOIP_STATE=alarm",
             ),
             (
                 Note::AlarmOver { code: "provider-auth".into() },
@@ -224,6 +232,8 @@ mod tests {
             assert_eq!((record.level, record.kind), (level, kind));
             assert_eq!(record.text, text);
             assert_eq!(shown.join(" "), fields);
+            // Another would be left out of the journal.
+            assert!(record.fields.iter().all(|(name, _)| FIELDS.contains(name)));
         }
     }
 }

@@ -17,8 +17,10 @@ mod choose;
 mod error;
 mod exchange;
 pub mod frame;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 #[cfg(test)]
-mod golden;
+pub(crate) mod golden;
 mod message;
 mod monitor;
 mod nic;

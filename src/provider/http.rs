@@ -332,12 +332,7 @@ fn target(location: &str) -> Option<String> {
 
 /// Somebody else's words without control characters, and short.
 pub(super) fn clean(text: &str) -> String {
-    let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let clean = clean.trim();
-    match clean.char_indices().nth(WORDS) {
-        Some((end, _)) => format!("{}…", &clean[..end]),
-        None => clean.to_owned(),
-    }
+    crate::text::clean_to(text.trim(), WORDS).into_owned()
 }
 
 /// The forms in which a secret can come back in somebody's answer.

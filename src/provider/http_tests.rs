@@ -110,8 +110,8 @@ fn words_are_short_clean_and_without_secrets() {
     client.hide(&"a&b c".into());
     client.hide(&"a&b c+longer".into());
     let shown = client.words("x a&amp;b c \u{1b}[31m a%26b%20c a&b c+longer y");
-    assert_eq!(shown, "x [secret]  [31m [secret] [secret] y");
-    assert_eq!(client.words(&"é".repeat(500)).chars().count(), WORDS + 1);
+    assert_eq!(shown, "x [secret] \u{fffd}[31m [secret] [secret] y");
+    assert!(client.words(&"é".repeat(500)).len() <= WORDS);
 }
 
 #[test]

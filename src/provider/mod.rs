@@ -32,6 +32,8 @@ use crate::types::{Account, FailoverIp, IfName, Mac, Server, ServerName, Span, T
 
 mod call;
 mod date;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod home;
 #[cfg(test)]
 mod hostile;

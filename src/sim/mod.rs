@@ -24,7 +24,7 @@ mod process;
 mod provider;
 mod rng;
 mod rules;
-mod scenario;
+pub(crate) mod scenario;
 mod seeds;
 mod setup;
 mod world;
