@@ -7,9 +7,10 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use super::Cluster;
+use super::endpoints::Place;
 use super::node::Node;
 use super::watch::{SILENCE, jittered};
-use super::wire::{Ask, ONE, quoted};
+use super::wire::{Ask, Line, quoted};
 use crate::core::facts::NodeFacts;
 use crate::types::Span;
 
@@ -28,26 +29,25 @@ struct Event {
 
 /// Runs until the receiver is dropped.
 pub async fn run(cluster: &Cluster, seen: &mpsc::Sender<NodeFacts>) {
+    let mut avoid = Vec::new();
     while !seen.is_closed() {
-        round(cluster, seen).await;
+        round(cluster, seen, &mut avoid).await;
         tokio::time::sleep(jittered(PAUSE).as_std()).await;
     }
 }
 
 /// One watch, until it ends, is cut, falls silent, or another endpoint is used.
-async fn round(cluster: &Cluster, seen: &mpsc::Sender<NodeFacts>) {
+async fn round(cluster: &Cluster, seen: &mpsc::Sender<NodeFacts>, avoid: &mut Vec<Place>) {
     let link = &cluster.link;
     let mut moved = link.moved.subscribe();
-    let name = link.node.as_str();
-    let ask = Ask::get(
-        format!(
-            "/api/v1/nodes?watch=true&allowWatchBookmarks=true&fieldSelector={}&timeoutSeconds={}",
-            quoted(&format!("metadata.name={name}")),
-            jittered(LENGTH).as_secs(),
-        ),
-        ONE,
-    );
-    let Ok(mut stream) = link.open(&ask).await else { return };
+    let node = link.state().options.node.clone();
+    let name = node.as_str();
+    let ask = Ask::get(format!(
+        "/api/v1/nodes?watch=true&allowWatchBookmarks=true&fieldSelector={}&timeoutSeconds={}",
+        quoted(&format!("metadata.name={name}")),
+        jittered(LENGTH).as_secs(),
+    ));
+    let Ok(mut stream) = link.open(&ask, avoid).await else { return };
     // Opening it may itself have moved to another endpoint; that is where the watch is.
     moved.mark_unchanged();
     loop {
@@ -55,8 +55,14 @@ async fn round(cluster: &Cluster, seen: &mpsc::Sender<NodeFacts>) {
             line = tokio::time::timeout(SILENCE.as_std(), stream.line()) => line,
             _ = moved.changed() => return,
         };
-        let Ok(Ok(Some(line))) = line else { return };
+        let line = match line {
+            Ok(Ok(Line::Whole(line))) => line,
+            // A Node of that size is none that can be read.
+            Ok(Ok(Line::TooLong)) => continue,
+            Ok(Ok(Line::End) | Err(_)) | Err(_) => return,
+        };
         let Ok(Event { r#type, object: node }) = serde_json::from_slice(&line) else { return };
+        avoid.clear();
         match r#type.as_str() {
             "ADDED" | "MODIFIED" => {}
             // Says only that the watch lives: a Node may be quiet for longer than a dead connection may.

@@ -39,15 +39,7 @@ impl Hands {
         dry_run: bool,
     ) -> Result<Self, RunError> {
         let failed = |what| move |source| RunError::Process { what, source };
-        let cluster = Cluster::new(cluster::Options {
-            kubeconfig: settings.kubernetes.kubeconfig.clone(),
-            namespace: settings.kubernetes.namespace.clone(),
-            timeout: settings.core.lease.timeout,
-            cache: (!dry_run).then(|| settings.places.state.join("endpoints.json")),
-            managed: ips(settings),
-            account: settings.core.account.clone(),
-            node: settings.core.node.clone(),
-        });
+        let cluster = Cluster::new(reached_by(settings, dry_run));
         let nic = NicHandle::start(settings.hosts().collect(), messages.clone())
             .map_err(failed("start the thread of the network interface"))?;
         Ok(Self {
@@ -72,7 +64,7 @@ impl Hands {
         {
             self.provider = opened?;
         }
-        self.cluster.reconfigure(ips(&settings), settings.core.account.clone());
+        self.cluster.reconfigure(reached_by(&settings, self.dry_run));
         self.nic.values(settings.hosts().collect());
         self.settings = settings;
         Ok(())
@@ -192,6 +184,20 @@ impl Hands {
             }
             let _ = messages.send(Message::Event(work(&*provider)));
         });
+    }
+}
+
+/// How these settings reach the Kubernetes API.
+fn reached_by(settings: &Settings, dry_run: bool) -> cluster::Options {
+    cluster::Options {
+        kubeconfig: settings.kubernetes.kubeconfig.clone(),
+        namespace: settings.kubernetes.namespace.clone(),
+        timeout: settings.core.lease.timeout,
+        cache: (!dry_run).then(|| settings.places.state.join("endpoints.json")),
+        managed: ips(settings),
+        account: settings.core.account.clone(),
+        node: settings.core.node.clone(),
+        groups: settings.core.groups.keys().cloned().collect(),
     }
 }
 
