@@ -8,6 +8,7 @@ use tokio::sync::mpsc::{UnboundedSender, channel};
 use super::Message;
 use super::hands::Hands;
 use crate::checks::Checks;
+use crate::cluster::{Cluster, Said};
 use crate::config::Settings;
 use crate::core::event::Event;
 use crate::logging::Level;
@@ -53,6 +54,9 @@ pub fn start(settings: &Settings, hands: &Hands, messages: &UnboundedSender<Mess
     let cluster = hands.cluster.clone();
     tokio::task::spawn_local(async move { cluster.keep_endpoints().await });
 
+    tokio::task::spawn_local(members(hands.cluster.clone(), messages.clone()));
+    tokio::task::spawn_local(remarks(hands.cluster.clone(), messages.clone()));
+
     let (cluster, out) = (hands.cluster.clone(), messages.clone());
     tokio::task::spawn_local(async move {
         let mut told = None;
@@ -69,6 +73,33 @@ pub fn start(settings: &Settings, hands: &Hands, messages: &UnboundedSender<Mess
     if !hands.dry_run() && std::env::var_os("FOIP_KUBECONFIG").is_some() {
         let want = settings.places.runtime.join("kubeconfig.want");
         tokio::task::spawn_local(ask_for_imports(K3S_KUBECONFIG.into(), want));
+    }
+}
+
+/// Tells the core the names of all Nodes whenever they change. Where RBAC forbids the list nothing is told.
+async fn members(cluster: Cluster, out: UnboundedSender<Message>) {
+    let mut members = cluster.members();
+    while members.changed().await.is_ok() {
+        let names = members.borrow_and_update().as_deref().cloned();
+        let event = names.map(|names| Message::Event(Event::Members(names)));
+        if event.is_some_and(|event| out.send(event).is_err()) {
+            return;
+        }
+    }
+}
+
+/// Writes each remark of the Kubernetes adapter into the log, once.
+async fn remarks(cluster: Cluster, out: UnboundedSender<Message>) {
+    let (mut remarks, mut told) = (cluster.remarks(), Said::new());
+    while remarks.changed().await.is_ok() {
+        let said = remarks.borrow_and_update().clone();
+        for (about, remark) in &said {
+            let new = told.get(about) != Some(remark);
+            if new && out.send(Message::Say(Level::Warning, remark.clone())).is_err() {
+                return;
+            }
+        }
+        told = said;
     }
 }
 
