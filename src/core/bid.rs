@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 use super::Core;
 use super::bug::Bug;
+use super::facts::Key;
 use super::health::Vector;
 use crate::types::{GroupName, NodeName, Span, Tick};
 
@@ -90,7 +91,7 @@ impl Core {
         } else if self.planted(Bug::WaitFromExpiry) {
             expiry + AFTER_RETURN
         } else {
-            self.access.back? + AFTER_RETURN
+            self.may_bid_from(group)?
         };
         let mut at = expiry.max(returned);
         if self.now < at {
@@ -106,6 +107,22 @@ impl Core {
             at += DIFFERS;
         }
         Some(Claim::At(at))
+    }
+
+    /// From when on this node may bid, as far as its own access goes: the Lease has been readable for a while, and
+    /// what was refused has been seen accepted since, by the own record. The holder tries all the time: who is refused
+    /// as it is leaves it that while, and more with each refusal.
+    fn may_bid_from(&self, group: &GroupName) -> Option<Tick> {
+        let readable = self.lease_back(group)? + AFTER_RETURN;
+        let slot = self.slots.get(&Key::Group(group.clone()))?;
+        if slot.refusals == 0 {
+            return Some(readable);
+        }
+        let own = self.slots.get(&Key::Node(self.cfg.node.clone()))?;
+        let refused = slot.retry;
+        let accepted = own.write.back.filter(|_| own.write.proved >= slot.write_refused)?;
+        let pause = AFTER_RETURN.times(1 << (slot.refusals - 1).min(3));
+        Some(readable.max(accepted + AFTER_RETURN).max(refused + pause))
     }
 
     fn expiry(&self, group: &GroupName) -> Option<Tick> {

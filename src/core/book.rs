@@ -373,7 +373,7 @@ impl Core {
         let Some(slot) = self.slots.get(&Key::Ledger) else {
             return;
         };
-        let (free, ready) = (slot.next_write, slot.writable(self.now));
+        let (free, ready) = (slot.free_at(), slot.writable(self.now));
         if !ready {
             self.at(free);
             return;

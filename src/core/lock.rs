@@ -257,7 +257,7 @@ impl Core {
         if !slot.known {
             return None;
         }
-        let free_at = slot.next_write;
+        let free_at = slot.free_at();
         let (record, purpose) = match lock.authority(self.now) {
             Some(term) => {
                 let term = term.clone();

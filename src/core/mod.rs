@@ -48,7 +48,7 @@ pub mod view;
 mod way;
 mod witness;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use action::Action;
 use config::Config;
@@ -85,6 +85,8 @@ pub struct Core {
     routes: BTreeMap<FailoverIp, way::Route>,
     addresses: address::Addresses,
     peers: BTreeMap<NodeName, peer::Peer>,
+    /// The names of the cluster's Node objects; `None` until they were told.
+    members: Option<BTreeSet<NodeName>>,
     own: own::Own,
     health: health::Health,
     alarms: BTreeMap<&'static str, String>,
@@ -124,6 +126,7 @@ impl Core {
             routes: BTreeMap::new(),
             addresses: address::Addresses::default(),
             peers: BTreeMap::new(),
+            members: None,
             own: own::Own::default(),
             health: health::Health::default(),
             alarms: BTreeMap::new(),
@@ -232,8 +235,7 @@ impl Core {
         self.wake = Tick::NEVER;
         self.alarms.clear();
         self.ranks = None;
-        let looked = self.access.watch(self.now);
-        self.at(looked);
+        self.watch_access();
         self.unable = match self.can_route() {
             true => None,
             false => self.unable.or(Some(self.now)),

@@ -175,8 +175,11 @@ impl Core {
         // A record that somebody deleted is written again at once: it may be all that knows of the last epoch (I13).
         let gone = self.slots.get(&key).is_some_and(Slot::absent);
         let gone = gone && !self.planted(Bug::RecordStaysGone);
+        // Whether writes are accepted again, after a Lease was refused, is learnt with the record.
+        let proved = self.slots.get(&key).map_or(Tick(0), |slot| slot.write.proved);
+        let asks = self.slots.values().any(|slot| slot.refusals > 0 && slot.write_refused > proved);
         let due = match self.own.last {
-            Some(last) if same && !gone => last + beat,
+            Some(last) if same && !gone && !asks => last + beat,
             Some(_) | None => self.now,
         };
         self.at(due);
@@ -189,7 +192,7 @@ impl Core {
             return;
         }
         if !slot.writable(self.now) {
-            let free = slot.next_write;
+            let free = slot.free_at();
             self.at(free);
             return;
         }

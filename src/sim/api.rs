@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use super::fault::{Cut, Edit, Fault};
+use super::befall::new_name;
+use super::fault::{Cut, Edit, Fault, Part, Refusal};
+use super::setup::node_name;
 use super::world::{Item, World};
 use crate::core::event::{Event, Ticket};
 use crate::core::facts::{ApiFailure, Doc, Key, NodeFacts, Stored};
@@ -24,8 +26,28 @@ pub(crate) struct ApiServer {
 pub(crate) enum Op {
     Read(Key),
     List,
-    Write { key: Key, version: Option<ResourceVersion>, doc: Doc },
+    Write {
+        key: Key,
+        version: Option<ResourceVersion>,
+        doc: Doc,
+    },
     Node,
+    /// The list of all Nodes, which no ticket of the core asks for.
+    Nodes,
+}
+
+impl Part {
+    fn has(&self, op: &Op) -> bool {
+        match (self, op) {
+            (Self::List, Op::List)
+            | (Self::Reads, Op::Read(_) | Op::Node)
+            | (Self::Writes, Op::Write { .. })
+            | (Self::Everything, _) => true,
+            (Self::Object(it), Op::Read(key) | Op::Write { key, .. })
+            | (Self::Write(it), Op::Write { key, .. }) => it == key,
+            _ => false,
+        }
+    }
 }
 
 /// One request on its way.
@@ -63,7 +85,8 @@ impl Request {
             Op::Write { key, .. } => {
                 Event::Written { ticket, key: key.clone(), result: Err(failure) }
             }
-            Op::Node => Event::Node { ticket, result: Err(failure) },
+            // Invariant: the core asks for no list of Nodes, and nothing answers one.
+            Op::Node | Op::Nodes => Event::Node { ticket, result: Err(failure) },
         }
     }
 }
@@ -90,6 +113,9 @@ impl World {
             let after = self.rng.within(1000, 20_000);
             return self.plan(after, Item::Answer { machine, process, ticket, event });
         }
+        if let Some(how) = self.part_cut(machine, &request.op) {
+            return self.refuse(&request, how);
+        }
         let late = matches!(request.op, Op::Write { .. })
             && self.any(|f| matches!(f, Fault::LateWrites { nodes, .. } if nodes & here != 0));
         let slow = self.any(|f| matches!(f, Fault::SlowApi { nodes, .. } if nodes & here != 0));
@@ -99,6 +125,60 @@ impl World {
             () => self.rng.within(300, 8_000),
         };
         self.plan(after, Item::Reaches { request: Rc::new(request), thawed: false });
+    }
+
+    /// How this part of the machine's access is cut, if it is.
+    pub(crate) fn part_cut(&self, machine: usize, op: &Op) -> Option<Refusal> {
+        self.active.values().find_map(|fault| match fault {
+            Fault::ApiPart { nodes, part, how, .. }
+                if nodes & (1 << machine) != 0 && part.has(op) =>
+            {
+                Some(*how)
+            }
+            _ => None,
+        })
+    }
+
+    fn refuse(&mut self, request: &Request, how: Refusal) {
+        let (machine, process, ticket) = (request.machine, request.process, request.ticket);
+        let failure = match how {
+            Refusal::Silent => return,
+            Refusal::Denied => ApiFailure::Denied(self.rng.pick(&["401", "403"]).to_owned()),
+            Refusal::Refused => {
+                let status = self.rng.pick(&["429", "500", "503"]);
+                let write = matches!(request.op, Op::Write { .. });
+                if write && status == "500" && self.rng.chance(50) {
+                    let _done = self.answer(request);
+                }
+                ApiFailure::Refused(status.to_owned())
+            }
+        };
+        let event = request.failed(failure);
+        let after = self.rng.within(1000, 20_000);
+        self.plan(after, Item::Answer { machine, process, ticket, event });
+    }
+
+    /// The names of all Node objects, told once a minute where the API answers.
+    pub(crate) fn tell_members(&mut self, machine: usize, process: usize) {
+        if self.process(machine, process).is_none() {
+            return;
+        }
+        let here = 1 << machine;
+        let denied = self.any(|f| matches!(f, Fault::Denied { nodes, .. } if nodes & here != 0));
+        if self.api_cut(machine).is_none()
+            && !denied
+            && self.part_cut(machine, &Op::Nodes).is_none()
+        {
+            let old = (0..self.machines.len()).map(node_name);
+            let new = self.active.values().filter_map(|fault| match fault {
+                Fault::Renamed { node, .. } => Some(new_name(*node)),
+                _ => None,
+            });
+            let names = old.chain(new).map(|name| name.parse().unwrap()).collect();
+            let event = Event::Members(names);
+            self.plan(5_000, Item::Tell { machine, process, event });
+        }
+        self.plan(60_000_000, Item::Members { machine, process });
     }
 
     /// A request reaches the server.
@@ -142,7 +222,9 @@ impl World {
                 };
                 Event::Written { ticket, key: key.clone(), result }
             }
-            Op::Node => Event::Node { ticket, result: Ok(Some(self.node_facts(request.machine))) },
+            Op::Node | Op::Nodes => {
+                Event::Node { ticket, result: Ok(Some(self.node_facts(request.machine))) }
+            }
         }
     }
 
@@ -150,7 +232,7 @@ impl World {
         self.machines[machine].facts.clone()
     }
 
-    fn change(&mut self, key: &Key, doc: Doc) -> ResourceVersion {
+    pub(crate) fn change(&mut self, key: &Key, doc: Doc) -> ResourceVersion {
         let version = self.server.put(key, doc);
         self.publish(key);
         version

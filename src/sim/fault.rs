@@ -1,8 +1,11 @@
 //! What can go wrong.
+//!
+//! A resolver that dies with a node is not among it: the provider's address is remembered by its adapter, so that
+//! the core never hears of it. That is tested there.
 
 use crate::core::facts::{Condition, Key};
 use crate::history::What;
-use crate::types::Span;
+use crate::types::{FailoverIp, Span};
 
 /// How access to something is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +14,50 @@ pub(crate) enum Cut {
     Refused,
     /// Swallowed: only the timeout tells.
     Silent,
+}
+
+/// Which of its requests to the Kubernetes API a node has no luck with. The watch is not among them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// The list of all of foip's Leases.
+    List,
+    /// Reads of single objects, the own Node among them.
+    Reads,
+    /// Reads and writes of this object.
+    Object(Key),
+    /// Writes of any object.
+    Writes,
+    /// Writes of this object.
+    Write(Key),
+    /// All of them.
+    Everything,
+}
+
+/// How part of the Kubernetes API fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// 401 or 403.
+    Denied,
+    /// 429, 500 or 503. Of the writes answered with 500, half are done all the same.
+    Refused,
+    /// Swallowed: only the timeout tells.
+    Silent,
+}
+
+/// One of the two families of IPs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub(crate) fn has(self, ip: FailoverIp) -> bool {
+        match ip {
+            FailoverIp::V4(_) => self == Self::V4,
+            FailoverIp::V6(_) => self == Self::V6,
+        }
+    }
 }
 
 /// What the provider does to requests.
@@ -40,6 +87,24 @@ pub(crate) enum Trouble {
     Empty,
     /// Answers without a `Date`.
     NoDate,
+    /// Answers reads, and refuses calls with 403.
+    NoRight,
+    /// Answers reads, and every call with 500.
+    CallsFail,
+    /// Answers reads, and every call with 429 and no `Retry-After`, though the window has room. It counts none.
+    CallsThrottled,
+    /// Takes calls whose tasks then fail.
+    TasksFail,
+    /// Lists no IP of this family, and does not say that it left any out.
+    Half(Family),
+    /// The list of this family cannot be read.
+    HalfUnread(Family),
+    /// Lists every IP as one that cannot be routed, and refuses calls accordingly.
+    Fixed,
+    /// Its `Date` is so far in the past.
+    OldDate(Span),
+    /// Its `Date` is so far in the future.
+    NewDate(Span),
 }
 
 /// What happens to route tasks.
@@ -96,6 +161,43 @@ pub(crate) enum Change {
     Without(usize),
     /// One with another lease: duration and renewal in seconds.
     Lease(u64, u64),
+    /// One with this IP in another group: the next one, or one of its own where there is none.
+    Group(usize),
+    /// One with this priority.
+    Priority(i32),
+    /// One in which the node may hold, or may not.
+    Eligible(bool),
+    /// One with so many checks; the new ones pass.
+    Checks(usize),
+    /// One that does with drift what the old one did not.
+    Drift,
+    /// One with announcements, or without.
+    Announce(bool),
+    /// One with another lifetime of addresses, in seconds.
+    Lifetime(u64),
+    /// One with another dwell time, in seconds.
+    Dwell(u64),
+}
+
+/// What somebody who may write Leases puts there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Forgery {
+    /// The record of a node that does not exist, in best health, with a server of the account that is no node's.
+    Ghost,
+    /// This node's record names a server of the account that is no node's.
+    Server(usize),
+    /// This node's record, its texts grown to a megabyte.
+    Huge(usize),
+    /// An epoch of 1,999,999,999 in the first group's Lease, in `spec` and notes alike.
+    LeaseEpoch,
+    /// Such epochs in this node's record.
+    RecordEpochs(usize),
+    /// A call in the ledger that is to arrive in a year.
+    FutureCall,
+    /// A full window of calls in the ledger that nobody made, now.
+    WrongCalls,
+    /// Every call in the ledger a year ago.
+    PastCalls,
 }
 
 /// One thing that goes wrong. Nodes are numbers; sets of nodes are bits.
@@ -125,6 +227,8 @@ pub(crate) enum Fault {
     LateWrites { nodes: u8, long: Span },
     /// 403.
     Denied { nodes: u8, long: Span },
+    /// Part of the API fails these nodes, and the rest does not.
+    ApiPart { nodes: u8, part: Part, how: Refusal, long: Span },
     /// Answers take up to the timeout.
     SlowApi { nodes: u8, long: Span },
     /// The watch says nothing.
@@ -135,6 +239,8 @@ pub(crate) enum Fault {
     Edit { key: Key, how: Edit },
     /// Somebody deletes an object.
     Delete { key: Key },
+    /// Somebody writes what looks like foip's.
+    Forge { what: Forgery },
     /// A snapshot of everything is taken.
     Snapshot,
     /// Everything is as in the last snapshot (an empty one if there was none).
@@ -167,6 +273,13 @@ pub(crate) enum Fault {
     Vanish { node: usize },
     /// Another program has put the same address there.
     Stranger { node: usize, ip: usize, long: Span },
+    /// The kernels of these nodes refuse the addresses of an IP; what is there stays until it runs out. `known`: the
+    /// adapter sees it coming.
+    Refuses { nodes: u8, ip: usize, long: Span, known: bool },
+    /// k3s has another name for the node.
+    Renamed { node: usize, long: Span },
+    /// Nothing can be saved on the node's disk.
+    Unsaved { node: usize, long: Span },
     /// Only in the scenarios of the residual risk: like `Freeze`, and whatever is under way.
     Stall { node: usize, long: Span },
     /// Only in the scenarios of the residual risk: route calls sent meanwhile take so much longer to arrive.
@@ -186,6 +299,7 @@ impl Fault {
             | Self::LostAnswers { long, .. }
             | Self::LateWrites { long, .. }
             | Self::Denied { long, .. }
+            | Self::ApiPart { long, .. }
             | Self::SlowApi { long, .. }
             | Self::WatchSilent { long, .. }
             | Self::WatchLag { long, .. }
@@ -201,10 +315,14 @@ impl Fault {
             | Self::LocalApi { long, .. }
             | Self::Stall { long, .. }
             | Self::Detour { long, .. }
+            | Self::Refuses { long, .. }
+            | Self::Renamed { long, .. }
+            | Self::Unsaved { long, .. }
             | Self::Stranger { long, .. } => *long,
             Self::Wall { .. }
             | Self::Edit { .. }
             | Self::Delete { .. }
+            | Self::Forge { .. }
             | Self::Snapshot
             | Self::Restore
             | Self::Spend { .. }
@@ -232,7 +350,16 @@ impl Fault {
                 | Trouble::Late
                 | Trouble::Slow
                 | Trouble::Empty
-                | Trouble::NoDate => What::Other,
+                | Trouble::NoDate
+                | Trouble::NoRight
+                | Trouble::CallsFail
+                | Trouble::CallsThrottled
+                | Trouble::TasksFail
+                | Trouble::Half(_)
+                | Trouble::HalfUnread(_)
+                | Trouble::Fixed
+                | Trouble::OldDate(_)
+                | Trouble::NewDate(_) => What::Other,
             },
             Self::Cordon { .. } | Self::Sick { .. } | Self::Check { .. } => What::Health,
             Self::Reload { .. } => What::Reload,
@@ -243,11 +370,13 @@ impl Fault {
             | Self::LostAnswers { .. }
             | Self::LateWrites { .. }
             | Self::Denied { .. }
+            | Self::ApiPart { .. }
             | Self::SlowApi { .. }
             | Self::WatchSilent { .. }
             | Self::WatchLag { .. }
             | Self::Edit { .. }
             | Self::Delete { .. }
+            | Self::Forge { .. }
             | Self::Restore
             | Self::Provider { .. }
             | Self::Tasks { .. }
@@ -260,6 +389,9 @@ impl Fault {
             | Self::LocalApi { .. }
             | Self::Vanish { .. }
             | Self::Detour { .. }
+            | Self::Refuses { .. }
+            | Self::Renamed { .. }
+            | Self::Unsaved { .. }
             | Self::Stranger { .. } => What::Other,
         })
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use super::fault::Fault;
 use super::world::{Item, World};
 use crate::core::event::Event;
 use crate::core::facts::{AddressFailure, SeenAddress};
@@ -40,6 +41,11 @@ impl World {
             let event = Event::AddressPut { host, result: Err(AddressFailure::Stranger) };
             return self.tell_soon(machine, 300, event);
         }
+        if let Some(why) = self.refused(machine, false).remove(&host) {
+            let result = Err(AddressFailure::Refused(why));
+            return self.tell_soon(machine, 300, Event::AddressPut { host, result });
+        }
+        let kernel = &mut self.machines[machine].kernel;
         kernel.generation += 1;
         let (generation, expires) = (kernel.generation, now + lifetime);
         kernel.table.insert(host, Entry { ours: true, expires, generation });
@@ -48,6 +54,21 @@ impl World {
             self.address_changed(machine, host, true, true);
         }
         self.tell_soon(machine, 300, Event::AddressPut { host, result: Ok(()) });
+    }
+
+    /// What the kernel refuses now; or only what the adapter can know of it without trying.
+    pub(crate) fn refused(&self, machine: usize, beforehand: bool) -> BTreeMap<IpAddr, String> {
+        let here = 1 << machine;
+        let hosts = self.active.values().filter_map(|fault| match fault {
+            Fault::Refuses { nodes, ip, known, .. }
+                if nodes & here != 0 && (*known || !beforehand) =>
+            {
+                Some(&self.hosts[ip % self.hosts.len()])
+            }
+            _ => None,
+        });
+        let why = "Permission denied (os error 13): IPv6 is off by sysctl";
+        hosts.flatten().map(|host| (*host, why.to_owned())).collect()
     }
 
     /// Late by up to 1.4 s, never early.

@@ -15,7 +15,9 @@
 )]
 
 mod api;
+mod befall;
 mod fault;
+mod forge;
 mod kernel;
 mod named;
 mod process;

@@ -1,18 +1,19 @@
-//! Processes: their cores, what is carried out for them, their ends, and the faults that befall machines.
+//! Processes: their cores, what is carried out for them, and their ends.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use super::api::{Op, Request};
-use super::fault::{Change, Fault};
+use super::befall::told;
+use super::fault::Fault;
 use super::provider::Arrival;
 use super::setup::check_name;
 use super::world::{Item, World};
 use crate::core::Core;
 use crate::core::action::Action;
 use crate::core::event::{Event, Identity, Start, Ticket};
-use crate::core::facts::{Condition, Key};
-use crate::history::{Clock, Entry, Process, Said};
+use crate::core::facts::Key;
+use crate::history::{Entry, Process, Said};
 use crate::types::{Span, Tick};
 
 /// A process that runs.
@@ -75,18 +76,22 @@ impl World {
             !self.any(|f| matches!(f, Fault::NoDefaultRoute { node, .. } if *node == machine));
         let local = !self.any(|f| matches!(f, Fault::LocalApi { node, .. } if *node == machine));
         let table = self.table(machine);
-        let first = [table, Event::Link { up, default_route }, Event::LocalApi(local)];
+        let carry = Event::Carry(self.refused(machine, true));
+        let first = [table, Event::Link { up, default_route }, Event::LocalApi(local), carry];
         let checks = (0..self.setup.checks).map(|index| Event::Check {
             name: check_name(index),
             said: String::new(),
             passing: !self.any(|f| matches!(f, Fault::Check { node, index: i, .. } if *node == machine && *i == index)),
         });
-        for event in first.into_iter().chain(checks.collect::<Vec<_>>()) {
+        let lasting = self.active.values().filter_map(|fault| told(fault, machine, true));
+        let lasting = lasting.collect::<Vec<_>>();
+        for event in first.into_iter().chain(lasting).chain(checks.collect::<Vec<_>>()) {
             let after = self.rng.within(500, 9_000);
             self.plan(after, Item::Tell { machine, process, event });
         }
         let after = self.rng.within(1_000, 20_000);
         self.plan(after, Item::Home { machine, process });
+        self.plan(2_000_000, Item::Members { machine, process });
         let after = self.rng.within(20_000, 300_000);
         self.plan(after, Item::WatchSync { machine, process });
         self.set_alarm(machine);
@@ -213,7 +218,11 @@ impl World {
             }
             Action::PutAddress { host, lifetime } => self.put_address(machine, host, lifetime),
             Action::RemoveAddress { host } => self.remove_address(machine, host),
-            Action::Save(saved) => self.machines[machine].disk = saved,
+            Action::Save(saved) => {
+                if !self.any(|f| matches!(f, Fault::Unsaved { node, .. } if *node == machine)) {
+                    self.machines[machine].disk = saved;
+                }
+            }
             Action::Announce { .. } | Action::Note(_) => {}
             Action::Exit => {
                 let back = self.machines[machine].running.as_ref().map_or(Span::ZERO, |r| r.back);
@@ -235,264 +244,5 @@ impl World {
             process.ended = Some(now);
         }
         self.plan(down.0 * 1000, Item::Start { machine, boot });
-    }
-
-    fn power_off(&mut self, machine: usize) {
-        self.kill(machine, Span(u64::MAX / 4000));
-        self.machines[machine].powered = false;
-        self.machines[machine].frozen = false;
-        self.vanish(machine);
-        self.look_at_clients();
-    }
-
-    fn power_on(&mut self, machine: usize) {
-        let ppm = self.machines[machine].ppm;
-        let clock = Clock::new(self.real(), Tick(self.rng.within(2000, 9000)), ppm);
-        self.history.clocks.push(clock);
-        let m = &mut self.machines[machine];
-        m.clock = self.history.clocks.len() - 1;
-        m.powered = true;
-        m.boots += 1;
-        let boot = m.boots;
-        let after = self.rng.within(1_000_000, 6_000_000);
-        self.plan(after, Item::Start { machine, boot });
-    }
-
-    fn go_on(&mut self, machine: usize) {
-        let held = std::mem::take(&mut self.machines[machine].held);
-        for (n, item) in held.into_iter().enumerate() {
-            self.plan(20 * n as u64, item);
-        }
-        // The alarm went off long ago; it is looked at after what came in.
-        let running = self.machines[machine].running.as_ref();
-        if let Some((process, generation)) = running.map(|r| (r.process, r.generation)) {
-            self.plan(1000, Item::Wake { machine, process, generation });
-        }
-    }
-
-    fn tell_now(&mut self, machine: usize, event: Event) {
-        if let Some(process) = self.machines[machine].running.as_ref().map(|r| r.process) {
-            self.plan(500, Item::Tell { machine, process, event });
-        }
-    }
-
-    fn facts_changed(&mut self, machine: usize, lasting: &Fault, on: bool) {
-        let facts = &mut self.machines[machine].facts;
-        if let Fault::Cordon { .. } = lasting {
-            facts.cordoned = on;
-        }
-        if let Fault::Sick { condition, status, .. } = lasting {
-            let fine = if *condition == "Ready" { Condition::True } else { Condition::False };
-            facts.conditions.insert((*condition).to_owned(), if on { *status } else { fine });
-        }
-        if self.api_cut(machine).is_none() {
-            let facts = self.node_facts(machine);
-            self.tell_now(machine, Event::NodeWatched(facts));
-        }
-    }
-
-    fn link_changed(&mut self, machine: usize) {
-        let up = !self.any(|f| matches!(f, Fault::Link { node, .. } if *node == machine));
-        let default_route =
-            !self.any(|f| matches!(f, Fault::NoDefaultRoute { node, .. } if *node == machine));
-        self.look_at_clients();
-        self.tell_now(machine, Event::Link { up, default_route });
-    }
-
-    /// Changes the configuration file of these machines, or puts it back, and sends a SIGHUP to each.
-    fn reconfigure(&mut self, nodes: u8, how: Change, on: bool) {
-        for node in (0..self.machines.len()).filter(|node| nodes & (1 << node) != 0) {
-            let was = self.setup.config(node);
-            let config = &mut self.machines[node].config;
-            match how {
-                Change::Same => {}
-                Change::Without(ip) => {
-                    let (name, ip, _) = &self.ips[ip % self.ips.len()];
-                    if !on {
-                        let hosts = was.groups[name].ips[ip].clone();
-                        config.groups.entry(name.clone()).or_default().ips.insert(*ip, hosts);
-                    } else if let Some(group) = config.groups.get_mut(name) {
-                        group.ips.remove(ip);
-                        config.groups.retain(|_, group| !group.ips.is_empty());
-                    }
-                }
-                Change::Lease(..) if !on => config.lease = was.lease,
-                Change::Lease(duration, renew) => {
-                    config.lease.duration = Span::secs(duration);
-                    config.lease.renew = Span::secs(renew);
-                }
-            }
-            self.hang_up(node);
-        }
-    }
-
-    /// SIGHUP: the process reads its configuration again.
-    pub(crate) fn hang_up(&mut self, node: usize) {
-        let config = Box::new(self.machines[node].config.clone());
-        self.tell_now(node, Event::Reload(config));
-    }
-
-    pub(crate) fn begin_fault(&mut self, n: usize) {
-        let fault = self.script[n].1.clone();
-        let long = fault.long().0 * 1000;
-        match &fault {
-            Fault::Crash { node, after, down } => {
-                self.machines[*node].dies = Some((*after, *down));
-                // It dies within half a second whether it does anything or not.
-                if let Some(process) = self.machines[*node].running.as_ref().map(|r| r.process) {
-                    self.plan(500_000, Item::Kill { machine: *node, process, down: *down });
-                }
-                return;
-            }
-            Fault::Stop { node, down } => {
-                if let Some(running) = self.machines[*node].running.as_mut() {
-                    let (process, most) = (running.process, down.0.min(2000));
-                    running.back = *down;
-                    self.tell_now(*node, Event::Stop);
-                    let down = down.less(Span(most));
-                    self.plan(2_000_000, Item::Kill { machine: *node, process, down });
-                }
-                return;
-            }
-            Fault::Power { node, .. } => {
-                if !self.machines[*node].powered {
-                    return;
-                }
-                self.power_off(*node);
-            }
-            Fault::Pause { node, .. } => {
-                if let Some(running) = self.machines[*node].running.as_mut() {
-                    running.paused = true;
-                }
-            }
-            Fault::Freeze { node, .. } | Fault::Stall { node, .. } => {
-                let m = &mut self.machines[*node];
-                if m.frozen || !m.powered {
-                    return;
-                }
-                let out = |r: &Running| r.delicate.intersection(&r.pending).next().is_some();
-                let waits = matches!(fault, Fault::Freeze { .. });
-                if waits && m.running.as_ref().is_some_and(out) {
-                    return self.plan(30_000, Item::Begin { fault: n });
-                }
-                m.frozen = true;
-                self.history.clocks[m.clock].freeze(crate::history::Real(self.now));
-                self.look_at_clients();
-            }
-            Fault::Reload { nodes, how, .. } => self.reconfigure(*nodes, *how, true),
-            Fault::Wall { node, by } => {
-                self.machines[*node].wall += by;
-                let tick = self.tick(*node);
-                let m = &mut self.machines[*node];
-                if let Some(running) = m.running.as_mut() {
-                    running.core.set_wall(m.wall + (self.now / 1000) as i64 - tick.0 as i64);
-                }
-                return;
-            }
-            Fault::Edit { key, how } => return self.edit(key, *how),
-            Fault::Delete { key } => return self.delete(key),
-            Fault::Snapshot => return self.snapshot(),
-            Fault::Restore => return self.restore(),
-            Fault::Spend { calls } => return self.spend(*calls),
-            Fault::ByHand { ip, to } => return self.route_by_hand(*ip, *to),
-            Fault::Vanish { node } => return self.vanish(*node),
-            Fault::Stranger { node, ip, .. } => {
-                let host = self.ips[ip % self.ips.len()].2;
-                self.put_stranger(*node, host);
-            }
-            Fault::Api { .. }
-            | Fault::ApiFrozen { .. }
-            | Fault::LostAnswers { .. }
-            | Fault::LateWrites { .. }
-            | Fault::Denied { .. }
-            | Fault::SlowApi { .. }
-            | Fault::WatchSilent { .. }
-            | Fault::WatchLag { .. }
-            | Fault::Provider { .. }
-            | Fault::Tasks { .. }
-            | Fault::ListLag { .. }
-            | Fault::Flap { .. }
-            | Fault::Cordon { .. }
-            | Fault::Sick { .. }
-            | Fault::Check { .. }
-            | Fault::Link { .. }
-            | Fault::NoDefaultRoute { .. }
-            | Fault::LocalApi { .. }
-            | Fault::Detour { .. } => {}
-        }
-        self.active.insert(n, fault.clone());
-        self.changed(&fault, true);
-        if let Fault::Api { nodes, .. } = fault
-            && nodes & self.all() == self.all()
-        {
-            // Access comes back to one after the other: split into one fault per node.
-            let last = self.stagger.iter().copied().max().unwrap_or(0);
-            self.plan(long + last, Item::End { fault: n });
-            for machine in 0..self.machines.len() {
-                let item = Item::End { fault: 1_000 + n * 16 + machine };
-                self.plan(long + self.stagger[machine], item);
-            }
-            return;
-        }
-        self.plan(long, Item::End { fault: n });
-    }
-
-    pub(crate) fn end_fault(&mut self, n: usize) {
-        if n >= 1_000 {
-            let (fault, machine) = ((n - 1_000) / 16, (n - 1_000) % 16);
-            if let Some(Fault::Api { nodes, .. }) = self.active.get_mut(&fault) {
-                *nodes &= !(1 << machine);
-                self.reopen_watches(1 << machine);
-            }
-            return;
-        }
-        let Some(fault) = self.active.remove(&n) else { return };
-        match &fault {
-            Fault::Power { node, .. } => self.power_on(*node),
-            Fault::Pause { node, .. } => {
-                if let Some(running) = self.machines[*node].running.as_mut() {
-                    running.paused = false;
-                }
-                self.go_on(*node);
-            }
-            Fault::Freeze { node, .. } | Fault::Stall { node, .. } => {
-                let now = self.real();
-                let m = &mut self.machines[*node];
-                if m.frozen {
-                    m.frozen = false;
-                    self.history.clocks[m.clock].thaw(now, m.ppm);
-                }
-                self.look_at_clients();
-                self.go_on(*node);
-            }
-            Fault::Api { nodes, .. } | Fault::WatchSilent { nodes, .. } => {
-                self.reopen_watches(*nodes);
-            }
-            Fault::ApiFrozen { .. } => self.thaw_api(),
-            Fault::Reload { nodes, how, .. } => self.reconfigure(*nodes, *how, false),
-            Fault::Stranger { node, .. } => self.remove_strangers(*node),
-            _ => {}
-        }
-        self.changed(&fault, false);
-    }
-
-    /// Tells a machine what a fault changes for it, when it begins and when it ends.
-    fn changed(&mut self, fault: &Fault, on: bool) {
-        match fault {
-            Fault::Cordon { node, .. } | Fault::Sick { node, .. } => {
-                self.facts_changed(*node, fault, on);
-            }
-            Fault::Check { node, index, .. } => {
-                self.tell_now(
-                    *node,
-                    Event::Check { name: check_name(*index), passing: !on, said: String::new() },
-                );
-            }
-            Fault::Link { node, .. } | Fault::NoDefaultRoute { node, .. } => {
-                self.link_changed(*node);
-            }
-            Fault::LocalApi { node, .. } => self.tell_now(*node, Event::LocalApi(!on)),
-            _ => {}
-        }
     }
 }

@@ -15,7 +15,7 @@ use crate::history::facts::{ProviderCall, Rerouted};
 use crate::types::{FailoverIp, Server, ServerName, Span, Tick};
 
 /// A server of the account that is no node.
-const FOREIGN: &str = "v2209999";
+pub(crate) const FOREIGN: &str = "v2209999";
 
 /// What the nodes log in with. Nobody is to say it.
 pub(crate) const SECRETS: [&str; 2] =
@@ -84,7 +84,7 @@ fn retry(why: &str) -> ProviderFailure {
 
 impl World {
     /// The `Date` header: whole seconds.
-    fn date(&self) -> ProviderTime {
+    pub(crate) fn date(&self) -> ProviderTime {
         ProviderTime((self.provider.offset + self.now / 1000) / 1000 * 1000)
     }
 
@@ -167,7 +167,20 @@ impl World {
     ) -> (u64, Result<T, ProviderFailure>) {
         let quick = self.rng.within(60_000, 250_000);
         match self.trouble(machine) {
-            None | Some(Trouble::NoDate | Trouble::Empty) => (quick, Ok(good(self))),
+            None
+            | Some(
+                Trouble::NoDate
+                | Trouble::Empty
+                | Trouble::NoRight
+                | Trouble::CallsFail
+                | Trouble::CallsThrottled
+                | Trouble::TasksFail
+                | Trouble::Half(_)
+                | Trouble::HalfUnread(_)
+                | Trouble::Fixed
+                | Trouble::OldDate(_)
+                | Trouble::NewDate(_),
+            ) => (quick, Ok(good(self))),
             Some(Trouble::Late) => (quick * 10, Ok(good(self))),
             Some(Trouble::Slow) => (quick + 2_500_000, Ok(good(self))),
             Some(Trouble::Refused) => (quick / 10, Err(retry("connection refused"))),
@@ -193,13 +206,22 @@ impl World {
         match self.trouble(machine) {
             Some(Trouble::Refused | Trouble::Silent | Trouble::Hang | Trouble::NoDate) => None,
             Some(Trouble::CutBefore | Trouble::CutAfter) => None,
+            Some(Trouble::OldDate(by)) => Some(ProviderTime(self.date().0.saturating_sub(by.0))),
+            Some(Trouble::NewDate(by)) => Some(self.date() + by),
             Some(
                 Trouble::Auth
                 | Trouble::Config
                 | Trouble::Retry
                 | Trouble::Late
                 | Trouble::Slow
-                | Trouble::Empty,
+                | Trouble::Empty
+                | Trouble::NoRight
+                | Trouble::CallsFail
+                | Trouble::CallsThrottled
+                | Trouble::TasksFail
+                | Trouble::Half(_)
+                | Trouble::HalfUnread(_)
+                | Trouble::Fixed,
             )
             | None => Some(self.date()),
         }
@@ -207,10 +229,22 @@ impl World {
 
     pub(crate) fn read_routes(&mut self, machine: usize, process: usize, ticket: Ticket) {
         let (after, mut result) = self.read(machine, |world| world.listing(machine));
-        if self.trouble(machine) == Some(Trouble::Empty)
-            && let Ok(listing) = &mut result
-        {
-            listing.routes.clear();
+        if let Ok(listing) = &mut result {
+            match self.trouble(machine) {
+                Some(Trouble::Empty) => listing.routes.clear(),
+                Some(Trouble::Half(family)) => listing.routes.retain(|ip, _| !family.has(*ip)),
+                Some(Trouble::HalfUnread(family)) => {
+                    let left_out = listing.routes.extract_if(.., |ip, _| family.has(*ip));
+                    listing.unread = left_out
+                        .map(|(ip, _)| (ip, "the list could not be read: 500".into()))
+                        .collect();
+                }
+                Some(Trouble::Fixed) => {
+                    let all = listing.routes.keys();
+                    listing.fixed = all.map(|ip| (*ip, "editable: false".into())).collect();
+                }
+                _ => {}
+            }
         }
         let date = self.dated(machine);
         let event = Event::Routes { ticket, result, date };
@@ -302,7 +336,16 @@ impl World {
                 | Trouble::CutAfter
                 | Trouble::Slow
                 | Trouble::Empty
-                | Trouble::NoDate,
+                | Trouble::NoDate
+                | Trouble::NoRight
+                | Trouble::CallsFail
+                | Trouble::CallsThrottled
+                | Trouble::TasksFail
+                | Trouble::Half(_)
+                | Trouble::HalfUnread(_)
+                | Trouble::Fixed
+                | Trouble::OldDate(_)
+                | Trouble::NewDate(_),
             )
             | None => self.rng.within(5_000, 60_000),
         };
@@ -348,10 +391,19 @@ impl World {
             let why = ProviderFailure::Budget { why: "429".into(), after };
             return self.route_answer(call, quick, RouteOutcome::Refused(why), date);
         }
+        if self.trouble(machine) == Some(Trouble::CallsThrottled) {
+            let (arrived, by) = (self.real(), Some(machine));
+            let refused = ProviderCall { arrived, by, ip: call.ip, to, accepted: false };
+            self.history.facts.calls.push(refused);
+            let why = ProviderFailure::Budget { why: "429".into(), after: None };
+            return self.route_answer(call, quick, RouteOutcome::Refused(why), date);
+        }
         let refused = match self.trouble(machine) {
             Some(Trouble::Auth) => Some(self.wrong_credentials()),
             Some(Trouble::Config) => Some(ProviderFailure::Config("400: other site".into())),
-            Some(Trouble::Retry) => Some(retry("500")),
+            Some(Trouble::Retry | Trouble::CallsFail) => Some(retry("500")),
+            Some(Trouble::NoRight) => Some(ProviderFailure::Auth("403: no right to route".into())),
+            Some(Trouble::Fixed) => Some(ProviderFailure::Config("400: editable: false".into())),
             Some(
                 Trouble::Refused
                 | Trouble::Silent
@@ -361,7 +413,13 @@ impl World {
                 | Trouble::Late
                 | Trouble::Slow
                 | Trouble::Empty
-                | Trouble::NoDate,
+                | Trouble::NoDate
+                | Trouble::CallsThrottled
+                | Trouble::TasksFail
+                | Trouble::Half(_)
+                | Trouble::HalfUnread(_)
+                | Trouble::OldDate(_)
+                | Trouble::NewDate(_),
             )
             | None => None,
         };
@@ -389,10 +447,13 @@ impl World {
             lost: false,
             waits: (soap && !silent).then(|| call.clone()),
         };
-        let how = self.active.values().find_map(|fault| match fault {
-            Fault::Tasks { how, .. } => Some(*how),
-            _ => None,
-        });
+        let how = match self.trouble(machine) {
+            Some(Trouble::TasksFail) => Some(TaskTrouble::Failed),
+            _ => self.active.values().find_map(|fault| match fault {
+                Fault::Tasks { how, .. } => Some(*how),
+                _ => None,
+            }),
+        };
         match how {
             Some(TaskTrouble::Slow(long)) => takes = long.0 * 1000,
             Some(TaskTrouble::Stuck) => takes = u64::MAX / 4,

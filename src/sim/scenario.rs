@@ -460,6 +460,10 @@ fn clip(mut fault: Fault, left: Span) -> Fault {
         | Fault::LostAnswers { long, .. }
         | Fault::LateWrites { long, .. }
         | Fault::Denied { long, .. }
+        | Fault::ApiPart { long, .. }
+        | Fault::Refuses { long, .. }
+        | Fault::Renamed { long, .. }
+        | Fault::Unsaved { long, .. }
         | Fault::SlowApi { long, .. }
         | Fault::WatchSilent { long, .. }
         | Fault::WatchLag { long, .. }

@@ -23,6 +23,8 @@ pub(crate) struct Setup {
     pub(crate) clone: Option<(usize, usize)>,
     pub(crate) checks: usize,
     pub(crate) lifetime: Span,
+    /// How many addresses of each /64 go on the NIC.
+    pub(crate) hosts: usize,
     /// Route tasks take from ... to so long.
     pub(crate) task: (u64, u64),
     /// Does the provider count calls that it rejects?
@@ -52,6 +54,7 @@ impl Setup {
             clone: None,
             checks: 1,
             lifetime: Span::secs(45),
+            hosts: 1,
             task: (300, 800),
             counts_rejected: true,
             sluggish: false,
@@ -60,7 +63,19 @@ impl Setup {
         }
     }
 
-    /// All IPs with their groups and addresses.
+    /// The addresses of each IP, in the order of the IPs.
+    pub(crate) fn hosts(&self) -> Vec<BTreeSet<IpAddr>> {
+        let more = |first: IpAddr| match first {
+            IpAddr::V4(_) => BTreeSet::from([first]),
+            IpAddr::V6(first) => {
+                let all = 0..self.hosts.max(1) as u128;
+                all.map(|n| IpAddr::V6((first.to_bits() + n).into())).collect()
+            }
+        };
+        self.ips().into_iter().map(|(.., host)| more(host)).collect()
+    }
+
+    /// All IPs with their groups and first addresses.
     pub(crate) fn ips(&self) -> Vec<(GroupName, FailoverIp, IpAddr)> {
         let mut all = Vec::new();
         for (n, count) in self.groups.iter().enumerate() {
@@ -81,8 +96,8 @@ impl Setup {
 
     pub(crate) fn config(&self, node: usize) -> Config {
         let mut groups: BTreeMap<GroupName, Group> = BTreeMap::new();
-        for (group, ip, host) in self.ips() {
-            groups.entry(group).or_default().ips.insert(ip, BTreeSet::from([host]));
+        for ((group, ip, _), hosts) in self.ips().into_iter().zip(self.hosts()) {
+            groups.entry(group).or_default().ips.insert(ip, hosts);
         }
         Config {
             node: node_name(node).parse().unwrap(),

@@ -1,6 +1,6 @@
 //! The loop: a queue of things to come, ordered by virtual time.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -59,6 +59,7 @@ pub(crate) enum Item {
     Arrives { call: Rc<Arrival> },
     TaskEnds { task: usize },
     Home { machine: usize, process: usize },
+    Members { machine: usize, process: usize },
     Table { machine: usize, process: usize },
     Expires { machine: usize, host: IpAddr, generation: u64 },
     Kill { machine: usize, process: usize, down: Span },
@@ -70,6 +71,8 @@ pub(crate) enum Item {
 pub(crate) struct World {
     pub(crate) setup: Setup,
     pub(crate) ips: Vec<(GroupName, FailoverIp, IpAddr)>,
+    /// All addresses of each of them.
+    pub(crate) hosts: Vec<BTreeSet<IpAddr>>,
     pub(crate) rng: Rng,
     /// Microseconds.
     pub(crate) now: u64,
@@ -133,6 +136,7 @@ impl World {
         let stagger = (0..setup.nodes).map(|_| rng.within(0, 2_500_000)).collect();
         let mut world = Self {
             ips: setup.ips(),
+            hosts: setup.hosts(),
             rng,
             now: 0,
             queue: BTreeMap::new(),
@@ -333,6 +337,7 @@ impl World {
                 self.happen(Item::Tell { machine, process, event });
             }
             Item::Home { machine, process } => self.find_home(machine, process),
+            Item::Members { machine, process } => self.tell_members(machine, process),
             Item::Expires { machine, host, generation } => self.expires(machine, host, generation),
             Item::Kill { machine, process, down } => {
                 if self.process(machine, process).is_some() {
@@ -361,13 +366,14 @@ impl World {
 
     /// Notes for each IP whether a client's packet would arrive now.
     pub(crate) fn look_at_clients(&mut self) {
-        for (_, ip, host) in self.ips.clone() {
+        for (n, (_, ip, _)) in self.ips.clone().into_iter().enumerate() {
+            let hosts = &self.hosts[n];
             let to = self.provider.routes.get(&ip).cloned().flatten();
             let machine = self.machines.iter().position(|m| Some(&m.server.name) == to.as_ref());
             let arrives = machine.is_some_and(|n| {
                 let m = &self.machines[n];
                 let link = !self.any(|f| matches!(f, Fault::Link { node, .. } if *node == n));
-                m.powered && link && !m.frozen && m.kernel.has(host)
+                m.powered && link && !m.frozen && hosts.iter().all(|host| m.kernel.has(*host))
             });
             let now = self.now;
             let since = self.losing.entry(ip).or_insert(Some(0));
@@ -430,9 +436,9 @@ impl World {
         self.machines.iter().position(|m| Some(&m.server.name) == to.as_ref())
     }
 
-    /// Has the machine's NIC the first IP's address?
+    /// Has the machine's NIC the first IP's addresses?
     pub(crate) fn has_address(&self, node: usize) -> bool {
-        self.machines[node].kernel.has(self.ips[0].2)
+        self.hosts[0].iter().all(|host| self.machines[node].kernel.has(*host))
     }
 
     /// How long packets to the first IP were lost since so many seconds after the beginning.
