@@ -59,15 +59,6 @@ pub fn stamp(path: &Path) -> Result<Stamp, String> {
     })
 }
 
-/// Can this file be used as it is now? Blocks on the disk.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn usable(path: &Path) -> Result<(), String> {
-    let whole = load(path, Span::secs(2)).map(drop);
-    whole.map_err(|why| format!("kubeconfig {}: {why}", path.display()))
-}
-
 /// Reads and checks the file and the files that it names. Blocks on the disk.
 pub fn load(path: &Path, timeout: Span) -> Result<Access, String> {
     let bytes = read(path)?;

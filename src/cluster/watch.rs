@@ -37,6 +37,10 @@ pub const SILENCE: Span = Span::secs(90);
 const FIRST_DELAY: Span = Span::millis(200);
 const LAST_DELAY: Span = Span::secs(3);
 
+/// Between two changes of one object that are told: foip's own are twice as far apart, and whoever changes one faster
+/// shall keep nobody busy.
+const PACE: Span = Span::millis(100);
+
 /// A watch that lived this long went well.
 const WELL: Span = Span::secs(2);
 
@@ -55,6 +59,13 @@ struct Event {
 /// What was told last about each object.
 #[derive(Default)]
 struct Told(BTreeMap<Key, ResourceVersion>);
+
+/// Changes that came too soon after the last one of their object: the newest of each is told in time.
+#[derive(Default)]
+struct Paced {
+    last: BTreeMap<Key, Tick>,
+    held: BTreeMap<Key, Option<Stored>>,
+}
 
 /// Runs until the receiver is dropped.
 pub async fn run(cluster: &Cluster, seen: &mpsc::Sender<(Key, Option<Stored>)>) {
@@ -105,10 +116,15 @@ async fn round(
     let Ok(mut stream) = link.open(&ask, avoid).await else {
         return Ok(());
     };
+    let mut paced = Paced::default();
     loop {
+        while let Some(change) = paced.due(clock::now()).filter(|change| told.is_new(change)) {
+            seen.send(change).await.map_err(|_| Unwanted)?;
+        }
         let line = tokio::select! {
             line = tokio::time::timeout(SILENCE.as_std(), stream.line()) => line,
             _ = moved.changed() => return Ok(()),
+            () = paced.wait() => continue,
         };
         let line = match line {
             Ok(Ok(Line::Whole(line))) => line,
@@ -121,8 +137,8 @@ async fn round(
         match change_of(link, told, &line) {
             Ok(change) => {
                 avoid.clear();
-                if let Some(change) = change.filter(|change| told.is_new(change)) {
-                    seen.send(change).await.map_err(|_| Unwanted)?;
+                if let Some(change) = change {
+                    paced.hold(change);
                 }
             }
             Err(_) => return Ok(()),
@@ -182,6 +198,34 @@ fn change_of(
         state.strangers.note(&lease);
     }
     Ok(Some((key, Some(stored))))
+}
+
+impl Paced {
+    fn hold(&mut self, (key, stored): (Key, Option<Stored>)) {
+        self.held.insert(key, stored);
+    }
+
+    /// When this object may be told of again.
+    fn free(&self, key: &Key) -> Tick {
+        self.last.get(key).map_or(Tick(0), |last| *last + PACE)
+    }
+
+    /// The next change that may be told.
+    fn due(&mut self, now: Tick) -> Option<(Key, Option<Stored>)> {
+        let key = self.held.keys().find(|key| self.free(key) <= now)?.clone();
+        let stored = self.held.remove(&key)?;
+        self.last.retain(|_, last| *last + PACE > now);
+        self.last.insert(key.clone(), now);
+        Some((key, stored))
+    }
+
+    /// Waits until one may be told; for ever while none is held.
+    async fn wait(&self) {
+        match self.held.keys().map(|key| self.free(key)).min() {
+            Some(at) => tokio::time::sleep(clock::now().until(at).as_std()).await,
+            None => std::future::pending().await,
+        }
+    }
 }
 
 impl Told {
@@ -258,6 +302,25 @@ mod tests {
         assert_eq!(second, [(key("b"), None), (key("c"), Some(stored("4")))]);
         assert!(told.is_new(&(key("c"), None)));
         assert!(!told.is_new(&(key("c"), None)));
+    }
+
+    #[test]
+    fn of_many_changes_of_one_object_the_newest_is_told_in_time() {
+        let mut paced = Paced::default();
+        for n in 0..1000 {
+            paced.hold((key("a"), Some(stored(&n.to_string()))));
+        }
+        paced.hold((key("b"), None));
+        assert_eq!(paced.due(Tick(0)), Some((key("a"), Some(stored("999")))));
+        assert_eq!(paced.due(Tick(0)), Some((key("b"), None)));
+        paced.hold((key("a"), Some(stored("1000"))));
+        paced.hold((key("a"), None));
+        paced.hold((key("c"), Some(stored("7"))));
+        assert_eq!(paced.due(Tick(50)), Some((key("c"), Some(stored("7")))));
+        assert_eq!(paced.due(Tick(99)), None);
+        assert_eq!(paced.due(Tick(100)), Some((key("a"), None)));
+        assert_eq!(paced.due(Tick(9_000)), None);
+        assert!(paced.held.is_empty() && paced.last.len() <= 3);
     }
 
     #[test]

@@ -20,6 +20,9 @@ const LENGTH: Span = Span::secs(290);
 /// Between two rounds.
 const PAUSE: Span = Span::secs(2);
 
+/// After each change that is told.
+const PACE: Span = Span::millis(50);
+
 #[derive(Deserialize)]
 struct Event {
     r#type: String,
@@ -48,6 +51,7 @@ async fn round(cluster: &Cluster, seen: &mpsc::Sender<NodeFacts>, avoid: &mut Ve
         jittered(LENGTH).as_secs(),
     ));
     let Ok(mut stream) = link.open(&ask, avoid).await else { return };
+    let mut told: Option<NodeFacts> = None;
     // Opening it may itself have moved to another endpoint; that is where the watch is.
     moved.mark_unchanged();
     loop {
@@ -70,8 +74,15 @@ async fn round(cluster: &Cluster, seen: &mpsc::Sender<NodeFacts>, avoid: &mut Ve
             // A deleted Node is the read's business; an error ends the round.
             _ => return,
         }
-        if node.metadata.name == name && seen.send(node.facts()).await.is_err() {
+        let facts = node.facts();
+        if node.metadata.name != name || told.as_ref() == Some(&facts) {
+            continue;
+        }
+        told = Some(facts.clone());
+        if seen.send(facts).await.is_err() {
             return;
         }
+        // Whoever changes the Node without end is heard at this pace.
+        tokio::time::sleep(PACE.as_std()).await;
     }
 }

@@ -1,5 +1,6 @@
 //! One request over one client: bytes out, bytes in, both bounded, nothing repeated.
 
+use http::header::RETRY_AFTER;
 use http::{Method, Request};
 use http_body_util::BodyExt;
 use kube::client::Body;
@@ -53,6 +54,8 @@ pub struct Answer<S> {
     pub code: u16,
     /// What came of a body that tells of success.
     pub taken: S,
+    /// `Retry-After` in seconds.
+    after: Option<u32>,
     refusal: Vec<u8>,
 }
 
@@ -145,7 +148,9 @@ pub async fn send<S: Sink>(
     let response =
         client.send(ask.request(at)?).await.map_err(|error| Error::from_client(at, &error))?;
     let code = response.status().as_u16();
-    let mut answer = Answer { at: at.to_owned(), code, taken: sink, refusal: Vec::new() };
+    let after =
+        response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    let mut answer = Answer { at: at.to_owned(), code, taken: sink, after, refusal: Vec::new() };
     let mut body = response.into_body();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Error::from_client(at, &error))?;
@@ -188,12 +193,18 @@ impl<S> Answer<S> {
         let status: Status = serde_json::from_slice(&self.refusal).unwrap_or_default();
         let real = status.kind == "Status";
         let absent = real && status.reason.as_deref() == Some("NotFound");
-        let message = status.message.filter(|_| real);
+        let mut told = status.message.filter(|_| real).map(|text| words(&text)).unwrap_or_default();
+        if let Some(after) = self.after {
+            told.push_str(&format!(
+                "{}again after {after} s",
+                if told.is_empty() { "" } else { "; " }
+            ));
+        }
         let details = status.details.filter(|_| absent).unwrap_or_default();
         Error::Status {
             at: self.at.clone(),
             code: self.code,
-            words: message.map(|message| words(&message)).unwrap_or_default(),
+            words: told,
             about: details.name.map(|name| About { kind: details.kind.unwrap_or_default(), name }),
         }
     }
@@ -299,6 +310,7 @@ mod tests {
             at: "https://192.0.2.1:6443".into(),
             code,
             taken: Whole::default(),
+            after: None,
             refusal: Vec::new(),
         };
         if answer.is_success() {

@@ -406,7 +406,9 @@ impl Core {
         // One small read is enough to learn that access is back, nor does a failure end by asking again at once.
         let fails = self.reads.list.failing().is_some();
         let pause = match () {
-            () if wanted && (fails || (self.reads.listed && self.access.lost.is_some())) => LIST_RETRY,
+            () if wanted && (fails || (self.reads.listed && self.access.lost.is_some())) => {
+                LIST_RETRY
+            }
             () if wanted => gap,
             () => AGE,
         };
@@ -483,9 +485,10 @@ impl Core {
     /// The group whose Lease is read to learn whether it can be: one that this node holds first, the others in turn.
     fn probed(&self) -> Option<GroupName> {
         let slot = |name: &GroupName| self.slots.get(&Key::Group(name.clone()));
-        let unread = self.locks.iter().filter(|(name, _)| {
-            slot(name).is_none_or(|slot| slot.read.back.is_none())
-        });
+        let unread = self
+            .locks
+            .iter()
+            .filter(|(name, _)| slot(name).is_none_or(|slot| slot.read.back.is_none()));
         let next = unread.min_by_key(|(name, lock)| {
             (lock.term.is_none(), slot(name).and_then(|slot| slot.last_read))
         });

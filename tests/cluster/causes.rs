@@ -216,6 +216,10 @@ fn an_answer_that_is_no_names_what_to_do() {
             assert!(why.why().contains(word), "{status}: {}", why.why());
             api.clear();
         }
+        api.fault("GET", "/leases/", Fault::retry_after(429, "7"));
+        let why = cluster.read(&key).await.unwrap_err();
+        assert!(why.why().contains("again after 7 s"), "{}", why.why());
+        api.clear();
         let body = r#"{"kind":"Status","reason":"NotFound","message":"namespaces \"foip\" not found",
             "details":{"name":"foip","kind":"namespaces"},"code":404}"#;
         api.fault("POST", "/leases", Fault::body(404, body));

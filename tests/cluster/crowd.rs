@@ -264,6 +264,38 @@ fn a_watch_passes_over_what_is_too_large() {
     });
 }
 
+/// Somebody changes a Lease as fast as he can: the newest is told, at a pace.
+#[test]
+fn a_flood_of_changes_is_told_at_a_pace() {
+    let api = Builtin::start();
+    run(async {
+        let cluster = Cluster::new(options(&api));
+        let key = group("default");
+        cluster.write(&key, None, &doc("node-a", 0)).await.unwrap();
+        let (sender, mut seen) = mpsc::channel(256);
+        let watching = cluster.clone();
+        let watching = tokio::spawn(async move { watching.watch(sender).await });
+        next(&mut seen, &key).await.unwrap();
+        let start = std::time::Instant::now();
+        for n in 0..2000 {
+            put(&api, "foip-default", |lease| lease["spec"]["leaseTransitions"] = json!(n));
+            if n % 50 == 0 {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        }
+        let mut told = 0;
+        loop {
+            told += 1;
+            if next(&mut seen, &key).await.unwrap().doc.transitions == Some(1999) {
+                break;
+            }
+        }
+        let most = start.elapsed().as_millis() / 100 + 2;
+        assert!(told <= most, "{told} in {:?}", start.elapsed());
+        watching.abort();
+    });
+}
+
 /// Only watches are refused, or hang: everything else stays where it is.
 #[test]
 fn a_watch_that_fails_takes_nothing_from_reads() {
