@@ -60,12 +60,15 @@ impl Core {
         if !self.book.known() {
             return false;
         }
+        self.do_without_date();
         let Some(time) = self.ledger_time() else {
-            let text =
-                "netcup's answers carry no Date: without its clock the budget cannot be counted";
-            self.alarm("no-clock", text.to_owned());
             return false;
         };
+        if self.now < self.provider.wait_until() {
+            let until = self.provider.wait_until();
+            self.at(until);
+            return false;
+        }
         // A call to the same server that may still take effect is not repeated blindly.
         let ledger = self.spending();
         let settles = ledger.calls().filter(|call| call.ip == ip && call.to == to.name);

@@ -8,7 +8,7 @@
 //! | --- | --- |
 //! | `slot`, `reads` | requests to the Kubernetes API, and whether it answers at all |
 //! | `view`, `lock`, `bid` | what the Lease says, who has authority, who takes it next |
-//! | `provider` | where the IPs are routed, and when that is asked |
+//! | `provider`, `clock` | where the IPs are routed, when that is asked, and what time it is there |
 //! | `book`, `ledger`, `budget` | the recent route calls, and what may still be spent |
 //! | `target` | where an IP shall be routed |
 //! | `gate` | what must be true before a route call, the lock aside |
@@ -25,6 +25,7 @@ mod book;
 pub mod budget;
 pub mod bug;
 mod claims;
+mod clock;
 pub mod config;
 pub mod event;
 pub mod facts;

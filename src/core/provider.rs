@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use super::Core;
 use super::action::Action;
 use super::bug::Bug;
+use super::clock::Clock;
 use super::config::Api;
 use super::event::Ticket;
 use super::facts::{Home, Listing, ProviderFailure, ProviderTime, Routed};
@@ -32,6 +33,9 @@ const RETRY: (Span, Span) = (Span::secs(1), Span::secs(10));
 /// The same for a node that needs the answer for its record only.
 const IDLE_RETRY: (Span, Span) = (Span::secs(5), Span::secs(60));
 
+/// Longer than this no `Retry-After` of a question is obeyed.
+const LONGEST_WAIT: Span = Span::secs(300);
+
 /// A question that was not answered in this time does not keep the next one from being asked.
 const STUCK: Span = Span::secs(3);
 
@@ -49,7 +53,7 @@ pub struct Observation {
 pub struct Provider {
     home: Option<Home>,
     home_failure: Option<ProviderFailure>,
-    clock: Option<(ProviderTime, Tick)>,
+    clock: Clock,
     seen: BTreeMap<FailoverIp, Observation>,
     asking: BTreeMap<Ticket, Tick>,
     last_asked: Option<Tick>,
@@ -64,6 +68,7 @@ pub struct Provider {
     /// A route call was refused for good, as things stand, until then.
     refusal: Option<(ProviderFailure, Tick)>,
     not_before: Tick,
+    wait_until: Tick,
     /// When the last IP was added: every node asks then, or the one that has it would not know.
     pub added: Tick,
     /// An answer is needed to a question asked at or after this moment.
@@ -76,9 +81,26 @@ impl Provider {
         Self { home, ..Self::default() }
     }
 
-    /// The provider's time now.
-    pub fn time(&self, now: Tick) -> Option<ProviderTime> {
-        self.clock.map(|(date, at)| date + now.since(at))
+    /// The provider's clock.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// The same, to take in what others heard.
+    pub fn clock_mut(&mut self) -> &mut Clock {
+        &mut self.clock
+    }
+
+    /// No request is sent before then: the provider said so (`Retry-After`).
+    pub fn told_to_wait(&mut self, after: Option<Span>, now: Tick) {
+        if let Some(after) = after {
+            self.wait_until = self.wait_until.max(now + after.min(LONGEST_WAIT));
+        }
+    }
+
+    /// Until when the provider wants no request.
+    pub fn wait_until(&self) -> Tick {
+        self.wait_until
     }
 
     /// How long the last good answer took.
@@ -151,15 +173,6 @@ impl Provider {
             | ProviderFailure::Budget { .. } => {}
         }
     }
-
-    fn set_clock(&mut self, date: Option<ProviderTime>, now: Tick) {
-        // The header counts whole seconds: an answer in the same second must not set the clock back.
-        if let Some(date) = date {
-            let expected = self.time(now);
-            let close = expected.filter(|time| time.0 >= date.0 && time.0 - date.0 < 1500);
-            self.clock = Some((close.unwrap_or(date), now));
-        }
-    }
 }
 
 impl Core {
@@ -185,7 +198,7 @@ impl Core {
         let Some(asked) = self.provider.asking.remove(&ticket) else {
             return;
         };
-        self.take_date(date);
+        self.take_date(date, asked);
         let result = match result {
             Err(failure) if self.planted(Bug::UnknownIsElsewhere) => {
                 let routes = self.routes.keys().map(|ip| (*ip, Routed::Nowhere)).collect();
@@ -218,15 +231,20 @@ impl Core {
                     }
                     ProviderFailure::Auth(_) | ProviderFailure::Config(_) => Some(RETRY.1),
                 };
-                let pause = pause.max(after.unwrap_or_default().min(Span::secs(300)));
+                self.provider.told_to_wait(failure.after(), self.now);
+                let pause = pause.max(after.unwrap_or_default().min(LONGEST_WAIT));
                 self.provider.not_before = self.now + pause + self.jitter(Span::millis(200));
                 self.provider.failure = Some(failure);
             }
         }
     }
 
-    pub(super) fn take_date(&mut self, date: Option<ProviderTime>) {
-        self.provider.set_clock(date, self.now);
+    /// The provider's clock, by an answer to what was sent then.
+    pub(super) fn take_date(&mut self, date: Option<ProviderTime>, asked: Tick) {
+        if let Some(date) = date {
+            self.provider.clock.hear(date, self.now);
+            self.judge_future_calls(asked);
+        }
     }
 
     fn observe(&mut self, ip: FailoverIp, seen: Observation) {
@@ -324,7 +342,8 @@ impl Core {
             return;
         }
         let stuck = self.provider.asking.values().max().map(|asked| *asked + STUCK);
-        let free = [Some(due), last.map(|last| last + GAP), Some(self.provider.not_before), stuck];
+        let told = self.provider.not_before.max(self.provider.wait_until);
+        let free = [Some(due), last.map(|last| last + GAP), Some(told), stuck];
         let at = free.into_iter().flatten().max().unwrap_or(due);
         self.at(at);
         if self.now >= at {

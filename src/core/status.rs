@@ -179,8 +179,9 @@ impl Core {
     }
 
     fn budget_picture(&self, now: Tick) -> BudgetPicture {
-        let time = self.provider.time(now).filter(|_| self.book.known());
-        let budget = self.budget(self.book.ledger());
+        let time = self.provider.clock().earliest(now).filter(|_| self.book.known());
+        let ledger = self.spending();
+        let budget = self.budget(&ledger);
         let next = time.and_then(|time| {
             let ips = self.routes.keys();
             let at = ips.map(|ip| budget.allowed(*ip, Need::Urgent, 1)).min()?;
@@ -190,7 +191,7 @@ impl Core {
     }
 
     fn tick_of(&self, at: ProviderTime, now: Tick) -> Option<Tick> {
-        let time = self.provider.time(now)?;
+        let time = self.provider.clock().earliest(now)?;
         Some(now + Span(at.0.saturating_sub(time.0)))
     }
 

@@ -60,6 +60,10 @@ pub struct Route {
     pub hold: Tick,
     /// Why the last call was refused, where a person has to mend that.
     pub refusal: Option<(ServerName, String)>,
+    /// Why the last call to the own server came to nothing, and since when that is known.
+    pub vain: Option<(Tick, String)>,
+    /// Since when this node has held the IP without its being served here.
+    pub ill: Option<Tick>,
     /// The first moment at which budget and back-off allow the next call, on the provider's clock.
     pub allowed: Option<ProviderTime>,
 }
@@ -76,6 +80,8 @@ impl Route {
             unsent: 0,
             hold: Tick(0),
             refusal: None,
+            vain: None,
+            ill: None,
             allowed: None,
         }
     }
