@@ -158,7 +158,7 @@ impl Error {
 
     /// Nothing is known but that no answer came.
     pub fn is_silence(&self) -> bool {
-        matches!(self, Self::Timeout { .. })
+        matches!(innermost(self), Self::Timeout { .. })
     }
 
     /// HTTP status, if there was an answer.
@@ -218,7 +218,10 @@ fn hint(code: u16, about: Option<&About>) -> &'static str {
             " (the kubeconfig's client certificate or token has expired or is of another cluster: copy the \
              kubeconfig again)"
         }
-        403 => " (the kubeconfig's user may not do this: `foip rbac` prints what foip needs)",
+        403 => {
+            " (the kubeconfig's user may not do this: foip gets, lists, watches, creates and updates Leases, and gets, \
+             lists and watches Nodes)"
+        }
         404 if about.is_some_and(|about| about.kind == NAMESPACES) => {
             " (create it, or correct `namespace` in [kubernetes])"
         }

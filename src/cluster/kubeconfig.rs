@@ -141,7 +141,7 @@ fn checked(whole: &mut Kubeconfig, folder: &Path, timeout: Span) -> Result<Acces
     // A proxy from the environment must not carry the lock's requests.
     config.proxy_url = None;
     config.default_retry = false;
-    config.connect_timeout = Some(connect_timeout(timeout).as_std());
+    config.connect_timeout = Some(timeout.as_std());
     config.write_timeout = Some(timeout.as_std());
     config.read_timeout = Some(SILENCE.as_std());
     config.reset_reader_on_write = true;
@@ -271,12 +271,6 @@ fn named(what: &str, file: &str, folder: &Path) -> Result<Vec<u8>, String> {
         let why = missing().unwrap_or_else(|| format!("which cannot be used: {why}"));
         format!("names {} as its {what}, {why}", words(&path.display().to_string()))
     })
-}
-
-/// A connection that does not come to be leaves time for another server within the same deadline. One
-/// lost SYN is sent again after a second: at the usual deadline of 2 s that is not given up yet.
-fn connect_timeout(timeout: Span) -> Span {
-    Span::millis(timeout.0 * 3 / 5)
 }
 
 fn fingerprint(cluster: &Cluster, user: &AuthInfo, timeout: Span) -> u64 {

@@ -75,7 +75,7 @@ fn a_whole_k3s_kubeconfig_with_sec1_keys_is_read() {
     assert_eq!(access.local.url(), "https://127.0.0.1:6443");
     assert!(!access.config.default_retry);
     assert!(access.config.proxy_url.is_none());
-    assert_eq!(access.config.connect_timeout, Some(Span::millis(1200).as_std()));
+    assert_eq!(access.config.connect_timeout, Some(Span::secs(2).as_std()));
     assert!(access.config.read_timeout.is_some() && access.config.reset_reader_on_write);
 }
 

@@ -16,6 +16,7 @@ use super::endpoints::{Endpoints, Place};
 use super::failure::Error;
 use super::kubeconfig::{Access, Stamp};
 use super::lease::Strangers;
+use super::listing::FIRST_PAGE;
 use super::remarks::Remarks;
 use super::wire::{self, Answer, Ask, Sink, Whole};
 use crate::clock;
@@ -43,12 +44,15 @@ pub struct State {
     pub options: Options,
     /// Endpoints and the one in use.
     pub endpoints: Endpoints,
+    /// Objects of the first page of a list.
+    pub page: usize,
     /// What others put on our objects.
     pub strangers: Strangers,
     /// Raised with every access that differs from the one before, and when other objects are asked for.
     pub generation: u64,
     pub(super) access: Option<Arc<Access>>,
-    pub(super) clients: BTreeMap<Place, kube::Client>,
+    /// Each with the time that a connection may take.
+    pub(super) clients: BTreeMap<Place, (kube::Client, Span)>,
     pub(super) stamp: Option<Stamp>,
     pub(super) looked: Option<Tick>,
     /// What was wrong with the kubeconfig when it was looked at last, or nothing.
@@ -93,6 +97,7 @@ impl Link {
             state: Mutex::new(State {
                 endpoints: Endpoints::new(options.managed.clone()),
                 options,
+                page: FIRST_PAGE,
                 strangers: Strangers::default(),
                 generation: 0,
                 access: None,
@@ -307,18 +312,21 @@ impl Link {
     fn client(&self, access: &Arc<Access>, place: &Place) -> Result<kube::Client, Error> {
         let mut state = self.state();
         let current = state.access.as_ref().is_some_and(|now| Arc::ptr_eq(now, access));
-        if let Some(client) = state.clients.get(place).filter(|_| current) {
+        let within = connect_timeout(state.options.timeout, state.endpoints.all().len());
+        let made = state.clients.get(place).filter(|(_, of)| current && *of == within);
+        if let Some((client, _)) = made {
             return Ok(client.clone());
         }
         let path = state.options.kubeconfig.display().to_string();
         let unusable = |why: String| Error::Kubeconfig { path: path.clone(), why };
         let mut config = access.config.clone();
+        config.connect_timeout = Some(within.as_std());
         config.cluster_url =
             place.url().parse().map_err(|_| unusable(format!("{place} is not a URL")))?;
         let client = dial::client(&config)
             .map_err(|why| unusable(format!("no client for {place} can be made of it: {why}")))?;
         if current {
-            state.clients.insert(place.clone(), client.clone());
+            state.clients.insert(place.clone(), (client.clone(), within));
         }
         Ok(client)
     }
@@ -422,6 +430,14 @@ impl Link {
         self.blame(place, ask, &error);
         error
     }
+}
+
+/// How long a connection may take to come to be. One that does not leaves time for another server within the same
+/// deadline, where there is another; else just enough to tell that there was none. A lost SYN is sent again after a second:
+/// at the usual deadline of 2 s that is not given up yet.
+fn connect_timeout(deadline: Span, places: usize) -> Span {
+    let (part, of) = if places > 1 { (3, 5) } else { (9, 10) };
+    Span::millis(deadline.0 * part / of)
 }
 
 fn timed_out(place: &Place, after: Span) -> Error {

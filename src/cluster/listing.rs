@@ -19,7 +19,10 @@ use crate::core::facts::{Key, Stored};
 
 /// Objects of the first page: all there are in most clusters, and no more than a server has ready in time where
 /// each is as large as it may be.
-const FIRST_PAGE: usize = 50;
+pub const FIRST_PAGE: usize = 50;
+
+/// After a page that was not had in time the next one is that much smaller.
+const SMALLER: usize = 6;
 
 /// Objects of a page after small ones.
 const LARGEST_PAGE: usize = 400;
@@ -79,18 +82,32 @@ struct LeftOut {
 pub async fn list(link: &Arc<Link>, leases: &str, admission: Admission) -> Result<Listed, Error> {
     let ours = quoted(&format!("{}={}", lease::MANAGED_BY.0, lease::MANAGED_BY.1));
     let all = format!("{leases}?labelSelector={ours}");
-    let (mut limit, began) = (FIRST_PAGE, clock::now());
-    let mut path = format!("{all}&limit={limit}");
+    let (mut limit, began) = (link.state().page, clock::now());
+    let mut from = String::new();
+    // Whoever waits for the list has other things to do.
+    let late = || clock::now().since(began) >= link.timeout().times(2);
     let mut listed = Listed { version: String::new(), objects: Vec::new(), whole: false };
     let (mut admission, mut looked_at, mut left_out) = (admission, 0, LeftOut::default());
-    for number in 0..PAGES {
+    for _ in 0..PAGES {
         let page = || Page::new(admission.clone(), looked_at, left_out.clone());
-        let answer = link.call_into(&Ask::aside(path), page).await?;
+        let path = format!("{all}&limit={limit}{from}");
+        let answer = match link.call_into(&Ask::aside(path), page).await {
+            // Perhaps that was too much for the time.
+            Err(error) if error.is_silence() && limit > 1 => {
+                limit = (limit / SMALLER).max(1);
+                link.state().page = limit;
+                if late() {
+                    return Err(error);
+                }
+                continue;
+            }
+            answer => answer?,
+        };
         if !answer.is_success() {
             return Err(answer.status());
         }
         let page = answer.taken.end().map_err(|why| garbage(&answer.at, why))?;
-        if number == 0 {
+        if listed.version.is_empty() {
             listed.version = page
                 .metadata
                 .resource_version
@@ -116,12 +133,12 @@ pub async fn list(link: &Arc<Link>, leases: &str, admission: Admission) -> Resul
             SMALL..LARGE => limit,
             LARGE.. => (limit / 2).max(1),
         };
-        path = format!("{all}&limit={limit}&continue={}", quoted(&more));
-        // Whoever waits for the list has other things to do.
-        if looked_at > LOOKED_AT || clock::now().since(began) >= link.timeout().times(2) {
+        from = format!("&continue={}", quoted(&more));
+        if looked_at > LOOKED_AT || late() {
             break;
         }
     }
+    link.state().page = limit.min(FIRST_PAGE);
     link.remarks.set(REMARK, left_out.remark(&listed, looked_at));
     Ok(listed)
 }

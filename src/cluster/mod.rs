@@ -122,7 +122,7 @@ impl Cluster {
             return Ok(objects);
         }
         // Somebody has made so many that the end was not reached: what must be known is read one by one.
-        for key in self.link.admission().records() {
+        for key in self.link.admission().must_know() {
             if objects.iter().any(|(listed, _)| *listed == key) {
                 continue;
             }

@@ -117,9 +117,13 @@ impl Admission {
         strangers < STRANGERS
     }
 
-    /// The other Nodes' records, where the Nodes are known.
-    pub fn records(&self) -> Vec<Key> {
+    /// What must be known whatever else is in the namespace: foip's own objects, and the Nodes' where those are known.
+    pub fn must_know(&self) -> Vec<Key> {
+        let groups = self.groups.iter().cloned().map(Key::Group);
+        let ledger = self.account.iter().map(|_| Key::Ledger);
         let members = self.members.iter().flat_map(|members| members.iter());
-        members.filter(|node| **node != self.node).cloned().map(Key::Node).collect()
+        let others = members.filter(|node| **node != self.node).cloned();
+        let nodes = std::iter::once(self.node.clone()).chain(others).map(Key::Node);
+        groups.chain(ledger).chain(nodes).collect()
     }
 }

@@ -206,7 +206,7 @@ fn an_answer_that_is_no_names_what_to_do() {
         let key = group("no");
         for (status, word) in [
             (401, "copy the kubeconfig again"),
-            (403, "foip rbac"),
+            (403, "the kubeconfig's user may not do this"),
             (429, "answered 429"),
             (500, "answered 500"),
             (503, "it is starting"),

@@ -146,7 +146,7 @@ fn memory_is_bounded_whatever_is_in_the_namespace() {
         attack(&api);
         let (peak, lists) = measured(&api, test);
         println!("{what}: {peak} KB, {lists} of 3 lists");
-        assert_eq!(lists, if what.starts_with("a list") { 0 } else { 3 }, "{what}");
+        assert_eq!(lists, if what.ends_with("name") { 0 } else { 3 }, "{what}");
         assert!(peak < MOST, "{what}: {peak} KB");
     }
 }
@@ -156,7 +156,9 @@ fn memory_is_bounded_whatever_is_in_the_namespace() {
 fn large_leases_of_others_do_not_hide_foips_own() {
     let api = Builtin::start();
     run(async {
-        let cluster = Cluster::new(options(&api));
+        // The built-in API of a test build is slow with pages of ten megabytes.
+        let timeout = foip::types::Span::secs(20);
+        let cluster = Cluster::new(Options { timeout, ..options(&api) });
         let keys = [group("default"), Key::Ledger, Key::Node("node-a".parse().unwrap())];
         for key in &keys {
             cluster.write(key, None, &doc("node-a", 1)).await.unwrap();
@@ -209,6 +211,48 @@ fn a_long_list_is_read_page_by_page() {
         ];
         assert_eq!(pages.len(), ends.len(), "{pages:?}");
         assert!(pages.iter().zip(ends).all(|(page, end)| page.ends_with(end)), "{pages:?}");
+    });
+}
+
+/// A server that needs long for a large page is asked for smaller ones, and goes on being asked for those.
+#[test]
+fn a_page_that_takes_too_long_is_asked_for_in_smaller_ones() {
+    let api = Builtin::start();
+    run(async {
+        let cluster =
+            Cluster::new(Options { timeout: foip::types::Span::secs(1), ..options(&api) });
+        for n in 0..30 {
+            put(&api, &format!("foip-a{n:02}"), |_| {});
+        }
+        put(&api, "foip-default", |_| {});
+        api.fault("list", "&limit=50", Fault::Hang { after: false });
+        for _ in 0..2 {
+            let listed = cluster.list().await.unwrap();
+            assert!(of(&listed, &group("default")), "{} objects", listed.len());
+        }
+        let hung = api.taken().into_iter().filter(|taken| taken.path.contains("&limit=50")).count();
+        assert!(hung <= 2, "{hung}");
+    });
+}
+
+/// The end of the list is not reached: what must be known is read one by one.
+#[test]
+fn what_must_be_known_is_read_where_the_list_has_no_end() {
+    let api = Builtin::start();
+    run(async {
+        let cluster = Cluster::new(options(&api));
+        let keys = [group("default"), Key::Ledger, Key::Node("node-a".parse().unwrap())];
+        for key in &keys {
+            cluster.write(key, None, &doc("node-a", 1)).await.unwrap();
+        }
+        let page = r#"{"kind":"LeaseList","metadata":{"resourceVersion":"7","continue":"more"},"items":[{}]}"#;
+        api.fault("list", "/leases?", Fault::body(200, page));
+        let before = api.taken().len();
+        let listed = cluster.list().await.unwrap();
+        assert!(keys.iter().all(|key| of(&listed, key)), "{listed:?}");
+        let asked = api.taken().len() - before;
+        assert!(asked <= 90, "{asked}");
+        assert!(cluster.remarks().borrow().contains_key("list"));
     });
 }
 
