@@ -93,8 +93,12 @@ impl Link {
             Ok(result) => result,
             Err(_) => Err("could not be read: the reading thread ended".to_owned()),
         };
-        // A new configuration may have named another file meanwhile.
-        if self.state().options.kubeconfig == path {
+        // A new configuration may have named another file or deadline meanwhile.
+        let same = {
+            let options = &self.state().options;
+            options.kubeconfig == path && options.timeout == timeout
+        };
+        if same {
             self.take(began, result);
         }
     }

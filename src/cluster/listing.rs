@@ -21,7 +21,7 @@ use crate::core::facts::{Key, Stored};
 /// each is as large as it may be.
 pub const FIRST_PAGE: usize = 50;
 
-/// After a page that was not had in time the next one is that much smaller.
+/// After a page that was not had in time the next list begins with one that is that much smaller.
 const SMALLER: usize = 6;
 
 /// Objects of a page after small ones.
@@ -92,16 +92,14 @@ pub async fn list(link: &Arc<Link>, leases: &str, admission: Admission) -> Resul
         let page = || Page::new(admission.clone(), looked_at, left_out.clone());
         let path = format!("{all}&limit={limit}{from}");
         let answer = match link.call_into(&Ask::aside(path), page).await {
-            // Perhaps that was too much for the time.
-            Err(error) if error.is_silence() && limit > 1 => {
-                limit = (limit / SMALLER).max(1);
-                link.state().page = limit;
-                if late() {
-                    return Err(error);
+            // Perhaps that was too much for the time: the next list begins with less.
+            Err(error) => {
+                if error.is_silence() {
+                    link.state().page = (limit / SMALLER).max(1);
                 }
-                continue;
+                return Err(error);
             }
-            answer => answer?,
+            Ok(answer) => answer,
         };
         if !answer.is_success() {
             return Err(answer.status());

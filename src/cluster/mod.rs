@@ -3,9 +3,13 @@
 //! ```text
 //!   Cluster --ask--> link: access (kubeconfig) + endpoint in use + deadline --> wire: one request
 //!      |                                                                          |
-//!      +-- lease: Lease <-> Doc        node: Node, EndpointSlice        failure <-+
+//!      +-- lease: Lease <-> Doc        node: Node, EndpointSlice        failure <-+-- cause: in words
+//!      +-- listing, nodes: lists, page by page (split: object by object), object: which are taken
 //!      +-- watch, keep_endpoints: two loops that run as long as the process
 //! ```
+//!
+//! Whoever may write Leases may make many, large and odd ones: what is held of them is bounded by the configuration and
+//! the number of Nodes. A list or a watch that fails says nothing against a server that answers reads and writes.
 //!
 //! Every method is one question with one deadline, and stands alone: calls may run side by side, and may be
 //! dropped at any await (a write that was dropped may still land). Nothing here decides anything: what an

@@ -111,6 +111,8 @@ async fn round(
     for change in told.differences(listed) {
         seen.send(change).await.map_err(|_| Unwanted)?;
     }
+    // What was passed over before is in the list, or told by that.
+    link.remarks.set(REMARK, None);
     // The list itself may have moved to another endpoint; that is where the watch goes.
     moved.mark_unchanged();
     let Ok(mut stream) = link.open(&ask, avoid).await else {
