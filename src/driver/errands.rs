@@ -8,10 +8,11 @@ use tokio::sync::mpsc::{Receiver, UnboundedSender, channel};
 use tokio::task::AbortHandle;
 
 use super::Message;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Said};
 use crate::config::{Host, Settings};
 use crate::core::event::Event;
 use crate::core::facts::{Key, NodeFacts, Stored};
+use crate::logging::Level;
 use crate::types::Span;
 
 /// How often the local API server is probed.
@@ -55,6 +56,8 @@ impl Errands {
         let keeping = cluster.clone();
         start(boxed(async move { keeping.keep_endpoints().await }));
         start(boxed(probe(cluster.clone(), messages.clone())));
+        start(boxed(members(cluster.clone(), messages.clone())));
+        start(boxed(remarks(cluster.clone(), messages.clone())));
         Self { leases, node, tasks }
     }
 }
@@ -81,6 +84,33 @@ async fn probe(cluster: Cluster, messages: UnboundedSender<Message>) {
         }
         told = Some(alive);
         tokio::time::sleep(if alive { LOCAL_PROBE } else { DEAD_PROBE }.as_std()).await;
+    }
+}
+
+/// Tells the core the names of all Nodes whenever they change. Where RBAC forbids the list nothing is told.
+async fn members(cluster: Cluster, out: UnboundedSender<Message>) {
+    let mut members = cluster.members();
+    while members.changed().await.is_ok() {
+        let names = members.borrow_and_update().as_deref().cloned();
+        let event = names.map(|names| Message::Event(Event::Members(names)));
+        if event.is_some_and(|event| out.send(event).is_err()) {
+            return;
+        }
+    }
+}
+
+/// Writes each remark of the Kubernetes adapter into the log, once.
+async fn remarks(cluster: Cluster, out: UnboundedSender<Message>) {
+    let (mut remarks, mut told) = (cluster.remarks(), Said::new());
+    while remarks.changed().await.is_ok() {
+        let said = remarks.borrow_and_update().clone();
+        for (about, remark) in &said {
+            let new = told.get(about) != Some(remark);
+            if new && out.send(Message::Say(Level::Warning, remark.clone())).is_err() {
+                return;
+            }
+        }
+        told = said;
     }
 }
 

@@ -44,7 +44,7 @@ impl Hands {
         dry_run: bool,
     ) -> Result<Self, RunError> {
         let failed = |what| move |source| RunError::Process { what, source };
-        let cluster = open_cluster(settings, dry_run);
+        let cluster = Cluster::new(reached_by(settings, dry_run));
         let nic = NicHandle::start(settings.hosts().collect(), messages.clone())
             .map_err(failed("start the thread of the network interface"))?;
         Ok(Self {
@@ -59,30 +59,25 @@ impl Hands {
         })
     }
 
-    /// Takes over what changed; all or nothing. True if the cluster is reached another way from now on: what goes on
-    /// beside the loop has to begin anew.
+    /// Takes over what changed; all or nothing.
     pub fn reconfigure(
         &mut self,
         settings: Settings,
         opening: Option<Opening>,
-    ) -> Result<bool, OpenError> {
+    ) -> Result<(), OpenError> {
         if let Some(Opening(opened)) = opening {
             let opened = opened?;
             if settings.provider != self.settings.provider || reads_files(&settings.provider) {
                 self.provider = opened;
             }
         }
-        let reached = |of: &Settings| (of.kubernetes.clone(), of.core.lease.timeout);
-        let moved = reached(&settings) != reached(&self.settings);
-        if moved {
-            self.cluster = open_cluster(&settings, self.dry_run);
+        if settings.kubernetes != self.settings.kubernetes {
             self.round.set(self.round.get() + 1);
-        } else {
-            self.cluster.reconfigure(ips(&settings), settings.core.account.clone());
         }
+        self.cluster.reconfigure(reached_by(&settings, self.dry_run));
         self.nic.values(settings.hosts().collect());
         self.settings = settings;
-        Ok(moved)
+        Ok(())
     }
 
     /// Does it.
@@ -207,8 +202,9 @@ impl Hands {
     }
 }
 
-fn open_cluster(settings: &Settings, dry_run: bool) -> Cluster {
-    Cluster::new(cluster::Options {
+/// How these settings reach the Kubernetes API.
+fn reached_by(settings: &Settings, dry_run: bool) -> cluster::Options {
+    cluster::Options {
         kubeconfig: settings.kubernetes.kubeconfig.clone(),
         namespace: settings.kubernetes.namespace.clone(),
         timeout: settings.core.lease.timeout,
@@ -216,7 +212,8 @@ fn open_cluster(settings: &Settings, dry_run: bool) -> Cluster {
         managed: ips(settings),
         account: settings.core.account.clone(),
         node: settings.core.node.clone(),
-    })
+        groups: settings.core.groups.keys().cloned().collect(),
+    }
 }
 
 /// An answer of the cluster that was in use before: its objects are others, and a write may have been carried out.

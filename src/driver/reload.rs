@@ -5,14 +5,14 @@
 //! | --- | --- |
 //! | groups, timings, priority, names of the checks | `Event::Reload` |
 //! | the provider's client, with its password and certificates | opened anew |
-//! | the kubeconfig, the namespace, the deadline of requests | a new `Cluster`; watches and probes begin anew |
+//! | the kubeconfig, the namespace, the deadline of requests | `Cluster::reconfigure`; its watches begin anew |
 //! | own server, interface | the search begins anew, and the NIC is chosen again |
 //! | checks | those that differ begin anew |
 //! | the node's name | refused: it is in every Lease that this process has written |
 
 use super::hands::Opening;
 use super::home::Search;
-use super::{Driver, Errands, Message};
+use super::{Driver, Message};
 use crate::checks::{Hidden, Verdict};
 use crate::clock;
 use crate::config::{Host, PasswordSource, Settings};
@@ -134,14 +134,10 @@ impl Driver {
         let reload = opening.is_some();
         let warnings = settings.warnings.clone();
         let core = settings.core.clone();
-        let moved = match self.hands.reconfigure(settings, opening) {
-            Ok(moved) => moved,
-            Err(error) => return self.stays(&error.to_string()),
-        };
-        self.step(Event::Reload(Box::new(core)));
-        if moved {
-            self.errands = Errands::start(&self.hands.cluster, &self.messages);
+        if let Err(error) = self.hands.reconfigure(settings, opening) {
+            return self.stays(&error.to_string());
         }
+        self.step(Event::Reload(Box::new(core)));
         if !reload {
             return;
         }
