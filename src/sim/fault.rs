@@ -362,7 +362,20 @@ impl Fault {
                 | Trouble::NewDate(_) => What::Other,
             },
             Self::Cordon { .. } | Self::Sick { .. } | Self::Check { .. } => What::Health,
-            Self::Reload { .. } => What::Reload,
+            Self::Reload { how, .. } => match how {
+                // Somebody wants it moved, or taken apart.
+                Change::Eligible(_) => What::Health,
+                Change::Group(_) => What::Other,
+                Change::Same
+                | Change::Without(_)
+                | Change::Lease(..)
+                | Change::Priority(_)
+                | Change::Checks(_)
+                | Change::Drift
+                | Change::Announce(_)
+                | Change::Lifetime(_)
+                | Change::Dwell(_) => What::Reload,
+            },
             Self::Snapshot => return None,
             Self::Wall { .. }
             | Self::Api { .. }

@@ -16,8 +16,10 @@
 
 mod api;
 mod befall;
+mod draw;
 mod fault;
 mod forge;
+mod half;
 mod kernel;
 mod named;
 mod process;
@@ -27,4 +29,5 @@ mod rules;
 mod scenario;
 mod seeds;
 mod setup;
+mod truth;
 mod world;

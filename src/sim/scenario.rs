@@ -1,6 +1,7 @@
 //! From a seed: how the world is made, what goes wrong in it and when, and how calmly it ends.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use super::fault::{Change, Cut, Edit, Fault, Target, TaskTrouble, Trouble};
 use super::provider::SECRETS;
@@ -48,6 +49,28 @@ enum Theme {
     Health,
     /// Everything at once.
     Mixed,
+    /// What fails in part and goes on failing, and a death or a cordon in the middle of it.
+    Half,
+    /// Objects that somebody forged.
+    Forged,
+}
+
+/// The lasting faults; only where they are asked for, as long as the core does not stand them.
+const LASTING: [Theme; 5] = [Theme::Half, Theme::Half, Theme::Half, Theme::Half, Theme::Forged];
+
+impl Theme {
+    /// Is what happens in it judged by how long it takes?
+    fn timed(self) -> bool {
+        match self {
+            Self::Outage | Self::Restarts | Self::Deaths | Self::Half | Self::Forged => true,
+            Self::Storm
+            | Self::Hands
+            | Self::Lock
+            | Self::Provider
+            | Self::Health
+            | Self::Mixed => false,
+        }
+    }
 }
 
 const THEMES: [Theme; 12] = [
@@ -65,10 +88,33 @@ const THEMES: [Theme; 12] = [
     Theme::Mixed,
 ];
 
+/// `FOIP_HALF=1` adds the lasting faults and has L6 and L7 judged, `FOIP_HALF=2` leaves no other faults.
+fn half_wanted() -> u64 {
+    static HALF: LazyLock<u64> = LazyLock::new(|| {
+        let wanted = std::env::var("FOIP_HALF").ok();
+        wanted.and_then(|text| text.parse().ok()).unwrap_or(0)
+    });
+    *HALF
+}
+
+/// Is what lasts judged while it does?
+pub(crate) fn judges_lasting() -> bool {
+    half_wanted() > 0
+}
+
+fn theme(seed: u64) -> Theme {
+    let themes: Vec<Theme> = match half_wanted() {
+        0 => THEMES.to_vec(),
+        1 => THEMES.into_iter().chain(LASTING).collect(),
+        _ => LASTING.to_vec(),
+    };
+    themes[(seed % themes.len() as u64) as usize]
+}
+
 impl Scenario {
     pub(crate) fn of(seed: u64) -> Self {
         let mut rng = Rng::new(seed ^ 0x5eed);
-        let theme = THEMES[(seed % THEMES.len() as u64) as usize];
+        let theme = theme(seed);
         let nodes = match rng.within(0, 19) {
             0 => 1,
             1 => 2,
@@ -111,10 +157,11 @@ impl Scenario {
             setup.clone = Some((0, 1));
         }
         // What must happen in time is judged where nothing else is wrong.
-        setup.sluggish = !matches!(theme, Theme::Outage | Theme::Restarts | Theme::Deaths);
+        setup.sluggish = !theme.timed();
         if theme == Theme::Storm {
             setup.groups = rng.pick(&[vec![3], vec![4], vec![2, 2], vec![5]]);
         }
+        super::draw::configuration(&mut setup, &mut Rng::new(seed ^ 0xc0_4f16));
         let mut scenario = Self { setup, script: Vec::new(), quiet: SETTLED };
         scenario.write(theme, &mut rng);
         scenario.reload(theme, &mut Rng::new(seed ^ 0x516_4095));
@@ -123,8 +170,8 @@ impl Scenario {
 
     /// Every third script has its reloads. They come from a source of their own: all else is as without them.
     fn reload(&mut self, theme: Theme, rng: &mut Rng) {
-        let timed = matches!(theme, Theme::Outage | Theme::Deaths);
-        if timed || !rng.chance(33) {
+        let alone = theme.timed() && theme != Theme::Restarts;
+        if alone || !rng.chance(33) {
             return;
         }
         let all = ((1_u16 << self.setup.nodes) - 1) as u8;
@@ -137,14 +184,7 @@ impl Scenario {
                     (at, clip_long(Span(rng.within(0, 60_000)), at, self.quiet))
                 }
             };
-            let duration = self.setup.lease.duration.0 / 1000;
-            let how = match rng.within(0, 3) {
-                0 => Change::Same,
-                1 if duration == 10 => Change::Lease(15, 3),
-                1 => Change::Lease(10, 2),
-                _ if self.setup.ips().len() > 1 => Change::Without(rng.index(8)),
-                _ => Change::Same,
-            };
+            let how = self.change(rng);
             let nodes = match rng.within(0, 2) {
                 0 => all,
                 1 => 1 << rng.index(self.setup.nodes),
@@ -154,6 +194,25 @@ impl Scenario {
             if theme == Theme::Restarts {
                 return;
             }
+        }
+    }
+
+    /// One key of the configuration, changed.
+    fn change(&self, rng: &mut Rng) -> Change {
+        let several = self.setup.ips().len() > 1;
+        match rng.within(0, 11) {
+            0 => Change::Same,
+            1 if self.setup.lease.duration == Span::secs(10) => Change::Lease(15, 3),
+            1 => Change::Lease(10, 2),
+            2 | 3 if several => Change::Without(rng.index(8)),
+            4 if several => Change::Group(rng.index(8)),
+            5 => Change::Priority(rng.pick(&[1, 99, 101, 1000])),
+            6 => Change::Eligible(rng.chance(30)),
+            7 => Change::Checks(rng.index(4)),
+            8 => Change::Drift,
+            9 => Change::Announce(rng.chance(50)),
+            10 => Change::Lifetime(rng.pick(&[20, 40, 100])),
+            _ => Change::Dwell(rng.pick(&[5, 20, 100])),
         }
     }
 
@@ -205,6 +264,8 @@ impl Scenario {
                 }
                 self.quiet = at / 1000 + 60;
             }
+            Theme::Half => self.half(rng),
+            Theme::Forged => self.forged(rng),
             Theme::Storm
             | Theme::Hands
             | Theme::Lock
@@ -226,11 +287,11 @@ impl Scenario {
         }
     }
 
-    fn add(&mut self, at: u64, fault: Fault) {
+    pub(crate) fn add(&mut self, at: u64, fault: Fault) {
         self.script.push((Span(at), fault));
     }
 
-    fn key(&self, rng: &mut Rng) -> Key {
+    pub(crate) fn key(&self, rng: &mut Rng) -> Key {
         let groups = self.setup.ips();
         match rng.within(0, 5) {
             0 => Key::Ledger,
@@ -269,7 +330,12 @@ impl Scenario {
         });
         let ip = rng.index(self.setup.ips().len());
         match theme {
-            Theme::Restarts | Theme::Deaths | Theme::Outage | Theme::Mixed => {
+            Theme::Restarts
+            | Theme::Deaths
+            | Theme::Outage
+            | Theme::Mixed
+            | Theme::Half
+            | Theme::Forged => {
                 let down = Span(rng.pick(&[1_000, 2_000, 4_000, 6_000, 12_000, 30_000]));
                 match rng.within(0, 9) {
                     0..=3 => Fault::Crash { node, after: rng.within(0, 8) as u32, down },
@@ -428,10 +494,15 @@ impl Scenario {
     /// Everything that must be known to understand the scenario.
     pub(crate) fn text(&self) -> String {
         let Setup { nodes, groups, api, lease, at, clone, drift, .. } = &self.setup;
+        let Setup { hosts, checks, announce, dwell, dwell_cordon, grace, .. } = &self.setup;
+        let Setup { priority, barred, lifetime, .. } = &self.setup;
         let mut lines = vec![format!(
             "{nodes} nodes, groups of {groups:?} IPs, {api:?}, lease {}/{} timeout {} margin {}, at {at:?}, clone {clone:?}, drift {drift:?}, quiet from {}",
             lease.duration, lease.renew, lease.timeout, lease.margin, self.quiet
         )];
+        lines.push(format!(
+            "{hosts} hosts, {checks} checks, announce {announce}, dwell {dwell}/{dwell_cordon}, grace {grace}, lifetime {lifetime}, priority {priority:?}, barred {barred:?}"
+        ));
         let script = self
             .script
             .iter()

@@ -117,6 +117,7 @@ fn facts(cluster: &mut Cluster, from: u64) -> Facts {
         person_needed: false,
     };
     Facts {
+        lacks: None,
         calls,
         routes,
         addresses,
