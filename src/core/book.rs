@@ -14,7 +14,7 @@ use super::budget::Budget;
 use super::bug::Bug;
 use super::event::Ticket;
 use super::facts::{ApiFailure, Doc, Key, PastCall, ProviderFailure, ProviderTime, Stored};
-use super::ledger::{Call, End, Ending, Ledger};
+use super::ledger::{Call, Counted, End, Ending, Ledger};
 use crate::types::{Epoch, FailoverIp, ResourceVersion, ServerName, Span, Tick};
 
 /// A ledger that is gone is given this long to be put back by a node that has a copy.
@@ -22,6 +22,15 @@ const PUT_BACK: Span = Span::secs(3);
 
 /// The provider's own list of calls is asked for again after this, doubling up to a minute.
 const PAST_RETRY: Span = Span::secs(5);
+
+/// Clocks of nodes that asked the provider at different moments differ by no more.
+const TOLERANCE: Span = Span::secs(10);
+
+/// A copy that was compared with the ledger so shortly before it was lost is the whole of it.
+const CURRENT: Span = Span::secs(15);
+
+/// A provider without `Date` has this time, as long as no ledger tells another. Any will do: only differences count.
+const NO_DATE: ProviderTime = ProviderTime(1_000_000_000_000);
 
 /// After this long without a ledger and without any call of a foip, both windows are empty.
 const SURELY_EMPTY: Span = Span::secs(3700);
@@ -62,6 +71,8 @@ pub struct Book {
     /// The object that was made of, where it was shown: a list brings it again and again.
     shown: Option<Doc>,
     lost_since: Option<Tick>,
+    /// Where it is lost: was this node's copy compared with it shortly before?
+    whole: bool,
     unreadable: bool,
     wanted: BTreeMap<String, Call>,
     /// When each wanted intent was first sent.
@@ -74,6 +85,12 @@ pub struct Book {
     last_past: Option<Tick>,
     past_tries: u32,
     count: u64,
+    /// What is known better than by the calls themselves of when they were made.
+    counted: BTreeMap<String, Counted>,
+    /// Since when calls are there that this node's clock has not come to.
+    future: Option<Tick>,
+    /// When the ledger was last seen whole, on both clocks.
+    sighted: Option<(Tick, Option<ProviderTime>)>,
 }
 
 impl Book {
@@ -84,6 +101,7 @@ impl Book {
             stored: None,
             shown: None,
             lost_since: None,
+            whole: false,
             unreadable: false,
             wanted: BTreeMap::new(),
             tried: BTreeMap::new(),
@@ -94,6 +112,9 @@ impl Book {
             last_past: None,
             past_tries: 0,
             count: 0,
+            counted: BTreeMap::new(),
+            future: None,
+            sighted: None,
         }
     }
 
@@ -114,6 +135,14 @@ impl Book {
 }
 
 impl Core {
+    /// Another account has a ledger of its own: nothing that is known of this one counts there.
+    pub(super) fn change_account(&mut self) {
+        if self.cfg.account.is_some() {
+            self.book = Book::new(Ledger::default());
+        }
+        self.slots.remove(&Key::Ledger);
+    }
+
     /// The budget as the ledger shows it.
     pub(super) fn budget<'a>(&self, ledger: &'a Ledger) -> Budget<'a> {
         Budget { ledger, api: self.cfg.api, ips: self.routes.len() }
@@ -126,7 +155,10 @@ impl Core {
             let calls = self.book.ours.calls().filter(|call| call.id.starts_with(&own));
             return Cow::Owned(Ledger::of(calls.cloned()));
         }
-        Cow::Borrowed(&self.book.ours)
+        if self.book.counted.is_empty() {
+            return Cow::Borrowed(&self.book.ours);
+        }
+        Cow::Owned(self.book.ours.clone().counted_by(&self.book.counted))
     }
 
     /// What is spent without this node's intents that are not known to be written, and how many those are: the
@@ -140,13 +172,68 @@ impl Core {
         (Cow::Owned(Ledger::of(others.cloned())), self.book.wanted.len())
     }
 
-    /// The time that ledger entries carry: the provider's.
+    /// What the provider's clock shows at least: by this it is decided what may be done.
     pub(super) fn ledger_time(&self) -> Option<ProviderTime> {
         #[cfg(test)]
         if self.bug == Some(Bug::LedgerInNodeTime) {
             return Some(ProviderTime(self.wall_now().unsigned_abs()));
         }
-        self.provider.time(self.now)
+        self.provider.clock().earliest(self.now)
+    }
+
+    /// What the provider's clock shows at most: ledger entries carry this.
+    fn ledger_stamp(&self) -> Option<ProviderTime> {
+        #[cfg(test)]
+        if self.bug == Some(Bug::LedgerInNodeTime) {
+            return self.ledger_time();
+        }
+        self.provider.clock().latest(self.now)
+    }
+
+    /// Without any `Date` the clock is as late as the youngest call: all calls then count for longer, and none for
+    /// less. What is written by it is counted by the others from when they first see it.
+    pub(super) fn do_without_date(&mut self) {
+        if self.book.known() && self.provider.good.is_some() {
+            let youngest = self.book.ours.calls().map(Call::latest).max();
+            let now = self.now;
+            self.provider.clock_mut().assume(youngest.unwrap_or(NO_DATE), now);
+        }
+    }
+
+    /// A `Date` came that was asked for then: calls that were seen before, and still lie in the future, were never made
+    /// when they say. They count from now on.
+    pub(super) fn judge_future_calls(&mut self, asked: Tick) {
+        let Some(time) = self.provider.clock().latest(self.now) else {
+            return;
+        };
+        if self.book.future.is_none_or(|seen| asked < seen) {
+            return;
+        }
+        self.book.future = None;
+        let late = self.book.ours.calls().filter(|call| call.latest() > time + TOLERANCE);
+        let late: Vec<String> = late.map(|call| call.id.clone()).collect();
+        for id in late {
+            self.book.counted.entry(id).or_insert(Counted::NotAfter(time));
+        }
+    }
+
+    /// Takes note of calls that this node's clock has not come to: it is the clock that is in doubt, not the call.
+    fn look_for_future_calls(&mut self) {
+        let Some(time) = self.provider.clock().latest(self.now) else {
+            return;
+        };
+        let judged = &self.book.counted;
+        let mut calls = self.book.ours.calls();
+        if calls.any(|call| call.latest() > time + TOLERANCE && !judged.contains_key(&call.id)) {
+            self.book.future.get_or_insert(self.now);
+        }
+    }
+
+    /// Asks for a `Date` where a call puts the clock in doubt.
+    pub(super) fn doubt_the_clock(&mut self) {
+        if let Some(seen) = self.book.future {
+            self.need_observation(seen);
+        }
     }
 
     /// Enters an intent, to be written as soon as possible. Returns its id.
@@ -157,7 +244,7 @@ impl Core {
         to: &ServerName,
         within: Span,
     ) -> Option<String> {
-        let at = self.ledger_time()?;
+        let at = self.ledger_stamp()?;
         let group = self.group_of(ip)?.clone();
         self.book.count += 1;
         let id = format!("{}/{}/{}", self.cfg.node, self.me.nonce, self.book.count);
@@ -193,7 +280,7 @@ impl Core {
     /// The result of a call is known.
     pub(super) fn end_call(&mut self, id: &str, result: Ending, after: Option<Span>) {
         self.book.written.remove(id);
-        let now = self.ledger_time();
+        let now = self.ledger_stamp();
         let unwritten = self.book.unwritten.remove(id);
         let Some(mut call) = self.book.ours.call(id).cloned().or(unwritten) else {
             return;
@@ -208,15 +295,10 @@ impl Core {
         let doc = stored.map(|stored| &stored.doc);
         let known = doc.is_some() && self.book.shown.as_ref() == doc;
         if known && quorum && self.book.wanted.is_empty() {
+            self.book.sighted = Some((self.now, self.provider.clock().earliest(self.now)));
             return;
         }
         let parsed = stored.and_then(|stored| Ledger::parse(&stored.doc));
-        let raw = parsed.clone();
-        let parsed = match self.ledger_time() {
-            Some(time) => parsed.map(|ledger| ledger.not_after(time)),
-            None => parsed,
-        };
-        let typed = parsed != raw;
         let Some(theirs) = parsed else {
             if quorum {
                 (self.book.stored, self.book.shown) = (None, None);
@@ -224,6 +306,8 @@ impl Core {
                 if self.book.lost_since.is_none() {
                     self.book.lost_since = Some(self.now);
                     self.book.past = Past::Unasked;
+                    let seen = self.book.sighted.take().map(|(seen, _)| seen);
+                    self.book.whole = seen.is_some_and(|seen| self.now.since(seen) <= CURRENT);
                 }
             } else {
                 self.slots.entry(Key::Ledger).or_default().wanted = true;
@@ -236,11 +320,7 @@ impl Core {
                 both.merge(ours);
                 both != theirs
             });
-        self.book.ours.merge(&theirs);
-        // A copy in the state file, or one taken in before the provider's clock was known, is mended as well.
-        if let Some(time) = self.ledger_time() {
-            self.book.ours = std::mem::take(&mut self.book.ours).not_after(time);
-        }
+        self.take_in_calls(&theirs);
         if behind {
             // A lagging watch: its calls are true all the same, its version is not the newest.
             return;
@@ -251,9 +331,9 @@ impl Core {
                 slot.version = Some(stored.version.clone());
             }
         }
-        // What was mended has to be written: as if nothing of it were there.
-        self.book.stored = Some(if typed { Ledger::default() } else { theirs.clone() });
-        self.book.shown = doc.filter(|_| !typed).cloned();
+        self.book.stored = Some(theirs.clone());
+        self.book.shown = doc.cloned();
+        self.book.sighted = Some((self.now, self.provider.clock().earliest(self.now)));
         (self.book.lost_since, self.book.unreadable) = (None, false);
         if !quorum {
             return;
@@ -267,6 +347,22 @@ impl Core {
             let sent = self.book.tried.remove(&id).unwrap_or(self.now);
             self.book.written.insert(id, Written { sent, answered: Ticket(self.tickets) });
         }
+    }
+
+    /// Takes in calls as they are. One that was not there when the ledger was last seen was not made before.
+    fn take_in_calls(&mut self, theirs: &Ledger) {
+        if let Some((_, Some(seen))) = self.book.sighted {
+            let new = theirs.calls().filter(|call| self.book.ours.call(&call.id).is_none());
+            let old = new.filter(|call| call.latest() + TOLERANCE < seen);
+            let old: Vec<String> = old.map(|call| call.id.clone()).collect();
+            for id in old {
+                self.book.counted.insert(id, Counted::NotBefore(seen));
+            }
+        }
+        self.book.ours.merge(theirs);
+        let ours = self.book.ours.clone();
+        self.book.counted.retain(|id, _| ours.call(id).is_some());
+        self.look_for_future_calls();
     }
 
     /// Takes in the result of a write of the ledger.
@@ -289,6 +385,7 @@ impl Core {
                     }
                 }
                 (self.book.stored, self.book.shown) = (Some(flight.ledger), None);
+                self.book.sighted = Some((self.now, self.provider.clock().earliest(self.now)));
                 (self.book.lost_since, self.book.unreadable) = (None, false);
             }
             Err(
@@ -309,9 +406,13 @@ impl Core {
         if !matches!(self.book.past, Past::Asked(asked) if asked == ticket) {
             return;
         }
-        let Ok(past) = result else {
-            self.book.past = Past::Unasked;
-            return;
+        let past = match result {
+            Ok(past) => past,
+            Err(failure) => {
+                self.book.past = Past::Unasked;
+                self.provider.told_to_wait(failure.after(), self.now);
+                return;
+            }
         };
         self.book.past = Past::Known;
         self.book.past_tries = 0;
@@ -373,7 +474,7 @@ impl Core {
         let Some(slot) = self.slots.get(&Key::Ledger) else {
             return;
         };
-        let (free, ready) = (slot.next_write, slot.writable(self.now));
+        let (free, ready) = (slot.free_at(), slot.writable(self.now));
         if !ready {
             self.at(free);
             return;
@@ -392,7 +493,8 @@ impl Core {
         let Some(lost) = self.book.lost_since else {
             return self.book.known();
         };
-        let copy = self.book.ours.calls().next().is_some();
+        // A copy from before this process last saw the ledger is not the ledger: the provider's list has to be added.
+        let copy = self.book.whole && self.book.ours.calls().next().is_some();
         let place = self.peers.keys().filter(|name| **name < self.cfg.node).count();
         let turn = lost + Span::millis(500).times(u64::try_from(place).unwrap_or(0).min(10) + 1);
         let calls = next.calls().next().is_some();
@@ -417,7 +519,10 @@ impl Core {
                                 nothing is routed before one of them is there";
                     self.alarm("ledger-lost", text.to_owned());
                 }
-                if self.book.last_past.is_none_or(|last| self.now >= last + Span(pause)) {
+                let free = self.provider.wait_until();
+                self.at(free);
+                let due = self.book.last_past.is_none_or(|last| self.now >= last + Span(pause));
+                if due && self.now >= free {
                     self.book.past_tries += 1;
                     let ticket = self.ticket();
                     self.book.past = Past::Asked(ticket);

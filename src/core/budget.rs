@@ -23,6 +23,16 @@ const SLACK_KNOWN: Span = Span::secs(3);
 /// First and longest back-off of one IP towards one server.
 const BACKOFF: (Span, Span) = (Span::secs(15), Span::secs(600));
 
+/// The first back-off where the call was answered with a refusal: nothing of it is under way.
+const ANSWERED: Span = Span::secs(5);
+
+/// First and longest pause between two tries where somebody else spends the window.
+const PROBE: (Span, Span) = (Span::secs(20), Span::secs(80));
+
+/// So many tries are made in any five minutes while somebody else spends: even if the provider counts what it refuses,
+/// they cannot fill a window of ten.
+const PROBES: usize = 4;
+
 /// May this call use the reserve?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
@@ -88,7 +98,7 @@ impl Budget<'_> {
                 same.filter_map(|call| spent_until(call, GAP)).max().unwrap_or_default()
             }
         };
-        windows.chain([gap, self.blocked(ip)]).max().unwrap_or_default()
+        windows.chain([gap, self.blocked(ip, calls)]).max().unwrap_or_default()
     }
 
     /// When the back-off of this IP towards this server is over.
@@ -102,34 +112,55 @@ impl Budget<'_> {
             return ProviderTime(0);
         };
         let doublings = u32::try_from(vain.len() - 1).unwrap_or(u32::MAX).min(10);
-        let told = vain.first().and_then(|call| call.end?.after).unwrap_or_default();
-        last + Span(BACKOFF.0.times(1 << doublings).0.max(told.0).min(BACKOFF.1.0))
+        let answered = vain.len() == 1 && vain.iter().all(|call| is(call, Ending::Refused));
+        let pause = if answered { ANSWERED } else { BACKOFF.0.times(1 << doublings) };
+        last + pause.min(BACKOFF.1)
     }
 
-    /// The end of the window that somebody else spent: a 429 closes it for all IPs of the account. SOAP's fault
-    /// is about one IP.
-    fn blocked(&self, ip: FailoverIp) -> ProviderTime {
+    /// Before when no further call for the IP makes sense: the provider named a moment, or somebody else has spent the
+    /// window. SOAP's fault is about one IP, everything else about the account.
+    fn blocked(&self, ip: FailoverIp, more: usize) -> ProviderTime {
         let concerned = |call: &&Call| match self.api {
             Api::Rest => true,
             Api::Soap => call.ip == ip,
         };
         let mut calls: Vec<&Call> = self.ledger.calls().filter(concerned).collect();
         calls.sort_unstable_by_key(|call| call.at);
+        let ends = calls.iter().filter_map(|call| call.end);
+        // No window is longer than the longest.
+        let told = ends.filter_map(|end| Some(end.at + end.after?.min(WINDOWS[1].0) + SLACK_KNOWN));
+        let told = told.max().unwrap_or_default();
         let ended = calls.iter().rev().filter_map(|call| Some((call.at, call.end?)));
         let throttled: Vec<(ProviderTime, End)> = ended
             .filter(|(_, end)| end.result != Ending::NotSent)
             .take_while(|(_, end)| end.result == Ending::Throttled)
             .collect();
-        let Some((_, last)) = throttled.first() else {
-            return ProviderTime(0);
+        let Some((first, last)) = throttled.first().copied().filter(|(_, end)| end.after.is_none())
+        else {
+            return told;
         };
         // The IPs of a group are called for together: what was begun before an answer came is no further try.
-        let tries = throttled.windows(2).filter(|pair| pair[0].0 > pair[1].1.at).count();
-        let doublings = u32::try_from(tries).unwrap_or(u32::MAX).min(4);
-        let guess = Span(WINDOWS[0].0.times(1 << doublings).0.min(WINDOWS[1].0.0)) + SLACK_KNOWN;
-        // No window is longer than the longest.
-        let told = last.after.map(|after| Span(after.0.min(WINDOWS[1].0.0)) + SLACK_KNOWN);
-        last.at + told.unwrap_or(guess)
+        let pairs = throttled.windows(2).filter(|pair| pair[0].0 > pair[1].1.at);
+        let tries: Vec<ProviderTime> =
+            [first].into_iter().chain(pairs.map(|pair| pair[1].0)).collect();
+        let doublings = u32::try_from(tries.len() - 1).unwrap_or(u32::MAX).min(4);
+        let next = match self.api {
+            // Its limit is certain, and asking again might begin it anew.
+            Api::Soap => {
+                last.at + WINDOWS[0].0.times(1 << doublings).min(WINDOWS[1].0) + SLACK_KNOWN
+            }
+            // Whose spending it is, and when it ends, is not known: it is probed with one call at a time.
+            Api::Rest => {
+                let pause = PROBE.0.times(1 << doublings).min(PROBE.1);
+                let room = tries.get(PROBES - 1).map(|at| *at + WINDOWS[0].0 + SLACK_KNOWN);
+                let open = calls.iter().filter(|call| call.end.is_none() && call.at >= first);
+                let alone = open.map(|call| call.arrives).max();
+                let over = (more > 1).then(|| last.at + WINDOWS[0].0 + SLACK_KNOWN);
+                let moments = [Some(last.at + pause), room, alone, over];
+                moments.into_iter().flatten().max().unwrap_or_default()
+            }
+        };
+        told.max(next)
     }
 
     fn spent(&self, window: Span) -> impl Iterator<Item = ProviderTime> {
@@ -144,7 +175,11 @@ fn spent_until(call: &Call, window: Span) -> Option<ProviderTime> {
 
 fn succeeded(call: &Call) -> bool {
     // One that was accepted, and whose caller crashed before it knew more, proves nothing.
-    matches!(call.end, Some(End { result: Ending::Done, .. }))
+    is(call, Ending::Done)
+}
+
+fn is(call: &Call, ending: Ending) -> bool {
+    call.end.is_some_and(|end| end.result == ending)
 }
 
 #[cfg(test)]
@@ -225,11 +260,38 @@ mod tests {
     #[test]
     fn a_429_closes_the_window_for_everyone_and_retry_after_is_honoured() {
         let mut throttled = call(1, 1000, Some((1000, Ending::Throttled)));
-        assert_eq!(allowed(&Ledger::of([throttled.clone()]), Need::Urgent), 1303);
-        if let Some(end) = &mut throttled.end {
-            end.after = Some(Span::secs(30));
+        let end = throttled.end.as_mut().unwrap();
+        end.after = Some(Span::secs(90));
+        assert_eq!(allowed(&Ledger::of([throttled.clone()]), Need::Urgent), 1093);
+        let mut refused = throttled;
+        refused.end.as_mut().unwrap().result = Ending::Refused;
+        assert_eq!(allowed(&Ledger::of([refused]), Need::Urgent), 1093);
+    }
+
+    #[test]
+    fn somebody_elses_spending_is_probed_at_most_four_times_in_any_five_minutes() {
+        let mut ledger = Ledger::default();
+        let mut tries: Vec<u64> = Vec::new();
+        for n in 0..40 {
+            let at = allowed(&ledger, Need::Urgent).max(1000);
+            tries.push(at);
+            ledger.put(call(n, at, Some((at, Ending::Throttled))));
         }
-        assert_eq!(allowed(&Ledger::of([throttled]), Need::Urgent), 1033);
+        assert_eq!(tries[..4], [1000, 1020, 1060, 1140]);
+        for (n, at) in tries.iter().enumerate() {
+            let window = tries[n..].iter().filter(|other| **other < at + 300).count();
+            assert!(window <= 4, "{window} tries in the five minutes from {at}: {tries:?}");
+        }
+    }
+
+    #[test]
+    fn a_probe_is_one_call() {
+        let throttled = Ledger::of([call(1, 1000, Some((1000, Ending::Throttled)))]);
+        let two = budget(&throttled, Api::Rest).allowed(IP.parse().unwrap(), Need::Urgent, 2);
+        assert_eq!(two.0 / 1000, 1303);
+        let mut open = throttled;
+        open.put(call(2, 1020, None));
+        assert!(allowed(&open, Need::Urgent) >= 1035);
     }
 
     #[test]
@@ -239,9 +301,11 @@ mod tests {
         let other = "203.0.113.64".parse().unwrap();
         assert_eq!(budget(&one, Api::Soap).allowed(other, Need::Urgent, 1), ProviderTime(0));
         let five = Ledger::of((0..5).map(|n| throttled(n, 1000, 1001)));
-        assert_eq!(allowed(&five, Need::Urgent), 1001 + 303);
+        assert_eq!(allowed(&five, Need::Urgent), 1001 + 20);
         let again = Ledger::of([throttled(1, 1000, 1001), throttled(2, 1304, 1305)]);
-        assert_eq!(allowed(&again, Need::Urgent), 1305 + 603);
+        assert_eq!(allowed(&again, Need::Urgent), 1305 + 40);
+        let soap = budget(&again, Api::Soap).allowed(IP.parse().unwrap(), Need::Urgent, 1);
+        assert_eq!(soap.0 / 1000, 1305 + 603);
     }
 
     #[test]
@@ -254,6 +318,9 @@ mod tests {
         let failed = |n: u64| call(n, 1000 + n, Some((1000 + n, Ending::Failed)));
         assert_eq!(after(vec![]), 0);
         assert_eq!(after(vec![failed(0)]), 1015);
+        let refused = |n| call(n, 1000 + n, Some((1000 + n, Ending::Refused)));
+        assert_eq!(after(vec![refused(0)]), 1005, "an answer ends the flight");
+        assert_eq!(after(vec![refused(0), refused(1)]), 1001 + 30);
         assert_eq!(after((0..3).map(failed).collect()), 1002 + 60);
         assert_eq!(after((0..9).map(failed).collect()), 1008 + 600);
         assert_eq!(after(vec![failed(0), failed(1), done(2, 1002)]), 0);

@@ -21,6 +21,17 @@ pub enum Key {
     Node(NodeName),
 }
 
+impl Key {
+    /// The object's name, as far as the core knows it: the ledger's ends in the account's.
+    pub fn object(&self) -> String {
+        match self {
+            Self::Group(group) => format!("foip-{group}"),
+            Self::Ledger => "foip-ledger".to_owned(),
+            Self::Node(node) => format!("foip-node-{node}"),
+        }
+    }
+}
+
 /// The parts of a Lease object that foip reads and writes, before anything is made of them:
 /// an object edited by hand must reach the core as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -126,6 +126,23 @@ impl Call {
     }
 }
 
+/// What a node knows better of a call's time than the call says. It is never written down: what is written back is
+/// what was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// It lies in the future by a `Date` that was asked for after the call was seen.
+    NotAfter(ProviderTime),
+    /// The ledger was seen without it then.
+    NotBefore(ProviderTime),
+}
+
+impl Call {
+    /// The latest time that it names.
+    pub fn latest(&self) -> ProviderTime {
+        self.at.max(self.end.map_or(ProviderTime(0), |end| end.at))
+    }
+}
+
 /// The calls by id. Merging two ledgers loses nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -182,17 +199,19 @@ impl Ledger {
         self.prune();
     }
 
-    /// The same with nothing in the future: what somebody typed counts as spent now, and not for ever.
+    /// The same as it is to be counted: the calls in `times` were not made before, or not after, what is said of them.
     #[must_use]
-    pub fn not_after(mut self, now: ProviderTime) -> Self {
-        /// Clocks of nodes that asked the provider at different moments differ by seconds.
-        const TOLERANCE: Span = Span::secs(60);
-        let late = |at: ProviderTime| at > now + TOLERANCE;
-        for call in Arc::make_mut(&mut self.calls).values_mut() {
-            call.at = if late(call.at) { now } else { call.at };
-            call.arrives = if late(call.arrives) { now } else { call.arrives };
-            if let Some(end) = call.end.as_mut().filter(|end| late(end.at)) {
-                end.at = now;
+    pub fn counted_by(mut self, times: &BTreeMap<String, Counted>) -> Self {
+        for (id, counted) in times {
+            if let Some(call) = Arc::make_mut(&mut self.calls).get_mut(id) {
+                let mend = |at: ProviderTime| match *counted {
+                    Counted::NotAfter(latest) => at.min(latest),
+                    Counted::NotBefore(earliest) => at.max(earliest),
+                };
+                (call.at, call.arrives) = (mend(call.at), mend(call.arrives));
+                if let Some(end) = &mut call.end {
+                    end.at = mend(end.at);
+                }
             }
         }
         self

@@ -180,7 +180,7 @@ impl Core {
             }
             return;
         }
-        let taken = record.epoch > term.epoch && !overwrite;
+        let taken = record.epoch > term.epoch && lock.sight.may_be(record.epoch) && !overwrite;
         if taken || now >= term.until {
             lock.term = None;
             lock.moving = None;
@@ -257,7 +257,7 @@ impl Core {
         if !slot.known {
             return None;
         }
-        let free_at = slot.next_write;
+        let free_at = slot.free_at();
         let (record, purpose) = match lock.authority(self.now) {
             Some(term) => {
                 let term = term.clone();

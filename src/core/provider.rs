@@ -3,11 +3,12 @@
 //! An observation is as old as its question, not as its answer. No answer is no observation: it neither
 //! removes nor confirms anything (I11).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Core;
 use super::action::Action;
 use super::bug::Bug;
+use super::clock::Clock;
 use super::config::Api;
 use super::event::Ticket;
 use super::facts::{Home, Listing, ProviderFailure, ProviderTime, Routed};
@@ -32,6 +33,9 @@ const RETRY: (Span, Span) = (Span::secs(1), Span::secs(10));
 /// The same for a node that needs the answer for its record only.
 const IDLE_RETRY: (Span, Span) = (Span::secs(5), Span::secs(60));
 
+/// Longer than this no `Retry-After` of a question is obeyed.
+const LONGEST_WAIT: Span = Span::secs(300);
+
 /// A question that was not answered in this time does not keep the next one from being asked.
 const STUCK: Span = Span::secs(3);
 
@@ -44,12 +48,22 @@ pub struct Observation {
     pub routed: Routed,
 }
 
+/// What a good answer said beside where the IPs are routed.
+#[derive(Clone, Debug, Default)]
+struct Answer {
+    /// When its question was sent.
+    from: Tick,
+    listed: BTreeSet<FailoverIp>,
+    unread: BTreeMap<FailoverIp, String>,
+    fixed: BTreeMap<FailoverIp, String>,
+}
+
 /// The provider, as this node sees it.
 #[derive(Clone, Debug, Default)]
 pub struct Provider {
     home: Option<Home>,
     home_failure: Option<ProviderFailure>,
-    clock: Option<(ProviderTime, Tick)>,
+    clock: Clock,
     seen: BTreeMap<FailoverIp, Observation>,
     asking: BTreeMap<Ticket, Tick>,
     last_asked: Option<Tick>,
@@ -63,7 +77,10 @@ pub struct Provider {
     failures: u32,
     /// A route call was refused for good, as things stand, until then.
     refusal: Option<(ProviderFailure, Tick)>,
+    /// The last good answer.
+    answer: Option<Answer>,
     not_before: Tick,
+    wait_until: Tick,
     /// When the last IP was added: every node asks then, or the one that has it would not know.
     pub added: Tick,
     /// An answer is needed to a question asked at or after this moment.
@@ -76,9 +93,26 @@ impl Provider {
         Self { home, ..Self::default() }
     }
 
-    /// The provider's time now.
-    pub fn time(&self, now: Tick) -> Option<ProviderTime> {
-        self.clock.map(|(date, at)| date + now.since(at))
+    /// The provider's clock.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// The same, to take in what others heard.
+    pub fn clock_mut(&mut self) -> &mut Clock {
+        &mut self.clock
+    }
+
+    /// No request is sent before then: the provider said so (`Retry-After`).
+    pub fn told_to_wait(&mut self, after: Option<Span>, now: Tick) {
+        if let Some(after) = after {
+            self.wait_until = self.wait_until.max(now + after.min(LONGEST_WAIT));
+        }
+    }
+
+    /// Until when the provider wants no request.
+    pub fn wait_until(&self) -> Tick {
+        self.wait_until
     }
 
     /// How long the last good answer took.
@@ -136,6 +170,42 @@ impl Provider {
         })
     }
 
+    /// Why the own server is not known.
+    pub fn home_failure(&self) -> Option<&ProviderFailure> {
+        self.home_failure.as_ref()
+    }
+
+    /// Why the last question brought no answer.
+    pub fn failure(&self) -> Option<&ProviderFailure> {
+        self.failure.as_ref()
+    }
+
+    /// Why the last good answer says nothing about the IP, or that it cannot be routed; `None` where it lists it, and
+    /// before the first answer that could.
+    pub fn unlisted(&self, ip: FailoverIp) -> Option<String> {
+        let answer = self.answer.as_ref().filter(|answer| answer.from >= self.added)?;
+        if let Some(why) = answer.fixed.get(&ip) {
+            return Some(why.clone());
+        }
+        if let Some(why) = answer.unread.get(&ip) {
+            return Some(why.clone());
+        }
+        (!answer.listed.contains(&ip)).then(|| {
+            format!(
+                "netcup does not list {ip} among the account's failover IPs; check the address in the configuration, \
+                 and the account"
+            )
+        })
+    }
+
+    /// A new configuration may have mended whatever a person had to: nothing that was refused before stands.
+    pub fn forgive(&mut self) {
+        (self.home_failure, self.refusal) = (None, None);
+        if self.needs_a_person().is_some() {
+            (self.failure, self.not_before) = (None, Tick(0));
+        }
+    }
+
     /// How long a node that needs nothing waits after so many failures in a row.
     fn pause(&self) -> Span {
         Span(IDLE_RETRY.0.times(1 << self.failures.min(5)).0.min(IDLE_RETRY.1.0))
@@ -149,15 +219,6 @@ impl Provider {
             ProviderFailure::Config(_)
             | ProviderFailure::Retry { .. }
             | ProviderFailure::Budget { .. } => {}
-        }
-    }
-
-    fn set_clock(&mut self, date: Option<ProviderTime>, now: Tick) {
-        // The header counts whole seconds: an answer in the same second must not set the clock back.
-        if let Some(date) = date {
-            let expected = self.time(now);
-            let close = expected.filter(|time| time.0 >= date.0 && time.0 - date.0 < 1500);
-            self.clock = Some((close.unwrap_or(date), now));
         }
     }
 }
@@ -185,7 +246,7 @@ impl Core {
         let Some(asked) = self.provider.asking.remove(&ticket) else {
             return;
         };
-        self.take_date(date);
+        self.take_date(date, asked);
         let result = match result {
             Err(failure) if self.planted(Bug::UnknownIsElsewhere) => {
                 let routes = self.routes.keys().map(|ip| (*ip, Routed::Nowhere)).collect();
@@ -201,7 +262,12 @@ impl Core {
                 }
                 (self.provider.failing, self.provider.failure) = (None, None);
                 (self.provider.failures, self.provider.not_before) = (0, Tick(0));
-                for (ip, routed) in listing.routes {
+                let Listing { routes, unread, fixed } = listing;
+                if self.provider.good == Some(asked) {
+                    let listed = routes.keys().copied().collect();
+                    self.provider.answer = Some(Answer { from: asked, listed, unread, fixed });
+                }
+                for (ip, routed) in routes {
                     self.observe(ip, Observation { asked, routed });
                 }
             }
@@ -218,15 +284,20 @@ impl Core {
                     }
                     ProviderFailure::Auth(_) | ProviderFailure::Config(_) => Some(RETRY.1),
                 };
-                let pause = pause.max(after.unwrap_or_default().min(Span::secs(300)));
+                self.provider.told_to_wait(failure.after(), self.now);
+                let pause = pause.max(after.unwrap_or_default().min(LONGEST_WAIT));
                 self.provider.not_before = self.now + pause + self.jitter(Span::millis(200));
                 self.provider.failure = Some(failure);
             }
         }
     }
 
-    pub(super) fn take_date(&mut self, date: Option<ProviderTime>) {
-        self.provider.set_clock(date, self.now);
+    /// The provider's clock, by an answer to what was sent then.
+    pub(super) fn take_date(&mut self, date: Option<ProviderTime>, asked: Tick) {
+        if let Some(date) = date {
+            self.provider.clock.hear(date, self.now);
+            self.judge_future_calls(asked);
+        }
     }
 
     fn observe(&mut self, ip: FailoverIp, seen: Observation) {
@@ -255,13 +326,11 @@ impl Core {
         matches!((routed, self.provider.home()), (Routed::To(name), Some(home)) if *name == home.name)
     }
 
-    /// Could this node route, as far as budget and lock allow? It needs answers, credentials, its own server, and a
-    /// kernel that takes the addresses.
+    /// Could this node route, as far as budget and lock allow? It needs answers, credentials and its own server.
     pub(super) fn can_route(&self) -> bool {
         self.provider.answers()
             && self.provider.home().is_some()
             && self.provider.needs_a_person().is_none()
-            && !self.addresses.refused()
     }
 
     /// Did the provider last say that any IP of the group is routed here?
@@ -306,6 +375,13 @@ impl Core {
                 self.need_observation(added);
             }
         }
+        self.doubt_the_clock();
+        self.ask_before_bidding();
+        if self.provider.clock().is_assumed() {
+            let text =
+                "netcup's answers carry no Date: the budget is counted from when calls were seen";
+            self.alarm("no-clock", text.to_owned());
+        }
         let wanted = self.provider.wanted.take().unwrap_or_default();
         let last = self.provider.last_asked;
         let failing = self.provider.failing.is_some();
@@ -324,7 +400,8 @@ impl Core {
             return;
         }
         let stuck = self.provider.asking.values().max().map(|asked| *asked + STUCK);
-        let free = [Some(due), last.map(|last| last + GAP), Some(self.provider.not_before), stuck];
+        let told = self.provider.not_before.max(self.provider.wait_until);
+        let free = [Some(due), last.map(|last| last + GAP), Some(told), stuck];
         let at = free.into_iter().flatten().max().unwrap_or(due);
         self.at(at);
         if self.now >= at {
@@ -344,7 +421,7 @@ impl Core {
         let cost = match self.cfg.api {
             // One list for each family, and a new access token: it lives five minutes.
             Api::Rest => 1 + families.iter().filter(|is| self.routes.keys().any(*is)).count(),
-            Api::Soap => self.peers.len() + 2,
+            Api::Soap => self.company().count() + 2,
         };
         let holds = self.locks.values().any(|lock| lock.authority(self.now).is_some());
         let standby = STANDBY.times(u64::try_from(cost).unwrap_or(1));

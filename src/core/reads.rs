@@ -1,7 +1,8 @@
 //! Reads of the Kubernetes API: when each is due, and what is made of the answers.
 //!
 //! The watch is only a hint: it may lag, or be silent. Every object is read again every ten seconds with one
-//! list; a Lease whose renewal is overdue every half second; and so is whatever there is while access is lost.
+//! list; a Lease whose renewal is overdue every half second; and so is one that cannot be read. Where the list fails
+//! and single objects can be read, each is read by itself: no request speaks for another.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +12,7 @@ use super::bug::Bug;
 use super::event::Ticket;
 use super::facts::{ApiFailure, Key, NodeFacts, Stored};
 use super::peer::{FRESH, Peer, PeerRecord};
-use super::slot::{PROBE, READ_GAP};
+use super::slot::{Ability, PROBE, READ_GAP};
 use crate::types::{GroupName, NodeName, ResourceVersion, Span, Tick};
 
 /// Age limit of everything that was read.
@@ -22,6 +23,15 @@ const NODE_AGE: Span = Span::secs(30);
 
 /// A refusal that did not come again for this long is over.
 const DENIED: Span = Span::secs(30);
+
+/// What has failed for this long is said.
+const SAID: Span = Span::secs(5);
+
+/// Between two lists while they fail, or while nothing answers.
+const LIST_RETRY: Span = Span::secs(5);
+
+/// So many objects are read by themselves in one round while the list fails: nobody's objects make it more.
+const ROUND: usize = 60;
 
 /// A renewal that is this late is overdue.
 const OVERDUE: Span = Span::millis(600);
@@ -37,6 +47,12 @@ pub struct Reads {
     pub list_wanted: bool,
     listed: bool,
     last_list: Option<Tick>,
+    /// Can foip's Leases be listed?
+    list: Ability,
+    /// When they were last read one by one, because they cannot be listed.
+    last_round: Option<Tick>,
+    /// The hanging request that a read was sent for, by the moment at which it became one.
+    doubted: Tick,
     last_node: Option<Tick>,
     last_probe: Option<Tick>,
     /// When the watch last told something of the own Node.
@@ -63,12 +79,14 @@ impl Core {
         match result {
             Ok(stored) => {
                 self.answered(sent);
+                self.slots.entry(key.clone()).or_default().usable(sent, self.now);
                 self.learn(key, stored, Some(sent));
             }
             Err(failure) => {
                 self.failed(sent, &failure);
-                self.slots.entry(key.clone()).or_default().wanted |=
-                    !matches!(failure, ApiFailure::Denied(_));
+                let slot = self.slots.entry(key.clone()).or_default();
+                slot.read.failed(sent, self.now, failure.why());
+                slot.wanted |= !matches!(failure, ApiFailure::Denied(_));
             }
         }
     }
@@ -85,7 +103,7 @@ impl Core {
         match result {
             Ok(list) => {
                 self.answered(sent);
-                self.reads.listed = true;
+                self.reads.list.worked(sent, self.now);
                 let named = |key: &Key| list.iter().any(|(known, _)| known == key);
                 // The record of a node that was taken out of the cluster.
                 let now = self.now;
@@ -96,19 +114,25 @@ impl Core {
                 let absent: Vec<Key> =
                     self.slots.keys().filter(|key| !named(key)).cloned().collect();
                 for (key, stored) in list {
+                    if let Some(slot) = self.slots.get_mut(&key) {
+                        slot.usable(sent, now);
+                    }
                     self.learn(&key, Some(stored), Some(sent));
                 }
                 for key in absent {
                     let slot = self.slots.entry(key.clone()).or_default();
                     if slot.absent() {
+                        slot.usable(sent, now);
                         self.learn(&key, None, Some(sent));
                     } else {
                         slot.wanted = true;
                     }
                 }
+                self.reads.listed = true;
             }
             Err(failure) => {
-                self.failed(sent, &failure);
+                self.failed_beside(sent, &failure);
+                self.reads.list.failed(sent, self.now, failure.why());
                 self.reads.list_wanted |= !matches!(failure, ApiFailure::Denied(_));
             }
         }
@@ -125,6 +149,8 @@ impl Core {
             return;
         };
         let now = self.now;
+        // A refusal is repeated at the renewal's pace: no slower, or it would cost a Lease that an outage does not.
+        let pace = self.cfg.lease.renew.max(Span::secs(1));
         let slot = self.slots.entry(key.clone()).or_default();
         if slot.writing == Some(ticket) {
             slot.writing = None;
@@ -134,15 +160,28 @@ impl Core {
                 slot.version = Some(version.clone());
                 (slot.known, slot.wanted, slot.fresh_from) = (true, false, now);
             }
-            Err(ApiFailure::Denied(_)) => slot.next_write = now + Span::secs(5),
+            Err(ApiFailure::Denied(_)) => {}
             // Not renewed, whatever became of it: read to learn, then decide anew.
             Err(ApiFailure::Conflict | ApiFailure::Refused(_) | ApiFailure::Unknown(_)) => {
                 (slot.known, slot.wanted, slot.fresh_from) = (false, true, now);
             }
         }
         match &result {
+            Ok(_) | Err(ApiFailure::Conflict) => {
+                slot.refusals = 0;
+                slot.write.worked(sent, now);
+            }
+            Err(failure @ (ApiFailure::Denied(_) | ApiFailure::Refused(_))) => {
+                slot.refusals = slot.refusals.saturating_add(1);
+                slot.write_refused = sent;
+                slot.retry = now + pace;
+                slot.write.failed(sent, now, failure.why());
+            }
+            Err(failure @ ApiFailure::Unknown(_)) => slot.write.failed(sent, now, failure.why()),
+        }
+        match &result {
             Ok(_) | Err(ApiFailure::Conflict) => self.answered(sent),
-            Err(failure) => self.failed(sent, failure),
+            Err(failure) => self.failed_beside(sent, failure),
         }
         match key {
             Key::Group(group) => self.took_group(group, ticket, &result),
@@ -170,15 +209,15 @@ impl Core {
                     None => self.health.absent |= newest,
                 }
             }
-            Err(failure) => self.failed(sent, &failure),
+            Err(failure) => self.failed_beside(sent, &failure),
         }
     }
 
     fn answered(&mut self, sent: Tick) {
         if self.access.back.is_none() {
-            self.reads.list_wanted = true;
+            (self.reads.list_wanted, self.reads.last_list) = (true, None);
         }
-        self.access.succeeded(sent, self.now);
+        self.access.answered(sent, self.now);
     }
 
     fn failed(&mut self, sent: Tick, failure: &ApiFailure) {
@@ -186,13 +225,54 @@ impl Core {
             ApiFailure::Denied(why) => {
                 // The server is there; it is a person who has to act.
                 self.reads.denied = Some((why.clone(), self.now));
-                self.access.succeeded(sent, self.now);
+                self.answered(sent);
             }
-            ApiFailure::Refused(_) | ApiFailure::Unknown(_) => {
-                self.access.failed(sent, self.now);
-            }
-            ApiFailure::Conflict => self.access.succeeded(sent, self.now),
+            ApiFailure::Refused(_) | ApiFailure::Conflict => self.answered(sent),
+            ApiFailure::Unknown(why) => self.access.failed(sent, self.now, why),
         }
+    }
+
+    /// The same for what is no read of a single object: whether the way is lost, a read has to tell.
+    fn failed_beside(&mut self, sent: Tick, failure: &ApiFailure) {
+        if failure.answered() || self.access.back.is_none() {
+            self.failed(sent, failure);
+        } else {
+            self.doubt_access();
+        }
+    }
+
+    fn doubt_access(&mut self) {
+        let first = self.locks.keys().next().cloned().map(Key::Group);
+        if let Some(slot) = first.and_then(|key| self.slots.get_mut(&key)) {
+            slot.wanted = true;
+        }
+    }
+
+    /// Looks for requests that take too long. While nothing answers, nothing works: each ability has to be shown anew.
+    pub(super) fn watch_access(&mut self) {
+        let looked = self.access.watch(self.now);
+        self.at(looked);
+        match self.access.in_doubt(self.now) {
+            Ok(since) if self.reads.doubted < since => {
+                self.reads.doubted = since;
+                self.doubt_access();
+            }
+            Ok(_) => {}
+            Err(look) => self.at(look),
+        }
+        if self.access.back.is_none() {
+            self.reads.list.lose();
+            for slot in self.slots.values_mut() {
+                slot.read.lose();
+                slot.write.lose();
+            }
+        }
+    }
+
+    /// Since when the group's Lease has been readable for this node, by answers that could be used (§3).
+    pub(super) fn lease_back(&self, group: &GroupName) -> Option<Tick> {
+        let slot = self.slots.get(&Key::Group(group.clone()))?;
+        Some(self.access.back?.max(slot.read.back?))
     }
 
     /// This process was stopped: what it read before says nothing about now. Objects are read again before they are
@@ -242,6 +322,7 @@ impl Core {
                 }
                 // A list brings all of them, and most as they were. A datastore that was put back may count to the same
                 // version with other words: the node's next record, within ten seconds, has another.
+                let known_nonce = self.peers.get(node).map(|peer| peer.record.nonce.clone());
                 let known = self.peers.get(node).map(|peer| &peer.version);
                 let Some(stored) = stored.filter(|stored| known != Some(&stored.version)) else {
                     return;
@@ -255,7 +336,17 @@ impl Core {
                     self.learn_own(&record);
                     return;
                 }
-                let peer = Peer { record, seen: self.now, version: stored.version };
+                // Another process, or one that was not there when everything was listed, is greeted with a record:
+                // it takes nobody for alive whom it has not seen writing.
+                if known_nonce.as_ref() != Some(&record.nonce) {
+                    self.own.greet(self.now);
+                }
+                if let Some(time) = record.time {
+                    let now = self.now;
+                    self.provider.clock_mut().compare(time, now);
+                }
+                let proven = self.reads.listed;
+                let peer = Peer { record, seen: self.now, version: stored.version, proven };
                 match self.peers.get_mut(node) {
                     Some(known) => known.observe(peer, sent.is_some()),
                     None => _ = self.peers.insert(node.clone(), peer),
@@ -293,21 +384,14 @@ impl Core {
 
     /// Starts the reads that are due.
     pub(super) fn plan_reads(&mut self) {
-        let now = self.now;
-        self.reads.denied.take_if(|(_, at)| now.since(*at) >= DENIED);
-        if let Some((why, at)) = self.reads.denied.clone() {
-            self.at(at + DENIED);
-            self.alarm("api-denied", format!("the Kubernetes API refused a request: {why}"));
-        }
+        self.say_what_fails();
         if let Some(text) = self.reads.clone.clone() {
             self.alarm("cloned", text);
         }
         // A host that was given another name has left a record, and writes it no more.
         let live = self.started + FRESH;
-        let twin = self
-            .peers
-            .iter()
-            .find(|(_, peer)| peer.record.host == self.me.host && peer.seen > live);
+        let twin =
+            self.company().find(|(_, peer)| peer.record.host == self.me.host && peer.seen > live);
         if let Some((name, _)) = twin {
             let text = format!(
                 "node {name} has this node's host-id: a disk was cloned; stop foip on one of them, remove host-id from \
@@ -322,25 +406,20 @@ impl Core {
             );
             self.alarm("record-unreadable", text);
         }
-        if let Some(since) = self.access.lost
-            && self.now.since(since) >= Span::secs(5)
-        {
-            let text = "the Kubernetes API does not answer; the address stays where it is";
-            self.alarm("api-lost", text.to_owned());
-        }
         let gap = match self.access.lost {
             Some(_) => PROBE,
             None => READ_GAP,
         };
         // A process that knows nothing yet asks again without waiting for what it asked before.
         let wanted = self.reads.list_wanted || !self.reads.listed;
-        let pause = match (wanted, self.reads.listed, self.access.lost.is_some()) {
-            // While access is lost one small read is enough to learn that it is back.
-            (true, true, true) => Span::secs(5),
-            // Nor does a refusal end by asking again at once.
-            (true, _, _) if self.reads.denied.is_some() => Span::secs(5),
-            (true, _, _) => gap,
-            (false, _, _) => AGE,
+        // One small read is enough to learn that access is back, nor does a failure end by asking again at once.
+        let fails = self.reads.list.failing().is_some();
+        let pause = match () {
+            () if wanted && (fails || (self.reads.listed && self.access.lost.is_some())) => {
+                LIST_RETRY
+            }
+            () if wanted => gap,
+            () => AGE,
         };
         if self.due(self.reads.last_list, pause) {
             self.reads.list_wanted = false;
@@ -349,16 +428,21 @@ impl Core {
             self.access.ask(ticket, self.now);
             self.emit(Action::List { ticket });
         }
+        // A Lease that cannot be read is asked for, whatever becomes of the list: one request at a time tells whether
+        // there is anybody to answer it.
+        if (self.reads.listed || fails)
+            && let Some(group) = self.probed()
+            && self.due(self.reads.last_probe, PROBE)
+        {
+            self.reads.last_probe = Some(self.now);
+            self.read(Key::Group(group));
+        }
         if self.access.back.is_none() {
-            // Whatever is wanted, one request at a time tells whether there is anybody to answer it.
-            let probe = self.probed().map(Key::Group).filter(|_| self.reads.listed);
-            if let Some(group) = probe
-                && self.due(self.reads.last_probe, PROBE)
-            {
-                self.reads.last_probe = Some(self.now);
-                self.read(group);
-            }
             return;
+        }
+        if fails && self.due(self.reads.last_round, AGE) {
+            self.reads.last_round = Some(self.now);
+            self.read_one_by_one();
         }
         let wanted: Vec<Key> =
             self.slots.iter().filter(|(_, slot)| slot.wanted).map(|(key, _)| key.clone()).collect();
@@ -403,18 +487,84 @@ impl Core {
         let slot = self.slots.entry(key.clone()).or_default();
         slot.last_read = Some(self.now);
         slot.wanted = false;
-        self.access.ask(ticket, self.now);
+        self.access.ask_to_read(ticket, self.now);
         self.emit(Action::Read { ticket, key });
     }
 
-    /// The group that is read to learn whether the API is back: one that this node holds, else the first.
+    /// The group whose Lease is read to learn whether it can be: one that this node holds first, the others in turn.
     fn probed(&self) -> Option<GroupName> {
-        let held = self.locks.iter().find(|(_, lock)| lock.term.is_some());
-        held.or_else(|| self.locks.iter().next()).map(|(name, _)| name.clone())
+        let slot = |name: &GroupName| self.slots.get(&Key::Group(name.clone()));
+        let unread = self
+            .locks
+            .iter()
+            .filter(|(name, _)| slot(name).is_none_or(|slot| slot.read.back.is_none()));
+        let next = unread.min_by_key(|(name, lock)| {
+            (lock.term.is_none(), slot(name).and_then(|slot| slot.last_read))
+        });
+        next.map(|(name, _)| name.clone())
+    }
+
+    /// What a list would have brought, read object by object: of what this node writes, and of the nodes it knows of.
+    fn read_one_by_one(&mut self) {
+        let members = self.members.iter().flatten();
+        let nodes = self.peers.keys().chain(members).cloned().map(Key::Node);
+        let keys: BTreeSet<Key> = self.slots.keys().cloned().chain(nodes).collect();
+        for key in keys.into_iter().take(ROUND) {
+            self.read(key);
+        }
+    }
+
+    /// Says which of the requests to the Kubernetes API fail, and why.
+    fn say_what_fails(&mut self) {
+        let now = self.now;
+        self.reads.denied.take_if(|(_, at)| now.since(*at) >= DENIED);
+        if let Some((why, at)) = self.reads.denied.clone() {
+            self.at(at + DENIED);
+            self.alarm("api-denied", format!("the Kubernetes API refused a request: {why}"));
+        }
+        if let Some(since) = self.access.lost {
+            self.at(since + SAID);
+            if now.since(since) >= SAID {
+                let text = format!(
+                    "the Kubernetes API does not answer: {}. The address stays where it is, and nothing is moved",
+                    self.access.why
+                );
+                self.alarm("api-lost", text);
+            }
+            return;
+        }
+        let list = self.reads.list.failing().map(|(since, why)| {
+            let text = format!(
+                "foip's Leases cannot be listed: {why}. Each is read by itself, which shows a new node later"
+            );
+            ("api-list", since, text)
+        });
+        let slots = self.slots.iter().filter(|(key, _)| self.may_write(key));
+        let singles = slots.flat_map(|(key, slot)| {
+            let read = slot.read.failing().map(|(since, why)| {
+                let text = format!("the Lease {} cannot be read: {why}", key.object());
+                ("api-read", since, text)
+            });
+            let write = slot.write.failing().map(|(since, why)| {
+                let text = format!(
+                    "the Lease {} cannot be written: {why}. This node takes nothing over, and loses what it holds",
+                    key.object()
+                );
+                ("api-write", since, text)
+            });
+            [read, write]
+        });
+        let all: Vec<_> = singles.chain([list]).flatten().collect();
+        for (code, since, text) in all {
+            self.at(since + SAID);
+            if now.since(since) >= SAID {
+                self.alarm(code, text);
+            }
+        }
     }
 
     /// From when on the group's record is overdue; `None` where there is nothing to wait for.
-    fn overdue(&self, group: &GroupName) -> Option<Tick> {
+    pub(super) fn overdue(&self, group: &GroupName) -> Option<Tick> {
         let lock = self.locks.get(group)?;
         match lock.sight.seen() {
             Some(seen) if seen.sound => Some(seen.since + self.cfg.lease.renew + OVERDUE),

@@ -18,7 +18,7 @@ use super::gate::SETTLE;
 use super::ledger::Ending;
 use super::target::Target;
 use super::way::{Route, Stage, Under};
-use crate::types::{FailoverIp, GroupName, Span, Tick};
+use crate::types::{FailoverIp, GroupName, Server, Span, Tick};
 
 /// A route call starts at most this long after its intent was sent to the ledger (I2).
 const INTENT_GOOD: Span = Span::secs(5);
@@ -37,6 +37,9 @@ const CALL_TIMEOUT: Span = Span::secs(10);
 
 /// How long the list may lag behind a call that was done.
 const SHOWS: Span = Span::secs(15);
+
+/// How long the list is looked at for what an answered call may have done all the same.
+const AFTER_REFUSAL: Span = Span::secs(3);
 
 /// How long a task is followed before it counts as failed.
 const TASK_DEADLINE: Span = Span::secs(120);
@@ -87,7 +90,7 @@ impl Core {
         let Some(seen) =
             seen.filter(|seen| !self.provider.asked_since(seen.asked + Span::millis(1)))
         else {
-            self.look_for(ip, from);
+            self.look_for(from);
             return Stage::Settled;
         };
         if self.is_here(&seen.routed)
@@ -128,7 +131,7 @@ impl Core {
 
     fn idle(&mut self, ip: FailoverIp) -> Stage {
         if let Some(route) = self.routes.get_mut(&ip) {
-            route.allowed = None;
+            (route.allowed, route.spent) = (None, false);
         }
         Stage::Settled
     }
@@ -208,7 +211,7 @@ impl Core {
         outcome: RouteOutcome,
         date: Option<ProviderTime>,
     ) {
-        self.take_date(date);
+        self.take_date(date, started.unwrap_or_default());
         let under = self.routes.iter().find_map(|(ip, route)| match &route.stage {
             Stage::Calling { call, ticket: awaited } if *awaited == ticket => {
                 Some((*ip, call.clone()))
@@ -268,8 +271,16 @@ impl Core {
             }
             RouteOutcome::Refused(failure) => {
                 self.end_call(&call.id, Ending::Refused, failure.after());
+                self.provider.told_to_wait(failure.after(), now);
+                let vain = format!("the call was refused: {}", failure.why());
+                let open = matches!(failure, ProviderFailure::Retry { .. });
                 self.refused(ip, &call.to, failure);
-                Stage::Settled
+                self.was_in_vain(ip, &call.to, vain);
+                match open {
+                    // A server that fails may have done it first: the list tells.
+                    true => verify(call, now + AFTER_REFUSAL, Ending::Refused),
+                    false => Stage::Settled,
+                }
             }
             RouteOutcome::Unknown(_) => {
                 self.end_call(&call.id, Ending::Unknown, None);
@@ -305,6 +316,7 @@ impl Core {
             return self.failed_call(ip, call, Ending::Accepted);
         }
         self.at(since + TASK_DEADLINE);
+        let poll = poll.max(self.provider.wait_until());
         if asked.is_some() || self.now < poll {
             self.at(poll);
             return Stage::Following { call, task, since, poll, asked };
@@ -342,7 +354,9 @@ impl Core {
             return;
         };
         route.stage = match result {
-            Ok(TaskState::Running) | Err(_) => {
+            Ok(TaskState::Running) => Stage::Following { call, task, since, poll, asked: None },
+            Err(failure) => {
+                self.provider.told_to_wait(failure.after(), now);
                 Stage::Following { call, task, since, poll, asked: None }
             }
             // The list knows better than a task that is gone.
@@ -350,8 +364,9 @@ impl Core {
                 route.ended = now;
                 Stage::Verifying { call, since: now, until: now + SHOWS, otherwise: Ending::Failed }
             }
-            Ok(TaskState::Failed(_)) => {
+            Ok(TaskState::Failed(why)) => {
                 route.stage = Stage::Settled;
+                self.was_in_vain(ip, &call.to, format!("netcup's task failed: {why}"));
                 _ = self.failed_call(ip, call, Ending::Failed);
                 return;
             }
@@ -402,13 +417,31 @@ impl Core {
     fn arrived(&mut self, ip: FailoverIp, call: Under) -> Stage {
         self.end_call(&call.id, Ending::Done, None);
         if let Some(route) = self.routes.get_mut(&ip) {
-            route.drifted = None;
+            (route.drifted, route.vain) = (None, None);
         }
         Stage::Settled
     }
 
+    /// Remembers why the last call for the IP to this node's own server came to nothing.
+    fn was_in_vain(&mut self, ip: FailoverIp, to: &Server, why: String) {
+        let own = self.provider.home().is_some_and(|home| home.name == to.name);
+        let now = self.now;
+        if let Some(route) = self.routes.get_mut(&ip).filter(|_| own) {
+            route.vain = Some((now, why));
+        }
+    }
+
     fn failed_call(&mut self, ip: FailoverIp, call: Under, ending: Ending) -> Stage {
-        self.end_call(&call.id, ending, None);
+        match ending {
+            // Its end is known, and when that was.
+            Ending::Refused => {}
+            Ending::Unknown
+            | Ending::Accepted
+            | Ending::Done
+            | Ending::Failed
+            | Ending::Throttled
+            | Ending::NotSent => self.end_call(&call.id, ending, None),
+        }
         if let Some(route) = self.routes.get_mut(&ip) {
             route.ended = self.now;
         }
