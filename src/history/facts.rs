@@ -124,6 +124,15 @@ pub struct Lack {
     pub to: Real,
 }
 
+/// The most that all that went wrong may cost each IP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bound {
+    /// Moves by foip's own calls.
+    pub moves: usize,
+    /// How long packets are lost, all in all.
+    pub loss: Span,
+}
+
 /// A client's packets to an IP were lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loss {
@@ -163,6 +172,8 @@ pub struct Facts {
     pub disturbances: Vec<Disturbance>,
     /// What machines could not do, where that was recorded: then L6 and L7 are judged.
     pub lacks: Option<Vec<Lack>>,
+    /// The most that it all may cost, where that was reckoned.
+    pub bound: Option<Bound>,
     /// What clients lost; `None` where nobody measured.
     pub losses: Option<Vec<Loss>>,
     /// The longest time that the provider takes from a call's arrival to its effect, when nothing is wrong.

@@ -334,3 +334,30 @@ fn needless(
         }
     }
 }
+
+/// All in all no IP moves more often, and is served by nobody for longer, than what went wrong may cost.
+pub(crate) fn bounded(index: &Index<'_>, report: &mut Report) {
+    let facts = &index.history.facts;
+    let Some(bound) = facts.bound else { return };
+    let mut ips: Vec<FailoverIp> = facts.routes.iter().map(|r| r.ip).collect();
+    ips.sort();
+    ips.dedup();
+    for ip in ips {
+        let losses = facts.losses.iter().flatten().filter(|l| l.ip == ip);
+        let lost = Span(losses.map(|l| l.to.since(l.from).0).sum());
+        if lost > bound.loss {
+            let text = format!("{ip} was lost for {lost}, which is more than {}", bound.loss);
+            report.add(Invariant::L6, index.history.end, &[], text);
+        }
+        let moved = facts.routes.iter().filter(|r| r.ip == ip && r.at > Real(0)).filter(|r| {
+            let before = facts.route_at(ip, r.at.minus(Span(1)));
+            let call = facts.calls.iter().rfind(|c| c.arrived <= r.at && c.ip == ip && c.accepted);
+            before != r.to.as_ref() && call.is_some_and(|c| c.by.is_some() && c.to == r.to)
+        });
+        let moved = moved.count();
+        if moved > bound.moves {
+            let text = format!("{ip} was moved {moved} times, which is more than {}", bound.moves);
+            report.add(Invariant::L6, index.history.end, &[], text);
+        }
+    }
+}

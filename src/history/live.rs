@@ -25,7 +25,8 @@ pub(crate) fn settled(index: &Index<'_>, report: &mut Report) {
         let alive = index.lives.iter().filter(|l| l.died >= history.end);
         alive.filter(|l| last.up.contains(&l.process.machine))
     };
-    if calm < Span::secs(60) || up().next().is_none() {
+    let lasts = history.facts.disturbances.iter().any(|d| d.to >= history.end);
+    if calm < Span::secs(60) || up().next().is_none() || lasts {
         return;
     }
     let crashes = history
@@ -307,6 +308,8 @@ pub(crate) fn restarts(index: &Index<'_>, report: &mut Report) {
         let lease = life.config_at(d.from).lease;
         let left = lease.duration.less(lease.renew).less(Span::secs(2));
         let most = if matches!(d.what, What::Crash(_)) { most.min(left) } else { most };
+        // The kernel keeps the address for its lifetime, of which a third may be gone.
+        let most = most.min(Span(life.config_at(d.from).lifetime.0 * 2 / 3));
         if d.to.since(d.from) <= most {
             unnoticed(index, d, Span::secs(30), Invariant::L4, report);
         }

@@ -26,6 +26,7 @@ mod silence;
 #[cfg(test)]
 mod tests;
 pub mod trace;
+mod wait;
 
 use std::fmt;
 
@@ -204,6 +205,10 @@ pub fn judge(history: &History) -> Vec<Violation> {
     live::outages(&index, &mut report);
     lasting::served(&index, &mut report);
     lasting::unmoved(&index, &mut report);
+    lasting::bounded(&index, &mut report);
+    wait::told(&index, &mut report);
+    wait::told_others(&index, &mut report);
+    wait::link(&index, &mut report);
     silence::kept(&index, &mut report);
     silence::successors(&index, &mut report);
     silence::ended(&index, &mut report);

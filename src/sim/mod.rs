@@ -16,6 +16,7 @@
 
 mod api;
 mod befall;
+mod calls;
 mod draw;
 mod fault;
 mod forge;
@@ -29,5 +30,6 @@ mod rules;
 mod scenario;
 mod seeds;
 mod setup;
+mod single;
 mod truth;
 mod world;

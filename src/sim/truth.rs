@@ -15,6 +15,19 @@ const WAITED_OUT: Span = Span::secs(75);
 /// A call that somebody wrote into the ledger counts until its window is over.
 const WINDOW: (Span, Span) = (Span::secs(330), Span::secs(3700));
 
+/// So long after a forgery the nodes cannot know better than what it says.
+pub(crate) fn after(fault: &Fault) -> Span {
+    match fault {
+        Fault::Forge { what } => match what {
+            Forgery::Ghost | Forgery::Server(_) | Forgery::Huge(_) => Span::ZERO,
+            Forgery::LeaseEpoch | Forgery::RecordEpochs(_) => WAITED_OUT,
+            Forgery::FutureCall => WINDOW.0,
+            Forgery::WrongCalls | Forgery::PastCalls => WINDOW.1,
+        },
+        _ => Span::ZERO,
+    }
+}
+
 /// What one machine lacks: abilities, and whether that is sure.
 struct Lacks<'w> {
     world: &'w World,

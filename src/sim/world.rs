@@ -15,7 +15,7 @@ use crate::core::config::Config;
 use crate::core::event::{Event, Ticket};
 use crate::core::facts::{Key, NodeFacts, Stored};
 use crate::core::saved::Saved;
-use crate::history::facts::{Ability, Disturbance, FinalState, Loss};
+use crate::history::facts::{Ability, Bound, Disturbance, FinalState, Loss};
 use crate::history::{Clock, History, Real};
 use crate::types::{FailoverIp, GroupName, Mac, Server, ServerName, Span, Tick};
 
@@ -165,6 +165,8 @@ impl World {
         }
         world.history.facts.losses = Some(Vec::new());
         world.history.facts.lacks = super::scenario::judges_lasting().then(Vec::new);
+        world.history.facts.bound =
+            super::scenario::judges_lasting().then_some(Bound { moves: 1, loss: Span::secs(90) });
         world.history.facts.secrets = SECRETS.map(str::to_owned).to_vec();
         world.history.facts.provider_time = Span(world.setup.task.1 + 600);
         world
@@ -216,8 +218,13 @@ impl World {
     }
 
     fn note_disturbance(&mut self, from: Real, fault: &Fault) {
+        let (moves, loss) = fault.cost();
+        if let Some(bound) = &mut self.history.facts.bound {
+            bound.moves += moves;
+            bound.loss = bound.loss + fault.long() + loss;
+        }
         if let Some(what) = fault.what(self.all()) {
-            let mut to = from.plus(fault.long());
+            let mut to = from.plus(fault.long()).plus(super::truth::after(fault));
             if what == crate::history::What::Api {
                 to = to.plus(Span::millis(2500));
             }

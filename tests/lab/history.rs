@@ -118,6 +118,7 @@ fn facts(cluster: &mut Cluster, from: u64) -> Facts {
     };
     Facts {
         lacks: None,
+        bound: None,
         calls,
         routes,
         addresses,
