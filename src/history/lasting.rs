@@ -309,9 +309,14 @@ fn needless(
         if !group.ips.contains_key(&ip) || wanted(index, ip, before) {
             continue;
         }
-        let held = index.of_machine(from).flat_map(|l| &l.claims).any(|c| {
-            c.group == *name && c.to > at.minus(Span::secs(30)) && c.from.at < before.from
-        });
+        // It held before all this, and to the end.
+        let held = |within: Stretch| {
+            let mut claims = index.of_machine(from).flat_map(|l| &l.claims);
+            claims.any(|c| c.group == *name && c.to > within.from && c.from.at < within.to)
+        };
+        let ends = Stretch { from: at.minus(Span::secs(30)), to: at };
+        let begins = Stretch { from: before.from.minus(Span::secs(5)), to: before.from };
+        let held = held(begins) && held(ends);
         let lost = facts.losses.iter().flatten().any(|l| {
             let long = l.to.since(l.from.max(before.from)) > Span::secs(15) || l.to >= at;
             let there = l.from < before.to && l.to > before.from;

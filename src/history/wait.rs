@@ -28,6 +28,11 @@ struct Wait {
     ip: Option<FailoverIp>,
 }
 
+/// The wait in the ledger is the provider's time, and clocks may be wrong by 1 %: the last 2 % are theirs.
+fn near(after: Span) -> Span {
+    Span(after.0 * 98 / 100)
+}
+
 fn concerns(api: Api, ip: FailoverIp, why: &ProviderFailure) -> Option<FailoverIp> {
     match (why, api) {
         (ProviderFailure::Budget { .. }, Api::Rest) => None,
@@ -59,7 +64,7 @@ pub(crate) fn told(index: &Index<'_>, report: &mut Report) {
             Said::Event(Event::Route { ticket, outcome: RouteOutcome::Refused(why), .. }) => {
                 let ip = tickets.get(&(entry.process, *ticket)).copied();
                 if let (Some(after), Some(ip)) = (why.after(), ip) {
-                    let until = entry.tick + after.min(LONGEST.1);
+                    let until = entry.tick + near(after.min(LONGEST.1));
                     let ip = concerns(life.process.start.config.api, ip, why);
                     calls.entry(entry.process).or_default().push(Wait { until, ip });
                 }
@@ -94,8 +99,7 @@ pub(crate) fn told_others(index: &Index<'_>, report: &mut Report) {
             let Some((answered, RouteOutcome::Refused(why))) = call.answer else { continue };
             let Some(after) = why.after().map(|after| after.min(LONGEST.1)) else { continue };
             let noted = answered.at.plus(NOTED);
-            // The last 2 % are its clock's.
-            let until = answered.at.plus(Span(after.0 * 98 / 100));
+            let until = answered.at.plus(near(after));
             let well = |other: &Life<'_>| {
                 let time = Stretch { from: answered.at, to: until.max(noted) };
                 truth.had(other.process.machine, time, |what| match what {
