@@ -1,13 +1,16 @@
 //! What the configuration takes from the host: directories of the service, names, the login.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use crate::types::Account;
+use crate::types::NodeName;
+
+/// A certificate's file is a few kilobytes.
+const CERTIFICATE: u64 = 65_536;
 
 /// Where this process may keep things; systemd says so in the environment (`systemd.exec(5)`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -68,11 +71,18 @@ impl Host {
 
     /// The node's name: from the kubelet's certificate, else the lower-cased hostname, as k3s does it.
     pub(super) fn node_name(&self) -> String {
-        let from_certificate = fs::read(&self.kubelet_certificate)
-            .ok()
-            .and_then(|pem| CertificateDer::from_pem_slice(&pem).ok())
-            .and_then(|der| node_of_certificate(&der));
-        from_certificate.unwrap_or_else(|| self.hostname.to_lowercase())
+        self.certificate_name().unwrap_or_else(|| self.hostname.to_lowercase())
+    }
+
+    /// The node's name in the kubelet's certificate, where that can be read and has one.
+    pub fn certified_name(&self) -> Option<NodeName> {
+        NodeName::try_from(self.certificate_name()?).ok()
+    }
+
+    fn certificate_name(&self) -> Option<String> {
+        let pem = crate::files::read_capped(&self.kubelet_certificate, CERTIFICATE).ok()?;
+        let der = CertificateDer::from_pem_slice(&pem).ok()?;
+        node_of_certificate(&der)
     }
 }
 
@@ -100,17 +110,6 @@ fn node_of_certificate(der: &[u8]) -> Option<String> {
             let value = std::str::from_utf8(rest.get(start..start + length)?).ok()?;
             Some(value.strip_prefix("system:node:")?.to_owned())
         })
-}
-
-/// Whose token is in the file that `foip login` wrote; `None` before the first login.
-pub fn account_of_token(token_file: &Path) -> Option<Account> {
-    #[derive(Deserialize)]
-    struct Token {
-        account: Account,
-    }
-    let text = fs::read(token_file).ok()?;
-    let token: Token = serde_json::from_slice(&text).ok()?;
-    Some(token.account)
 }
 
 #[cfg(test)]

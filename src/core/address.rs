@@ -28,8 +28,9 @@ const REMOVE_AGAIN: Span = Span::secs(1);
 /// Re-adding an address that somebody keeps removing is slowed down to this.
 const FIGHT: Span = Span::secs(5);
 
-/// A refusal of the kernel that is so old says nothing any more.
-const FORGOTTEN: Span = Span::secs(600);
+/// An address that the kernel refused is tried again so often where it is not needed, and for so long.
+const TRY_AGAIN: Span = Span::secs(30);
+const TRIAL: Span = Span::secs(10);
 
 /// One address.
 #[derive(Clone, Debug, Default)]
@@ -227,9 +228,16 @@ impl Core {
             return;
         };
         address.wanted = shall == Some(true);
-        if !address.wanted && address.put.is_none_or(|put| now.since(put) >= FORGOTTEN) {
-            // What the kernel refused so long ago says nothing about the next time that it is asked.
-            address.failure = None;
+        let refused = matches!(address.failure, Some(AddressFailure::Refused(_)));
+        if !address.wanted && refused && !self.addresses.carry.contains_key(&host) {
+            // Whether it would take it by now is to be known before it is needed. It goes again at once.
+            let again = address.put.map_or(now, |put| put + TRY_AGAIN);
+            if now >= again {
+                address.put = Some(now);
+                self.emit(Action::PutAddress { host, lifetime: TRIAL });
+            }
+            self.at(now.max(again) + TRY_AGAIN);
+            return;
         }
         let keep = shall == Some(true) || (shall.is_none() && address.seen == Some(true));
         if shall == Some(false) && address.seen == Some(true) {

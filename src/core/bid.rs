@@ -13,6 +13,7 @@ use super::Core;
 use super::bug::Bug;
 use super::facts::Key;
 use super::health::Vector;
+use super::view::View;
 use crate::types::{FailoverIp, GroupName, NodeName, Server, Span, Tick};
 
 /// From the API's return to a bid.
@@ -113,6 +114,9 @@ impl Core {
         if self.differs(group) {
             at += DIFFERS;
         }
+        if self.is_nearer_elsewhere(group) {
+            at += NOT_HERE;
+        }
         if !self.lacks().none_of(&self.group_ips(group)) && self.somebody_is_able(group) {
             at += LACKING;
         }
@@ -124,6 +128,21 @@ impl Core {
         self.cfg.eligible && !self.health.absent
     }
 
+    /// Are the group's IPs routed to another candidate that could serve them? Where all machines come back together, one
+    /// of them sees the Lease run out before that one does.
+    fn is_nearer_elsewhere(&self, group: &GroupName) -> bool {
+        let ips = self.group_ips(group);
+        let routed = |server: &Server| ips.iter().filter(|ip| self.is_at(**ip, server)).count();
+        let here = self.provider.home().map_or(0, routed);
+        let mut others = self.candidates(group).filter(|name| **name != self.cfg.node);
+        others.any(|name| {
+            self.companion(name).is_some_and(|peer| {
+                let there = peer.record.server.as_ref().map_or(0, routed);
+                peer.proven && there > here && peer.record.lacks.none_of(&ips)
+            })
+        })
+    }
+
     /// Is there another candidate that lacks nothing for the group?
     fn somebody_is_able(&self, group: &GroupName) -> bool {
         let ips = self.group_ips(group);
@@ -131,20 +150,41 @@ impl Core {
         others.any(|name| self.companion(name).is_some_and(|peer| peer.record.lacks.none_of(&ips)))
     }
 
-    /// From when on this node may bid, as far as its own access goes: the Lease has been readable for a while, and
-    /// what was refused has been seen accepted since, by the own record. The holder tries all the time: who is refused
-    /// as it is leaves it that while, and more with each refusal.
+    /// From when on this node may bid, as far as its own access goes (§3): the Lease has been readable for a while, and
+    /// the own record was written since the Lease is in want of a holder. Where writes are refused to all, who tries
+    /// first as they are accepted again would take the Lease: the holder tries all the time, and the others leave it
+    /// that while, and more with each refusal of their own.
     fn may_bid_from(&self, group: &GroupName) -> Option<Tick> {
         let readable = self.lease_back(group)? + AFTER_RETURN;
-        let slot = self.slots.get(&Key::Group(group.clone()))?;
-        if slot.refusals == 0 {
-            return Some(readable);
-        }
         let own = self.slots.get(&Key::Node(self.cfg.node.clone()))?;
-        let refused = slot.retry;
-        let accepted = own.write.back.filter(|_| own.write.proved >= slot.write_refused)?;
-        let pause = AFTER_RETURN.times(1 << (slot.refusals - 1).min(3));
-        Some(readable.max(accepted + AFTER_RETURN).max(refused + pause))
+        let early = self.planted(Bug::BidsUnproven) || self.planted(Bug::WallClockExpiry);
+        if own.write.proved < self.wanting(group)? && !early {
+            return None;
+        }
+        let refused_until = own.write.refused.map(|at| at + AFTER_RETURN);
+        let slot = self.slots.get(&Key::Group(group.clone()))?;
+        let pause = match slot.refusals {
+            0 => None,
+            count => Some(slot.retry + AFTER_RETURN.times(1 << (count - 1).min(3))),
+        };
+        [Some(readable), refused_until, pause].into_iter().flatten().max()
+    }
+
+    /// Since when the group's Lease has been in want of a holder; `None` before it was read.
+    fn wanting(&self, group: &GroupName) -> Option<Tick> {
+        match &self.locks.get(group)?.sight.view {
+            View::Unread => None,
+            View::Missing { since } => Some(*since),
+            View::Seen(_) => self.overdue(group),
+        }
+    }
+
+    /// Shall the own record be written to learn whether writes are accepted? Whoever may have to bid asks that before.
+    pub(super) fn must_prove_writing(&self, proved: Tick) -> bool {
+        self.locks.keys().any(|group| {
+            let wanting = self.wanting(group).is_some_and(|at| at <= self.now && proved < at);
+            wanting && self.authority(group).is_none() && self.may_hold()
+        })
     }
 
     fn expiry(&self, group: &GroupName) -> Option<Tick> {
@@ -207,12 +247,12 @@ impl Core {
     /// The nodes that may take the group: this one, and those whose fresh record says so.
     fn candidates(&self, group: &GroupName) -> impl Iterator<Item = &NodeName> {
         let mine = self.membership(group);
-        let lock = self.locks.get(group);
-        let late = lock.and_then(|lock| lock.sight.late_holder());
-        let writer = lock.and_then(|lock| lock.sight.seen()).map(|seen| &seen.record.by.nonce);
+        let late = self.locks.get(group).and_then(|lock| lock.sight.late_holder());
         let peers = self.company().filter(move |(name, peer)| {
             // Who let it run out is not there, unless it has begun anew.
-            let gone = late == Some(*name) && !(peer.proven && writer != Some(&peer.record.nonce));
+            let gone = late.is_some_and(|(late, nonce)| {
+                late == *name && !(peer.proven && *nonce != peer.record.nonce)
+            });
             peer.fit(self.now) && peer.record.agrees(group, mine) && !gone
         });
         let me = Some(&self.cfg.node).filter(|_| self.may_hold());

@@ -238,7 +238,7 @@ impl Core {
         let gone = gone && !self.planted(Bug::RecordStaysGone);
         // Whether writes are accepted again, after a Lease was refused, is learnt with the record.
         let proved = self.slots.get(&key).map_or(Tick(0), |slot| slot.write.proved);
-        let asks = self.slots.values().any(|slot| slot.refusals > 0 && slot.write_refused > proved);
+        let asks = self.must_prove_writing(proved);
         let due = match self.own.last {
             Some(last) if same && !gone && !asks => {
                 let greets = self.own.greets.map(|_| last + GREETING);

@@ -18,7 +18,8 @@ use crate::types::{FailoverIp, GroupName, Server, Span, Tick};
 /// How often the holder asks when nothing happens.
 const HOLDER: Span = Span::secs(30);
 
-/// The same for a node without any role, times the number of requests that one question costs.
+/// The same for a node without any role, times the number of requests that one question costs. Before it bids it asks
+/// once more: its word may be as old as this.
 const STANDBY: Span = Span::secs(300);
 
 /// A node that has an address but no role asks this often whether it should.

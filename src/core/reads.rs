@@ -149,8 +149,10 @@ impl Core {
             return;
         };
         let now = self.now;
-        // A refusal is repeated at the renewal's pace: no slower, or it would cost a Lease that an outage does not.
-        let pace = self.cfg.lease.renew.max(Span::secs(1));
+        // A refusal is repeated at the renewal's pace, and as often as a probe while there is authority to lose: it
+        // shall cost no Lease that an outage of the same length does not.
+        let held = matches!(key, Key::Group(group) if self.authority(group).is_some());
+        let pace = if held { PROBE } else { self.cfg.lease.renew.max(Span::secs(1)) };
         let slot = self.slots.entry(key.clone()).or_default();
         if slot.writing == Some(ticket) {
             slot.writing = None;
@@ -173,11 +175,12 @@ impl Core {
             }
             Err(failure @ (ApiFailure::Denied(_) | ApiFailure::Refused(_))) => {
                 slot.refusals = slot.refusals.saturating_add(1);
-                slot.write_refused = sent;
                 slot.retry = now + pace;
                 slot.write.failed(sent, now, failure.why());
             }
-            Err(failure @ ApiFailure::Unknown(_)) => slot.write.failed(sent, now, failure.why()),
+            Err(failure @ ApiFailure::Unknown(_)) => {
+                slot.write.unanswered(sent, now, failure.why())
+            }
         }
         match &result {
             Ok(_) | Err(ApiFailure::Conflict) => self.answered(sent),
@@ -264,7 +267,6 @@ impl Core {
             self.reads.list.lose();
             for slot in self.slots.values_mut() {
                 slot.read.lose();
-                slot.write.lose();
             }
         }
     }

@@ -182,6 +182,7 @@ fn breaks(bug: Bug) -> &'static [Invariant] {
         Bug::RaisesNoAlarm | Bug::AlarmsForEver => &[L7],
         Bug::NeverUnable => &[L6],
         Bug::RisksTheWell => &[I3],
+        Bug::BidsUnproven => &[L5],
     }
 }
 

@@ -47,7 +47,7 @@ fn somebody_elses_429_is_probed() {
                 .at(50_000, SICK)
                 .at(60_000, dead(0, 800))
                 .at(65_000, Fault::Provider { nodes, how, long: Span::secs(30) });
-            run.until(125).served_by(&[1, 2]);
+            run.until(135).served_by(&[1, 2]);
             run.until(700).served_by(&[1, 2]);
             so_far(&mut run)
         });
