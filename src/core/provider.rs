@@ -285,7 +285,10 @@ impl Core {
                     }
                     ProviderFailure::Auth(_) | ProviderFailure::Config(_) => Some(RETRY.1),
                 };
-                self.provider.told_to_wait(failure.after(), self.now);
+                if !self.planted(Bug::ForgetsToWait) {
+                    self.provider.told_to_wait(failure.after(), self.now);
+                }
+                let after = after.filter(|_| !self.planted(Bug::ForgetsToWait));
                 let pause = pause.max(after.unwrap_or_default().min(LONGEST_WAIT));
                 self.provider.not_before = self.now + pause + self.jitter(Span::millis(200));
                 self.provider.failure = Some(failure);
