@@ -14,10 +14,10 @@
 mod disk;
 #[path = "service/hangs.rs"]
 mod hangs;
-#[path = "service/journal.rs"]
-mod journal;
 #[path = "service/host_changes.rs"]
 mod host_changes;
+#[path = "service/journal.rs"]
+mod journal;
 #[path = "service/place.rs"]
 mod place;
 #[path = "service/reload.rs"]

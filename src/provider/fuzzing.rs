@@ -14,8 +14,8 @@ pub(crate) fn rest(bytes: &[u8]) -> bool {
         let Ok(entries) = json::parse_failover_ips(family, bytes) else {
             continue;
         };
-        taken |= !entries.is_empty();
-        let asked = entries.iter().map(|entry| entry.ip).collect();
+        taken |= !entries.read.is_empty();
+        let asked = entries.read.iter().map(|entry| entry.ip).collect();
         let listing = sort(&entries, None, &asked);
         assert!(listing.routes.keys().all(|ip| asked.contains(ip)), "an IP out of nowhere");
         let v4 = |ip: &FailoverIp| matches!(ip, FailoverIp::V4(_));
@@ -27,7 +27,7 @@ pub(crate) fn rest(bytes: &[u8]) -> bool {
     taken |= json::parse_task(bytes).is_ok();
     let now = ProviderTime(1_795_383_005_000);
     let since = ProviderTime(now.0 - 3_600_000);
-    if let Ok(tasks) = json::parse_tasks(bytes, since, now) {
+    if let Ok(tasks) = json::parse_tasks(bytes, Span::secs(3600), Some(now), None) {
         taken |= tasks.count > 0;
         assert!(tasks.calls.len() <= tasks.count, "more calls than entries");
         assert!(
