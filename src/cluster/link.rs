@@ -63,6 +63,14 @@ pub struct State {
 }
 
 impl State {
+    /// Where a connection failed, the others to that place are as old and are not used again: what swallowed this one's
+    /// packets may swallow theirs.
+    fn forget_connections(&mut self, place: &Place, error: &Error) {
+        if matches!(error, Error::Timeout { .. } | Error::Tls { .. } | Error::Cut { .. }) {
+            self.clients.remove(place);
+        }
+    }
+
     /// What is wrong with the kubeconfig as it is now, while the access read before is in use.
     pub fn stale(&self) -> Option<String> {
         let path = self.options.kubeconfig.display();
@@ -334,6 +342,7 @@ impl Link {
     /// Later requests get other connections than the one that failed, and go to the next place.
     fn blame(&self, place: &Place, ask: &Ask, error: &Error) {
         if ask.aside && !error.not_sent() {
+            self.state().forget_connections(place, error);
             return;
         }
         self.note(place, error);
@@ -357,13 +366,10 @@ impl Link {
         }
     }
 
-    /// Remembers how a place failed. Where a connection of it did, the others are as old and are not used again:
-    /// what swallowed this one's packets may swallow theirs.
+    /// Remembers how a place failed.
     fn note(&self, place: &Place, error: &Error) {
         let mut state = self.state();
-        if matches!(error, Error::Timeout { .. } | Error::Tls { .. } | Error::Cut { .. }) {
-            state.clients.remove(place);
-        }
+        state.forget_connections(place, error);
         // Silence says less than what was known before.
         let telling = state.causes.get(place).is_some_and(|cause| !cause.is_silence());
         if !(telling && error.is_silence()) {

@@ -75,6 +75,8 @@ fn a_watch_survives_whatever_ends_it() {
         let old = version.clone();
         version = other.write(&key, Some(&version), &doc("node-b", 102)).await.unwrap();
         assert_eq!(next(&mut seen, &key).await.unwrap().version, version);
+        // The list may have told it: the watch that follows shall be there.
+        tokio::time::sleep(Duration::from_millis(500)).await;
         api.command(Command::Restore);
         assert_eq!(next(&mut seen, &key).await.unwrap().version, old);
     });
