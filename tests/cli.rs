@@ -94,7 +94,7 @@ Usage: foip [OPTIONS] <COMMAND>
 Commands:
   run     Run the service
   login   Log in to netcup and keep the token (api = \"rest\")
-  logout  Take the token back and forget it (api = \"rest\")
+  logout  Remove the token (api = \"rest\")
   status  Show who holds what, and why
   replay  Feed a trace of run --trace through the core again; exit 1 if it decides otherwise
   help    Print this message or the help of the given subcommand(s)
@@ -220,6 +220,7 @@ fn login_shows_page_and_code_and_keeps_the_token_until_logout() {
     let said = out(&login);
     let token = host.folder.join("state/token");
     assert!(said.contains("\n    https://"), "{said}");
+    assert!(said.contains("in a private window of its own"), "{said}");
     assert!(
         said.contains(&format!("Logged in as 100000. The token is in {}", token.display())),
         "{said}"
@@ -229,16 +230,33 @@ fn login_shows_page_and_code_and_keeps_the_token_until_logout() {
     assert_eq!(kept["account"], "100000");
     let secret = kept["refresh_token"].as_str().unwrap();
     assert!(!said.contains(secret) && !err(&login).contains(secret));
-    assert_eq!(foip::config::account_of_token(&token).unwrap().as_str(), "100000");
+    assert_eq!(foip::provider::TokenFile::new(&token).account().unwrap().as_str(), "100000");
 
     let logout = host.foip(&["logout", "--config", &path]);
     assert_eq!(code(&logout), 0, "{}", err(&logout));
     assert!(!token.exists());
     assert!(out(&logout).starts_with("Logged out: "), "{}", out(&logout));
+    assert!(out(&logout).contains("netcup was not told"), "{}", out(&logout));
     assert!(!out(&logout).contains(secret));
-    let again = host.foip(&["logout", "--config", &path]);
-    assert_eq!((code(&again), out(&again).starts_with("Nothing to do: ")), (0, true));
+    for more in [&[] as &[&str], &["--revoke"]] {
+        let again = host.foip(&[&["logout", "--config", &path], more].concat());
+        assert_eq!((code(&again), out(&again).starts_with("Nothing to do: ")), (0, true));
+    }
     drop(scp);
+}
+
+#[test]
+fn a_logout_that_revokes_warns_of_what_it_may_end() {
+    let host = Host::new();
+    fs::create_dir(host.folder.join("state")).unwrap();
+    let (_scp, path) = netcup(&host, Person::Approve);
+    assert_eq!(code(&host.foip(&["login", "--config", &path])), 0);
+    let logout = host.foip(&["logout", "--revoke", "--config", &path]);
+    assert_eq!(code(&logout), 0, "{}", err(&logout));
+    let said = out(&logout);
+    assert!(said.contains("may end the login of every other node"), "{said}");
+    assert!(said.contains("netcup took the token back"), "{said}");
+    assert!(!host.folder.join("state/token").exists());
 }
 
 #[test]

@@ -11,6 +11,10 @@
 mod bench;
 #[path = "provider/login.rs"]
 mod login;
+#[path = "provider/memory.rs"]
+mod memory;
+#[path = "provider/partly.rs"]
+mod partly;
 #[path = "provider/rest.rs"]
 mod rest;
 #[path = "provider/soap.rs"]

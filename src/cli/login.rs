@@ -4,15 +4,17 @@ use super::{Failure, print};
 use crate::config::{ProviderSettings, Settings};
 use crate::core::config::Api;
 use crate::provider::Options;
-use crate::provider::login::{self, Device, Poll};
+use crate::provider::login::{self, Device, Logout, Poll};
 use crate::types::Span;
 
 /// Logs in with the device flow (RFC 8628): shows a page and a code, waits for the answer, keeps the token.
 pub(super) fn login(settings: &Settings) -> Result<(), Failure> {
     let options = rest_options(&settings.provider)?;
     let mut device = Device::begin(&options)?;
+    // Codes that are approved in one session of a browser give logins of one session: taking one back ends them all.
     let mut text = String::from(
-        "Open this page, log in to netcup's Server Control Panel and allow the access:\n\n",
+        "Open this page in a private window of its own (for each node a new one), log in to netcup's Server Control \
+         Panel and allow the access:\n\n",
     );
     match device.page_complete() {
         Some(page) => text.push_str(&format!(
@@ -56,13 +58,26 @@ pub(super) fn login(settings: &Settings) -> Result<(), Failure> {
     }
 }
 
-/// Takes the token back at netcup and removes it here.
-pub(super) fn logout(settings: &Settings) -> Result<(), Failure> {
+/// Removes the token here, and takes it back at netcup where that is asked for.
+pub(super) fn logout(settings: &Settings, revoke: bool) -> Result<(), Failure> {
     let options = rest_options(&settings.provider)?;
     let file = options.token_file.display();
-    print(&match login::logout(&options)? {
-        true => format!("Logged out: netcup took the token back, and {file} is removed.\n"),
-        false => format!("Nothing to do: there is no {file}.\n"),
+    if revoke && options.token_file.exists() {
+        print(
+            "Taking the token back at netcup. This may end the login of every other node, too: where foip status \
+             says so, run foip login there.\n",
+        );
+    }
+    print(&match login::logout(&options, revoke)? {
+        Logout::Revoked => {
+            format!("Logged out: netcup took the token back, and {file} is removed.\n")
+        }
+        Logout::Removed => format!(
+            "Logged out: {file} is removed. netcup was not told: the token stays good for whoever has a copy, until it \
+             was not used for 30 days. To end it, remove the access of \"scp\" in the applications of netcup's account \
+             console: that ends the login of every node.\n"
+        ),
+        Logout::Nothing => format!("Nothing to do: there is no {file}.\n"),
     });
     Ok(())
 }

@@ -41,8 +41,12 @@ enum Verb {
     Run(RunOptions),
     /// Log in to netcup and keep the token (api = "rest").
     Login,
-    /// Take the token back and forget it (api = "rest").
-    Logout,
+    /// Remove the token (api = "rest").
+    Logout {
+        /// Take it back at netcup, too: this may end the login of every other node.
+        #[arg(long)]
+        revoke: bool,
+    },
     /// Show who holds what, and why.
     Status {
         /// The status file as it is (documented in foip(8)).
@@ -108,7 +112,9 @@ pub fn main() -> ExitCode {
             .map_err(Failure::from)
             .and_then(|settings| run::run(settings, &arguments.config, options)),
         Verb::Login => settings().map_err(Failure::from).and_then(|s| login::login(&s)),
-        Verb::Logout => settings().map_err(Failure::from).and_then(|s| login::logout(&s)),
+        Verb::Logout { revoke } => {
+            settings().map_err(Failure::from).and_then(|s| login::logout(&s, revoke))
+        }
         Verb::Status { json } => show_status(json),
         Verb::Replay { file } => replay::replay(&file),
         Verb::ImportKubeconfig => kubeconfig::import(&Places::of_process()),

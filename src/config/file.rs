@@ -6,13 +6,14 @@ use std::path::PathBuf;
 
 use toml::de::DeTable;
 
-use super::host::{Host, account_of_token};
+use super::host::Host;
 use super::reader::{Item, Report, Section};
 use super::{
     KubernetesSettings, MetricsSettings, NodeSettings, PasswordSource, ProviderSettings, Settings,
 };
 use super::{checks, ips, syntax, timing};
 use crate::core::config::{Api, Config, Drift, Group};
+use crate::provider::TokenFile;
 use crate::types::{Account, FailoverIp, GroupName, IfName, NodeName, ServerName, Span};
 
 pub(super) const SECTIONS: [&str; 10] = [
@@ -68,10 +69,11 @@ fn read<'a>(
     let metrics = metrics(&root, &managed);
 
     let account = match provider.api {
-        Api::Rest => account_of_token(&provider.token_file),
+        Api::Rest => TokenFile::new(&provider.token_file).account(),
         Api::Soap => provider.login_name.clone(),
     };
-    let warnings = warnings(&groups, &metrics);
+    let mut warnings = warnings(&groups, &metrics);
+    warnings.extend(two_names(&provider));
     Some(Settings {
         core: Config {
             node: name?,
@@ -144,6 +146,7 @@ fn provider(
         auth_url: url(&section, "auth_url", managed).unwrap_or_else(|| REST_AUTH_URL.into()),
         ca_file: path("ca_file"),
         token_file: path("token_file").unwrap_or_else(|| host.places.state.join("token")),
+        addresses: host.places.state.join("netcup-addresses.json"),
         login_name: login_name.map(|item| item.value),
         password: match (path("password_file"), &host.places.credentials) {
             (Some(file), _) => PasswordSource::File(file),
@@ -306,6 +309,18 @@ fn metrics(root: &Section<'_>, managed: &impl Fn(IpAddr) -> bool) -> MetricsSett
         Some(item.value)
     });
     MetricsSettings { listen, textfile }
+}
+
+/// netcup's tokens may be good only under the name at which they were got.
+fn two_names(provider: &ProviderSettings) -> Option<String> {
+    let host = |url: &str| url.parse::<http::Uri>().ok()?.host().map(str::to_owned);
+    let (api, login) = (host(&provider.url)?, host(&provider.auth_url)?);
+    (provider.api == Api::Rest && api != login).then(|| {
+        format!(
+            "[provider] url is at {api} and auth_url at {login}: if both are netcup's, use one name for both, since a \
+             token that is got under one may be refused under the other"
+        )
+    })
 }
 
 fn warnings(groups: &BTreeMap<GroupName, Group>, metrics: &MetricsSettings) -> Vec<String> {

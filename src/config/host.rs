@@ -1,13 +1,11 @@
 //! What the configuration takes from the host: directories of the service, names, the login.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
-use serde::{Deserialize, Serialize};
-
-use crate::types::Account;
+use serde::Serialize;
 
 /// Where this process may keep things; systemd says so in the environment (`systemd.exec(5)`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -100,17 +98,6 @@ fn node_of_certificate(der: &[u8]) -> Option<String> {
             let value = std::str::from_utf8(rest.get(start..start + length)?).ok()?;
             Some(value.strip_prefix("system:node:")?.to_owned())
         })
-}
-
-/// Whose token is in the file that `foip login` wrote; `None` before the first login.
-pub fn account_of_token(token_file: &Path) -> Option<Account> {
-    #[derive(Deserialize)]
-    struct Token {
-        account: Account,
-    }
-    let text = fs::read(token_file).ok()?;
-    let token: Token = serde_json::from_slice(&text).ok()?;
-    Some(token.account)
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use secrecy::SecretString;
 use serde::Serialize;
 
 pub use error::{ConfigError, Problem};
-pub use host::{Host, Places, account_of_token};
+pub use host::{Host, Places};
 
 use crate::core;
 use crate::core::config::Api;
@@ -65,6 +65,8 @@ pub struct ProviderSettings {
     pub ca_file: Option<PathBuf>,
     /// Where the refresh token is (REST).
     pub token_file: PathBuf,
+    /// Where the addresses at which netcup answered are kept.
+    pub addresses: PathBuf,
     /// The customer number (SOAP; required there).
     pub login_name: Option<Account>,
     /// Where the webservice password is (SOAP).
@@ -139,6 +141,7 @@ impl ProviderSettings {
             auth_url: Some(self.auth_url.clone()),
             ca_file: self.ca_file.clone(),
             token_file: self.token_file.clone(),
+            addresses: Some(self.addresses.clone()),
             login_name: self.login_name.clone(),
             password,
             timeouts: provider::Timeouts::default(),

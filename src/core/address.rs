@@ -28,6 +28,10 @@ const REMOVE_AGAIN: Span = Span::secs(1);
 /// Re-adding an address that somebody keeps removing is slowed down to this.
 const FIGHT: Span = Span::secs(5);
 
+/// An address that the kernel refused is tried again so often where it is not needed, and for so long.
+const TRY_AGAIN: Span = Span::secs(30);
+const TRIAL: Span = Span::secs(10);
+
 /// One address.
 #[derive(Clone, Debug, Default)]
 struct Address {
@@ -52,6 +56,8 @@ pub struct Addresses {
     hosts: BTreeMap<IpAddr, Address>,
     /// What the configuration has, and the IP that each belongs to.
     configured: BTreeMap<IpAddr, FailoverIp>,
+    /// What the kernel would refuse, in words, as far as the NIC tells beforehand.
+    carry: BTreeMap<IpAddr, String>,
     dumped: bool,
 }
 
@@ -61,11 +67,27 @@ impl Addresses {
         self.hosts.values().any(|address| address.seen == Some(true))
     }
 
-    /// Does the kernel refuse one of them?
-    pub fn refused(&self) -> bool {
-        let refusal =
-            |address: &Address| matches!(address.failure, Some(AddressFailure::Refused(_)));
-        self.hosts.values().any(refusal)
+    /// Why the kernel takes an address of this IP not, if that is known: by the NIC, or by the last try.
+    pub fn refusal(&self, ip: FailoverIp) -> Option<&str> {
+        let mut hosts = self.configured.iter().filter(|(_, it)| **it == ip).map(|(host, _)| host);
+        hosts.find_map(|host| {
+            let tried = self.hosts.get(host).and_then(|address| match &address.failure {
+                Some(AddressFailure::Refused(why)) => Some(why.as_str()),
+                Some(AddressFailure::Stranger) | None => None,
+            });
+            self.carry.get(host).map(String::as_str).or(tried)
+        })
+    }
+
+    /// What the kernel would refuse has changed: what it refused before says nothing about what it does not name.
+    pub fn take_carry(&mut self, carry: BTreeMap<IpAddr, String>) {
+        for (host, address) in &mut self.hosts {
+            let refused = matches!(address.failure, Some(AddressFailure::Refused(_)));
+            if refused && self.carry.contains_key(host) && !carry.contains_key(host) {
+                (address.failure, address.put) = (None, None);
+            }
+        }
+        self.carry = carry;
     }
 
     /// The link came back: what was said before may not have been heard.
@@ -206,9 +228,16 @@ impl Core {
             return;
         };
         address.wanted = shall == Some(true);
-        if !address.wanted {
-            // What the kernel once refused says nothing about the next time that it is asked.
-            address.failure = None;
+        let refused = matches!(address.failure, Some(AddressFailure::Refused(_)));
+        if !address.wanted && refused && !self.addresses.carry.contains_key(&host) {
+            // Whether it would take it by now is to be known before it is needed. It goes again at once.
+            let again = address.put.map_or(now, |put| put + TRY_AGAIN);
+            if now >= again {
+                address.put = Some(now);
+                self.emit(Action::PutAddress { host, lifetime: TRIAL });
+            }
+            self.at(now.max(again) + TRY_AGAIN);
+            return;
         }
         let keep = shall == Some(true) || (shall.is_none() && address.seen == Some(true));
         if shall == Some(false) && address.seen == Some(true) {

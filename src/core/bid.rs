@@ -13,7 +13,8 @@ use super::Core;
 use super::bug::Bug;
 use super::facts::Key;
 use super::health::Vector;
-use crate::types::{GroupName, NodeName, Span, Tick};
+use super::view::View;
+use crate::types::{FailoverIp, GroupName, NodeName, Server, Span, Tick};
 
 /// From the API's return to a bid.
 const AFTER_RETURN: Span = Span::secs(3);
@@ -38,6 +39,9 @@ const SKEW: Span = Span::secs(3);
 /// A node whose configuration or protocol differs from the Lease's bids last.
 const DIFFERS: Span = Span::secs(20);
 
+/// A node that could not serve all of the group waits this much longer where another one says that it could.
+const LACKING: Span = Span::secs(2);
+
 /// How this node may take a Lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claim {
@@ -50,9 +54,13 @@ pub enum Claim {
 /// What candidates are compared by: the smaller, the fitter.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fitness<'a> {
-    not_named: bool,
+    no_host: bool,
     no_provider: bool,
+    lacking: usize,
+    not_named: bool,
     vector: Cow<'a, Vector>,
+    /// How many of the group's IPs are routed elsewhere.
+    away: usize,
     held: usize,
     priority: Reverse<i32>,
     name: &'a NodeName,
@@ -82,7 +90,7 @@ impl Core {
         {
             return Some(Claim::Ours);
         }
-        if !self.cfg.eligible || !self.health.able() {
+        if !self.may_hold() {
             return None;
         }
         let expiry = self.expiry(group)?;
@@ -106,23 +114,76 @@ impl Core {
         if self.differs(group) {
             at += DIFFERS;
         }
+        if self.is_nearer_elsewhere(group) {
+            at += NOT_HERE;
+        }
+        if !self.lacks().none_of(&self.group_ips(group)) && self.somebody_is_able(group) {
+            at += LACKING;
+        }
         Some(Claim::At(at))
     }
 
-    /// From when on this node may bid, as far as its own access goes: the Lease has been readable for a while, and
-    /// what was refused has been seen accepted since, by the own record. The holder tries all the time: who is refused
-    /// as it is leaves it that while, and more with each refusal.
+    /// May this node hold anything, by its configuration and as a Node? What it lacks makes it bid last, no more.
+    pub(super) fn may_hold(&self) -> bool {
+        self.cfg.eligible && !self.health.absent
+    }
+
+    /// Are the group's IPs routed to another candidate that could serve them? Where all machines come back together, one
+    /// of them sees the Lease run out before that one does.
+    fn is_nearer_elsewhere(&self, group: &GroupName) -> bool {
+        let ips = self.group_ips(group);
+        let routed = |server: &Server| ips.iter().filter(|ip| self.is_at(**ip, server)).count();
+        let here = self.provider.home().map_or(0, routed);
+        let mut others = self.candidates(group).filter(|name| **name != self.cfg.node);
+        others.any(|name| {
+            self.companion(name).is_some_and(|peer| {
+                let there = peer.record.server.as_ref().map_or(0, routed);
+                peer.proven && there > here && peer.record.lacks.none_of(&ips)
+            })
+        })
+    }
+
+    /// Is there another candidate that lacks nothing for the group?
+    fn somebody_is_able(&self, group: &GroupName) -> bool {
+        let ips = self.group_ips(group);
+        let mut others = self.candidates(group).filter(|name| **name != self.cfg.node);
+        others.any(|name| self.companion(name).is_some_and(|peer| peer.record.lacks.none_of(&ips)))
+    }
+
+    /// From when on this node may bid, as far as its own access goes (§3): the Lease has been readable for a while, and
+    /// the own record was written since the Lease is in want of a holder. Where writes are refused to all, who tries
+    /// first as they are accepted again would take the Lease: the holder tries all the time, and the others leave it
+    /// that while, and more with each refusal of their own.
     fn may_bid_from(&self, group: &GroupName) -> Option<Tick> {
         let readable = self.lease_back(group)? + AFTER_RETURN;
-        let slot = self.slots.get(&Key::Group(group.clone()))?;
-        if slot.refusals == 0 {
-            return Some(readable);
-        }
         let own = self.slots.get(&Key::Node(self.cfg.node.clone()))?;
-        let refused = slot.retry;
-        let accepted = own.write.back.filter(|_| own.write.proved >= slot.write_refused)?;
-        let pause = AFTER_RETURN.times(1 << (slot.refusals - 1).min(3));
-        Some(readable.max(accepted + AFTER_RETURN).max(refused + pause))
+        if own.write.proved < self.wanting(group)? && !self.planted(Bug::BidsUnproven) {
+            return None;
+        }
+        let refused_until = own.write.refused.map(|at| at + AFTER_RETURN);
+        let slot = self.slots.get(&Key::Group(group.clone()))?;
+        let pause = match slot.refusals {
+            0 => None,
+            count => Some(slot.retry + AFTER_RETURN.times(1 << (count - 1).min(3))),
+        };
+        [Some(readable), refused_until, pause].into_iter().flatten().max()
+    }
+
+    /// Since when the group's Lease has been in want of a holder; `None` before it was read.
+    fn wanting(&self, group: &GroupName) -> Option<Tick> {
+        match &self.locks.get(group)?.sight.view {
+            View::Unread => None,
+            View::Missing { since } => Some(*since),
+            View::Seen(_) => self.overdue(group),
+        }
+    }
+
+    /// Shall the own record be written to learn whether writes are accepted? Whoever may have to bid asks that before.
+    pub(super) fn must_prove_writing(&self, proved: Tick) -> bool {
+        self.locks.keys().any(|group| {
+            let wanting = self.wanting(group).is_some_and(|at| at <= self.now && proved < at);
+            wanting && self.authority(group).is_none() && self.may_hold()
+        })
     }
 
     fn expiry(&self, group: &GroupName) -> Option<Tick> {
@@ -185,11 +246,15 @@ impl Core {
     /// The nodes that may take the group: this one, and those whose fresh record says so.
     fn candidates(&self, group: &GroupName) -> impl Iterator<Item = &NodeName> {
         let mine = self.membership(group);
-        let late = self.locks.get(group).and_then(|lock| lock.sight.late_holder());
-        let peers = self.peers.iter().filter(move |(name, peer)| {
-            peer.fit(self.now) && peer.record.agrees(group, mine) && late != Some(*name)
+        let lock = self.locks.get(group);
+        let late = lock.and_then(|lock| lock.sight.late_holder());
+        let writer = lock.and_then(|lock| lock.sight.seen()).map(|seen| &seen.record.by.nonce);
+        let peers = self.company().filter(move |(name, peer)| {
+            // Who let it run out is not there, unless it has begun anew.
+            let gone = late == Some(*name) && !(peer.proven && writer != Some(&peer.record.nonce));
+            peer.fit(self.now) && peer.record.agrees(group, mine) && !gone
         });
-        let me = Some(&self.cfg.node).filter(|_| self.cfg.eligible && self.health.able());
+        let me = Some(&self.cfg.node).filter(|_| self.may_hold());
         peers.map(|(name, _)| name).chain(me)
     }
 
@@ -204,24 +269,53 @@ impl Core {
         let named = record.and_then(|record| record.successor.as_ref());
         let not_named = named.is_none_or(|named| named.to != *name);
         let held = held.get(name).copied().unwrap_or(0);
+        let ips = self.cfg.groups.get(group).map(|group| group.ips.keys());
+        let ips = ips.into_iter().flatten();
+        let away = |at: Option<&Server>| {
+            let elsewhere = |ip: &&FailoverIp| !at.is_some_and(|at| self.is_at(**ip, at));
+            ips.clone().filter(elsewhere).count()
+        };
         let other = self.peers.get(name).filter(|_| *name != self.cfg.node);
         match other.map(|peer| &peer.record) {
             Some(record) => Fitness {
+                no_host: record.lacks.host.is_some(),
+                no_provider: record.lacks.provider.is_some(),
+                lacking: record.lacks.count(ips.clone()),
                 not_named,
-                no_provider: !record.provider,
                 vector: Cow::Borrowed(&record.vector),
+                away: away(record.server.as_ref()),
                 held,
                 priority: Reverse(record.priority),
                 name,
             },
             None => Fitness {
+                no_host: self.health.host_lack().is_some(),
+                no_provider: !self.can_route() || self.has_old_word(group),
+                lacking: ips.clone().filter(|ip| self.lack_of(**ip).is_some()).count(),
                 not_named,
-                no_provider: !self.can_route(),
                 vector: Cow::Owned(self.vector()),
+                away: away(self.provider.home()),
                 held,
                 priority: Reverse(self.cfg.priority),
                 name,
             },
+        }
+    }
+
+    /// Was the provider not heard since the group's Lease is overdue? A word from before may be worth nothing.
+    fn has_old_word(&self, group: &GroupName) -> bool {
+        let overdue = self.overdue(group).filter(|overdue| *overdue <= self.now);
+        overdue.is_some_and(|overdue| !self.provider.asked_since(overdue))
+    }
+
+    /// Asks the provider where a Lease is overdue: whether this node could serve is to be known before it bids.
+    pub(super) fn ask_before_bidding(&mut self) {
+        for group in self.group_names() {
+            let Some(overdue) = self.overdue(&group) else { continue };
+            let held = self.authority(&group).is_some();
+            if !held && self.now >= overdue && self.may_hold() {
+                self.need_observation(overdue);
+            }
         }
     }
 

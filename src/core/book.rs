@@ -135,6 +135,14 @@ impl Book {
 }
 
 impl Core {
+    /// Another account has a ledger of its own: nothing that is known of this one counts there.
+    pub(super) fn change_account(&mut self) {
+        if self.cfg.account.is_some() {
+            self.book = Book::new(Ledger::default());
+        }
+        self.slots.remove(&Key::Ledger);
+    }
+
     /// The budget as the ledger shows it.
     pub(super) fn budget<'a>(&self, ledger: &'a Ledger) -> Budget<'a> {
         Budget { ledger, api: self.cfg.api, ips: self.routes.len() }

@@ -65,6 +65,11 @@ pub enum Bug {
     /// What the provider said about an IP is remembered while it is out of the configuration. The scenario of the rule
     /// shows it: the checker knows no more than the process.
     RemembersTheRemoved,
+    /// An IP that is served well is given away for another one of its group that may fare no better elsewhere. The
+    /// scenario of the rule shows it.
+    RisksTheWell,
+    /// A bid does not wait until the own record shows that writes are accepted. The scenario of the rule shows it.
+    BidsUnproven,
     /// A node record that somebody deleted is written again at the next heartbeat only. The scenario of the rule shows
     /// it: all objects have to go while a node is away.
     RecordStaysGone,

@@ -22,6 +22,17 @@ impl Core {
             );
             self.alarm("lease-edited", text);
         }
+        let forged = self.locks.get(group).and_then(|lock| {
+            lock.sight.seen().filter(|seen| !lock.sight.may_be(seen.record.epoch))
+        });
+        if let Some(seen) = forged {
+            let text = format!(
+                "the Lease foip-{group} has epoch {}, which nobody can have counted: it is waited out and written anew; \
+                 if it comes again, find out who writes it, and: kubectl -n kube-system delete lease foip-{group}",
+                seen.record.epoch
+            );
+            self.alarm("epoch-forged", text);
+        }
     }
 
     /// Notes what this node claims, where that changed: for people and for the history checker.

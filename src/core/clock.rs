@@ -75,6 +75,11 @@ impl Clock {
         self.line.filter(|_| self.doubt.is_none() && !self.assumed).map(|line| line.at(now))
     }
 
+    /// Has no answer carried a `Date` yet?
+    pub fn is_assumed(&self) -> bool {
+        self.assumed
+    }
+
     fn times(&self, now: Tick) -> impl Iterator<Item = ProviderTime> {
         let doubt = self.doubt.filter(|doubt| !doubt.refuted).map(|doubt| doubt.line);
         [self.line, doubt].into_iter().flatten().map(move |line| line.at(now))

@@ -18,15 +18,10 @@ const REFUSED: Span = Span::secs(600);
 
 impl Core {
     /// Asks until there is an answer that lists the IP. One that does not is no answer about it.
-    pub(super) fn look_for(&mut self, ip: FailoverIp, from: Tick) {
+    pub(super) fn look_for(&mut self, from: Tick) {
         let Some(good) = self.provider.good.filter(|good| *good >= from) else {
             return self.need_observation(from);
         };
-        let text = format!(
-            "netcup does not list {ip} among the account's failover IPs: nothing is done about it; check the \
-             address in the configuration, and the account"
-        );
-        self.alarm("not-listed", text);
         self.at(good + UNLISTED);
         if self.now >= good + UNLISTED {
             self.need_observation(good + UNLISTED);
@@ -42,6 +37,9 @@ impl Core {
         need: Need,
     ) -> bool {
         let here = self.provider.home().is_some_and(|home| home.name == to.name);
+        if let Some(route) = self.routes.get_mut(&ip) {
+            route.spent = false;
+        }
         if here && !self.has_addresses(ip) {
             return false;
         }
@@ -82,14 +80,16 @@ impl Core {
             }
             return false;
         }
-        let allowed = {
+        let (shared, own) = {
             let (others, waiting) = self.spent_by_others();
-            let allowed = self.budget(&others).allowed(ip, need, 1 + waiting);
-            allowed.max(self.budget(&self.spending()).backed_off(ip, &to.name))
+            let shared = self.budget(&others).allowed(ip, need, 1 + waiting);
+            (shared, self.budget(&self.spending()).backed_off(ip, &to.name))
         };
+        let allowed = shared.max(own);
         let wait = allowed > time;
         if let Some(route) = self.routes.get_mut(&ip) {
             route.allowed = wait.then_some(allowed);
+            route.spent = shared > time;
         }
         if wait {
             self.at(self.now + Span(allowed.0.saturating_sub(time.0)));

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::facts::{Condition, NodeFacts};
-use crate::types::{Span, Tick};
+use crate::types::{NodeName, Span, Tick};
 
 /// The places of the vector before the user's own checks.
 pub const SIGNS: [&str; 7] = [
@@ -93,6 +93,10 @@ pub struct Health {
     pub link: Option<bool>,
     /// There is a default route.
     pub default_route: Option<bool>,
+    /// The name that k3s calls this node by now, where it is another one.
+    pub renamed: Option<NodeName>,
+    /// What cannot be saved on this host, and why.
+    pub unsaved: Option<String>,
     /// The user's checks that fail, by name, with what they were answered.
     pub failing: BTreeMap<String, String>,
 }
@@ -118,9 +122,13 @@ impl Health {
         Vector(vector)
     }
 
-    /// Can this node hold at all, as far as the host goes?
-    pub fn able(&self) -> bool {
-        !self.absent && self.link != Some(false) && self.default_route != Some(false)
+    /// What the host itself lacks to serve anything.
+    pub fn host_lack(&self) -> Option<&'static str> {
+        match (self.link, self.default_route) {
+            (Some(false), _) => Some("the network interface has no link"),
+            (_, Some(false)) => Some("there is no default route over the network interface"),
+            (None | Some(true), None | Some(true)) => None,
+        }
     }
 }
 

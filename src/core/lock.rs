@@ -180,7 +180,7 @@ impl Core {
             }
             return;
         }
-        let taken = record.epoch > term.epoch && !overwrite;
+        let taken = record.epoch > term.epoch && lock.sight.may_be(record.epoch) && !overwrite;
         if taken || now >= term.until {
             lock.term = None;
             lock.moving = None;

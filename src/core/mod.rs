@@ -10,6 +10,7 @@
 //! | `view`, `lock`, `bid` | what the Lease says, who has authority, who takes it next |
 //! | `provider`, `clock` | where the IPs are routed, when that is asked, and what time it is there |
 //! | `book`, `ledger`, `budget` | the recent route calls, and what may still be spent |
+//! | `ability` | what this node could serve now, and what it lacks |
 //! | `target` | where an IP shall be routed |
 //! | `gate` | what must be true before a route call, the lock aside |
 //! | `route`, `way` | one IP's way from "elsewhere" to "here" |
@@ -18,6 +19,7 @@
 //! | `address` | what is on the NIC, and its announcement |
 //! | `own`, `peer`, `health` | what nodes say of themselves |
 
+mod ability;
 pub mod action;
 mod address;
 mod bid;
@@ -211,7 +213,10 @@ impl Core {
             Event::Addresses(seen) => self.take_addresses(seen),
             Event::AddressPut { host, result } => self.take_address_put(host, result),
             Event::Link { up, default_route } => self.take_link(up, default_route),
-            Event::Carry(_) | Event::Members(_) | Event::Renamed(_) | Event::Unsaved(_) => {}
+            Event::Carry(carry) => self.addresses.take_carry(carry),
+            Event::Members(names) => self.members = Some(names),
+            Event::Renamed(name) => self.health.renamed = name,
+            Event::Unsaved(why) => self.health.unsaved = why,
             Event::Check { name, passing: true, said: _ } => {
                 self.health.failing.remove(&name);
             }
@@ -220,7 +225,16 @@ impl Core {
             }
             Event::Stop => _ = self.stopping.get_or_insert(self.now),
             Event::Reload(config) => {
+                if self.cfg.account != config.account {
+                    self.change_account();
+                }
                 self.cfg = *config;
+                self.provider.forgive();
+                let Self { health, cfg, .. } = self;
+                health.failing.retain(|name, _| cfg.checks.contains(name));
+                for route in self.routes.values_mut() {
+                    route.forgive();
+                }
                 // What was asked before says nothing about an IP that was added.
                 let known: Vec<FailoverIp> = self.routes.keys().copied().collect();
                 self.fit_to_config(self.now + Span::millis(1));
@@ -243,6 +257,7 @@ impl Core {
         };
         self.plan_health();
         self.plan_roles();
+        self.plan_ills();
         self.plan_giving();
         self.plan_addresses();
         self.plan_routes();
@@ -277,7 +292,10 @@ impl Core {
             self.locks.entry(name.clone()).or_insert_with(|| lock::Lock::new(saved, started));
             self.slots.entry(Key::Group(name.clone())).or_default();
         }
-        self.slots.entry(Key::Ledger).or_default();
+        // Without an account there is no ledger to ask for.
+        if self.cfg.account.is_some() {
+            self.slots.entry(Key::Ledger).or_default();
+        }
         self.slots.entry(Key::Node(self.cfg.node.clone())).or_default();
         let configured = |ip: &FailoverIp| groups.values().any(|group| group.ips.contains_key(ip));
         let gone: Vec<FailoverIp> =
@@ -297,6 +315,18 @@ impl Core {
             route.group = name.clone();
         }
         self.reads.list_wanted = true;
+    }
+
+    /// The nodes that have a record and a Node object: what somebody else wrote is no node's word.
+    fn company(&self) -> impl Iterator<Item = (&NodeName, &peer::Peer)> {
+        // A list without this very node is not the cluster's, or this node is not the cluster's.
+        let members = self.members.as_ref().filter(|names| names.contains(&self.cfg.node));
+        self.peers.iter().filter(move |(name, _)| members.is_none_or(|names| names.contains(*name)))
+    }
+
+    /// One of them.
+    fn companion(&self, name: &NodeName) -> Option<&peer::Peer> {
+        self.company().find(|(it, _)| *it == name).map(|(_, peer)| peer)
     }
 
     fn at(&mut self, when: Tick) {

@@ -8,12 +8,15 @@ use super::bug::Bug;
 use super::config::PROTOCOL;
 use super::event::Ticket;
 use super::facts::{ApiFailure, Key, NodeFacts};
-use super::peer::{HEARTBEAT, PeerRecord, Readiness, Testimony};
+use super::peer::{HEARTBEAT, Peer, PeerRecord, Readiness, Testimony};
 use super::slot::Slot;
 use crate::types::{Epoch, GroupName, ResourceVersion, Span, Tick};
 
 /// While it says that it is ready, a record is written this often: readiness is good for nine seconds.
 const READY_BEAT: Span = Span::secs(3);
+
+/// Between two records that are written for somebody who has just begun.
+const GREETING: Span = Span::secs(2);
 
 /// What this node says of itself beyond its health.
 #[derive(Clone, Debug, Default)]
@@ -25,9 +28,16 @@ pub struct Own {
     written: Option<PeerRecord>,
     flight: Option<(Ticket, PeerRecord)>,
     last: Option<Tick>,
+    /// A new process waits for this node's word.
+    greets: Option<Tick>,
 }
 
 impl Own {
+    /// Lets the record be written soon: a process has begun that has not seen this node write yet.
+    pub fn greet(&mut self, now: Tick) {
+        self.greets.get_or_insert(now);
+    }
+
     /// Have the others been told that this process leaves, as far as it ever told them anything?
     pub fn is_parted(&self) -> bool {
         self.flight.is_none() && self.written.as_ref().is_none_or(|was| was.stopping)
@@ -82,11 +92,21 @@ impl Core {
                         takes no failover IP; if the name is wrong, set [node] name";
             self.alarm("no-node", text.to_owned());
         }
-        if self.health.link == Some(false) {
-            self.alarm(
-                "link",
-                "the network interface has no link: this node takes nothing".to_owned(),
+        self.say_what_is_lacking();
+        if let Some(name) = &self.health.renamed {
+            let text = format!(
+                "k3s calls this node {name} by now, and foip still {}: its health is that of a Node that is gone; restart \
+                 foip (systemctl restart foip), or set [node] name",
+                self.cfg.node
             );
+            self.alarm("renamed", text);
+        }
+        if let Some(why) = self.health.unsaved.clone() {
+            self.alarm("unsaved", why);
+        }
+        for (name, said) in self.health.failing.clone() {
+            let answer = if said.is_empty() { String::new() } else { format!(": {said}") };
+            self.alarm("check", format!("your check {name} fails{answer}"));
         }
         let managed = self
             .health
@@ -124,25 +144,64 @@ impl Core {
         if self.now.since(back) < HEARD {
             return;
         }
+        self.say_who_could_not();
         let silent: Vec<&str> = self
-            .peers
-            .iter()
+            .company()
             .filter(|(_, peer)| !peer.fresh(self.now))
             .map(|(name, _)| name.as_str())
             .collect();
-        if self.peers.is_empty() {
+        let others = self.company().count();
+        if others == 0 {
             let text = "no other node runs foip: there is nobody to fail over to";
             self.alarm("alone", text.to_owned());
         } else if !silent.is_empty() {
             let text = format!(
-                "nothing is heard of {}: the machine or its foip is down, or it has no way to the Kubernetes API",
-                silent.join(", ")
+                "nothing is heard of {}: the machine or its foip is down, or it has no way to the Kubernetes API; if \
+                 it is gone for good, delete its Lease: kubectl -n kube-system delete lease foip-node-{}",
+                silent.join(", "),
+                silent.first().copied().unwrap_or_default()
             );
             self.alarm("node-silent", text);
-        } else if self.peers.len() == 1 {
+        } else if others == 1 {
             let text = "two nodes run foip: if they are the only two servers, etcd has no quorum when one dies, and \
                         without the Kubernetes API nothing is moved";
             self.alarm("two-nodes", text.to_owned());
+        }
+    }
+
+    /// Says where nobody else could take over what this node holds, and why each cannot.
+    fn say_who_could_not(&mut self) {
+        for group in self.group_names() {
+            if self.authority(&group).is_none() {
+                continue;
+            }
+            let (ips, mine) = (self.group_ips(&group), self.membership(&group));
+            let reason = |peer: &Peer| {
+                let record = &peer.record;
+                if !peer.fresh(self.now) {
+                    Some("is silent".to_owned())
+                } else if record.stopping {
+                    Some("is stopping".to_owned())
+                } else if !record.eligible {
+                    Some("is not eligible, or has no Node object".to_owned())
+                } else if !record.agrees(&group, mine) {
+                    Some("has another configuration".to_owned())
+                } else if !record.lacks.none_of(&ips) {
+                    Some(record.lacks.words())
+                } else {
+                    None
+                }
+            };
+            let reasons: Vec<Option<String>> = self
+                .company()
+                .map(|(name, peer)| reason(peer).map(|why| format!("{name}: {why}")))
+                .collect();
+            if !reasons.is_empty() && reasons.iter().all(Option::is_some) {
+                let all: Vec<String> = reasons.into_iter().flatten().collect();
+                let text =
+                    format!("no other node could take group {group} over: {}", all.join("; "));
+                self.alarm("no-successor", text);
+            }
         }
     }
 
@@ -169,7 +228,9 @@ impl Core {
         }
         let written = self.own.written.as_ref();
         let mut record = self.own_record(written.map_or(0, |was| was.counter));
-        let same = written == Some(&record);
+        let clock = record.time.take();
+        let same = written.is_some_and(|was| PeerRecord { time: None, ..was.clone() } == record);
+        record.time = clock;
         let beat = if record.ready.is_empty() { HEARTBEAT } else { READY_BEAT };
         let key = Key::Node(self.cfg.node.clone());
         // A record that somebody deleted is written again at once: it may be all that knows of the last epoch (I13).
@@ -177,9 +238,12 @@ impl Core {
         let gone = gone && !self.planted(Bug::RecordStaysGone);
         // Whether writes are accepted again, after a Lease was refused, is learnt with the record.
         let proved = self.slots.get(&key).map_or(Tick(0), |slot| slot.write.proved);
-        let asks = self.slots.values().any(|slot| slot.refusals > 0 && slot.write_refused > proved);
+        let asks = self.must_prove_writing(proved);
         let due = match self.own.last {
-            Some(last) if same && !gone && !asks => last + beat,
+            Some(last) if same && !gone && !asks => {
+                let greets = self.own.greets.map(|_| last + GREETING);
+                (last + beat).min(greets.unwrap_or(Tick::NEVER))
+            }
             Some(_) | None => self.now,
         };
         self.at(due);
@@ -199,7 +263,7 @@ impl Core {
         self.own.counter += 1;
         record.counter = self.own.counter;
         let ticket = self.write(&key, record.doc(&self.cfg.node));
-        self.own.last = Some(self.now);
+        (self.own.last, self.own.greets) = (Some(self.now), None);
         self.own.flight = Some((ticket, record));
     }
 
@@ -217,8 +281,9 @@ impl Core {
             epochs: epochs.collect(),
             server: self.provider.home().cloned(),
             vector: self.vector(),
-            eligible: self.cfg.eligible && self.health.able(),
-            provider: self.can_route(),
+            eligible: self.may_hold(),
+            lacks: self.lacks(),
+            time: self.provider.clock().agreed(self.now),
             priority: self.cfg.priority,
             stopping: self.stopping.is_some(),
             ready: self.own.ready.clone(),

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::facts::{Doc, Routed};
+use super::ability::Lacks;
+use super::facts::{Doc, ProviderTime, Routed};
 use super::health::Vector;
 use super::record::Membership;
 use crate::types::{Epoch, FailoverIp, GroupName, NodeName, ResourceVersion, Server, Span, Tick};
@@ -62,10 +63,14 @@ pub struct PeerRecord {
     pub server: Option<Server>,
     /// Its health.
     pub vector: Vector,
-    /// May it hold at all?
+    /// May it hold at all, by its configuration and as a Node?
     pub eligible: bool,
-    /// Did the provider answer when it was last asked?
-    pub provider: bool,
+    /// What it could not serve.
+    #[serde(default)]
+    pub lacks: Lacks,
+    /// The provider's clock when this was written, where the node has no doubt about it.
+    #[serde(default)]
+    pub time: Option<ProviderTime>,
     /// The configured priority.
     pub priority: i32,
     /// It is about to exit and takes nothing.
@@ -110,6 +115,8 @@ pub struct Peer {
     pub seen: Tick,
     /// The object's version that was made of.
     pub version: ResourceVersion,
+    /// Was it seen to be written? A record that was there already is no sign of life.
+    pub proven: bool,
 }
 
 impl Peer {
@@ -119,7 +126,7 @@ impl Peer {
         let newer = shown.record.counter > self.record.counter;
         let other = quorum && shown.record.counter != self.record.counter;
         if shown.record.nonce != self.record.nonce || newer || other {
-            *self = shown;
+            *self = Self { proven: true, ..shown };
         }
     }
 
@@ -128,9 +135,14 @@ impl Peer {
         now.since(self.seen) <= FRESH
     }
 
-    /// Could it hold now?
+    /// May it hold, as far as is known? It is waited for, and no more.
     pub fn fit(&self, now: Tick) -> bool {
         self.fresh(now) && self.record.eligible && !self.record.stopping
+    }
+
+    /// Is it there, and may it hold? Something may be given to it.
+    pub fn alive(&self, now: Tick) -> bool {
+        self.fit(now) && self.proven
     }
 
     /// Is it ready for this move?
@@ -157,7 +169,8 @@ mod tests {
             server: None,
             vector: Vector::default(),
             eligible: true,
-            provider: true,
+            lacks: Lacks::default(),
+            time: None,
             priority: 100,
             stopping: false,
             ready: BTreeMap::new(),
@@ -171,14 +184,16 @@ mod tests {
             record: record(counter),
             seen: Tick(at),
             version: ResourceVersion(counter.to_string()),
+            proven: false,
         };
         let mut peer = shown(5, 0);
         peer.observe(shown(5, 20_000), true);
         peer.observe(shown(4, 21_000), false);
         assert_eq!(peer.seen, Tick(0));
         assert!(peer.fresh(Tick(25_000)) && !peer.fresh(Tick(25_001)));
+        assert!(!peer.alive(Tick(1000)), "a record that was there already is no sign of life");
         peer.observe(shown(6, 26_000), false);
-        assert!(peer.fresh(Tick(27_000)));
+        assert!(peer.fresh(Tick(27_000)) && peer.alive(Tick(27_000)));
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! falls silent is given twenty seconds, then everything is routed to the holder again.
 
 use super::Core;
+use super::ability::Kind;
 use super::budget::Need;
 use super::bug::Bug;
 use super::config::Drift;
@@ -25,6 +26,9 @@ const PATIENCE: Span = Span::secs(20);
 /// A successor that failed is not named again for this long.
 const COOL_DOWN: Span = Span::secs(120);
 
+/// A move that is wanted and has not begun for this long is said.
+const SAID: Span = Span::secs(5);
+
 /// A provider that has not answered for this long cannot be used by the holder.
 const UNREACHABLE: Span = Span::secs(3);
 
@@ -39,6 +43,8 @@ pub struct Move {
     pub id: u64,
     /// When it was begun.
     pub begun: Tick,
+    /// May it use the reserve? It may where an IP is not served.
+    pub need: Need,
 }
 
 impl Core {
@@ -70,16 +76,19 @@ impl Core {
 
     /// A move that this host began in an earlier term goes on: to take back what may be half-way costs a call more.
     pub(super) fn inherit_move(&mut self, group: &GroupName) {
-        let Some(lock) = self.locks.get_mut(group) else {
-            return;
-        };
         // What was left of a term that another node's has followed is no move of this one. The successor's word is
         // of the earlier term: it has its time anew.
-        let record = lock.sight.sound().filter(|record| record.is_of(&self.cfg.node, &self.me));
-        lock.moving = record.and_then(|record| record.successor.clone()).and_then(|named| {
-            let server = self.peers.get(&named.to)?.record.server.clone()?;
-            Some(Move { to: named.to, server, id: named.id, begun: self.now })
+        let record = self.locks.get(group).and_then(|lock| lock.sight.sound());
+        let record = record.filter(|record| record.is_of(&self.cfg.node, &self.me));
+        let named = record.and_then(|record| record.successor.clone());
+        let moving = named.and_then(|named| {
+            let server = self.companion(&named.to)?.record.server.clone()?;
+            let (begun, need) = (self.now, Need::Planned);
+            Some(Move { to: named.to, server, id: named.id, begun, need })
         });
+        if let Some(lock) = self.locks.get_mut(group) {
+            lock.moving = moving;
+        }
     }
 
     fn go_on_moving(&mut self, group: &GroupName, to: &Move) {
@@ -88,7 +97,7 @@ impl Core {
             .iter()
             .all(|ip| self.provider.since(*ip, to.begun).is_some() && self.is_at(*ip, &to.server));
         let settled = self.group_routes_settled(group);
-        let fit = self.peers.get(&to.to).is_some_and(|peer| peer.fit(self.now));
+        let fit = self.companion(&to.to).is_some_and(|peer| peer.alive(self.now));
         let unreachable = self.provider.silent_for(UNREACHABLE, self.now);
         let ready = self.is_ready(group);
         if ready && let Some(since) = self.provider.failing() {
@@ -149,8 +158,8 @@ impl Core {
         let (Some(to), Some(term)) = (&lock.moving, &lock.term) else {
             return false;
         };
-        self.peers.get(&to.to).is_some_and(|peer| {
-            peer.fit(self.now) && peer.ready_for(group, term.epoch, to.id, self.now)
+        self.companion(&to.to).is_some_and(|peer| {
+            peer.alive(self.now) && peer.ready_for(group, term.epoch, to.id, self.now)
         })
     }
 
@@ -165,7 +174,11 @@ impl Core {
             .peers
             .get(&node)
             .is_some_and(|peer| self.vector().worse_by_cordon(&peer.record.vector));
+        let ill = !self.ill(group).is_empty();
+        let need = if ill { Need::Urgent } else { Need::Planned };
         let dwell = match cordon {
+            // What is not served has been waited for long enough.
+            _ if ill => Span::ZERO,
             // Where the IP is there already, nothing is gained by taking it back first.
             _ if self.gone_to(group, &server) => Span::ZERO,
             true => self.cfg.dwell_cordon,
@@ -179,14 +192,22 @@ impl Core {
         let since = *lock.better.get_or_insert(now);
         let from = since + dwell;
         self.at(from);
-        if now < from || !self.may_move(group, &server) {
+        if now < from {
+            return;
+        }
+        if let Err(why) = self.may_move(group, &server, need) {
+            let text = format!("{group} should move to {node}, and does not yet: {why}");
+            if now.since(from) >= SAID {
+                self.alarm("move-waits", text);
+            }
+            self.at(from + SAID);
             return;
         }
         let Some(lock) = self.locks.get_mut(group) else {
             return;
         };
         let id = lock.term.as_ref().map_or(0, |term| term.renewal + 1);
-        lock.moving = Some(Move { to: node, server, id, begun: now });
+        lock.moving = Some(Move { to: node, server, id, begun: now, need });
     }
 
     /// Is an IP of the group routed to this server, by an answer of this term, and has its node been heard in this
@@ -195,7 +216,7 @@ impl Core {
         let Some(term) = self.authority(group).filter(|_| self.cfg.drift != Drift::Report) else {
             return false;
         };
-        let heard = self.peers.values().any(|peer| {
+        let heard = self.company().any(|(_, peer)| {
             peer.seen >= term.began && peer.record.server.as_ref().is_some_and(|at| at == server)
         });
         if !heard && !self.planted(Bug::FollowsTheDead) {
@@ -206,9 +227,9 @@ impl Core {
     }
 
     /// Nothing under way, everything here or there (or the provider out of reach), and budget beyond the reserve.
-    fn may_move(&mut self, group: &GroupName, to: &Server) -> bool {
+    fn may_move(&mut self, group: &GroupName, to: &Server, need: Need) -> Result<(), String> {
         let Some(began) = self.authority(group).map(|term| term.began) else {
-            return false;
+            return Err("the Lease is being renewed".to_owned());
         };
         let there = self.gone_to(group, to);
         let ips = self.group_ips(group);
@@ -216,25 +237,34 @@ impl Core {
             let seen = self.provider.since(*ip, began);
             seen.is_some_and(|seen| self.is_here(&seen.routed) || (there && self.is_at(*ip, to)))
         });
+        self.do_without_date();
         let Some(time) = self.ledger_time() else {
-            return false;
+            return Err("netcup's clock is not known yet".to_owned());
         };
         let left: Vec<FailoverIp> = ips.into_iter().filter(|ip| !self.is_at(*ip, to)).collect();
         let ledger = self.spending();
         let budget = self.budget(&ledger);
         // A group of more IPs than a window holds is begun when that is empty, and goes on as it empties again.
-        let calls = left.len().min(budget.room(Need::Planned)) + self.promised(group);
-        let allowed = left.iter().map(|ip| {
-            budget.allowed(*ip, Need::Planned, calls).max(budget.backed_off(*ip, &to.name))
-        });
+        let calls = left.len().min(budget.room(need)) + self.promised(group);
+        let allowed = left
+            .iter()
+            .map(|ip| budget.allowed(*ip, need, calls).max(budget.backed_off(*ip, &to.name)));
         let allowed = allowed.max().unwrap_or_default();
         if allowed > time {
             self.at(self.now + Span(allowed.0.saturating_sub(time.0)).min(Span::secs(60)));
         }
-        self.group_routes_settled(group)
-            && self.book.known()
-            && (known || self.provider.failing().is_some())
-            && allowed <= time
+        if !self.book.known() {
+            Err("the ledger of route calls is not known".to_owned())
+        } else if allowed > time {
+            let wait = Span(allowed.0.saturating_sub(time.0));
+            Err(format!("the budget of route calls leaves none for it for another {wait}"))
+        } else if !(known || self.provider.failing().is_some()) {
+            Err("netcup has not said yet where its IPs are routed".to_owned())
+        } else if !self.group_routes_settled(group) {
+            Err("a route call is under way".to_owned())
+        } else {
+            Ok(())
+        }
     }
 
     /// The calls that the moves of other groups still need, whoever makes them.
@@ -243,7 +273,7 @@ impl Core {
         let to_make = others.filter_map(|(name, lock)| {
             let named = lock.sight.sound().and_then(|record| record.successor.as_ref());
             let named = lock.moving.as_ref().map(|to| &to.to).or(named.map(|named| &named.to))?;
-            let server = self.peers.get(named).and_then(|peer| peer.record.server.as_ref());
+            let server = self.companion(named).and_then(|peer| peer.record.server.as_ref());
             let there = |ip: &FailoverIp| server.is_some_and(|server| self.is_at(*ip, server));
             Some(self.group_ips(name).iter().filter(|ip| !there(ip)).count())
         });
@@ -254,9 +284,17 @@ impl Core {
     /// to already.
     fn healthier(&self, group: &GroupName) -> Option<(NodeName, Server)> {
         let vector = self.vector();
-        let unable = !self.cfg.eligible || !self.health.able();
+        let ips = self.group_ips(group);
+        let unable = !self.may_hold() || self.health.host_lack().is_some();
+        // An IP that is routed here and has no address is served by nobody: better a node that can put it.
+        let ill = self.ill(group);
+        let ill: Vec<FailoverIp> = ill
+            .into_iter()
+            .filter(|(_, lack)| lack.as_ref().is_some_and(|lack| lack.kind == Kind::Address))
+            .map(|(ip, _)| ip)
+            .collect();
         // What nearly every step finds, without a look at the others: nobody is healthier than a node that lacks nothing.
-        if vector.is_well() && !unable {
+        if vector.is_well() && !unable && ill.is_empty() {
             return None;
         }
         let mine = self.membership(group);
@@ -265,13 +303,19 @@ impl Core {
         let shunned = |name: &NodeName| {
             shunned.and_then(|until| until.get(name)).is_some_and(|until| self.now < *until)
         };
-        let candidates = self.peers.iter().filter(|(name, peer)| {
+        let lacking = self.lacks().count(&ips);
+        let candidates = self.company().filter(|(name, peer)| {
             let record = &peer.record;
-            (unable || record.vector < vector)
+            let lacks = &record.lacks;
+            let better = unable || record.vector < vector || !ill.is_empty();
+            better
                 && !shunned(name)
-                && peer.fit(self.now)
+                && peer.alive(self.now)
                 && record.agrees(group, mine)
-                && record.provider
+                && lacks.none_of(&ill)
+                && lacks.host.is_none()
+                && lacks.provider.is_none()
+                && lacks.count(&ips) <= lacking
                 && record.server.is_some()
         });
         let best = candidates.min_by_key(|(name, peer)| {
@@ -297,8 +341,9 @@ impl Core {
         let there = |server: &&Server| {
             self.gone_to(group, server) && ips.iter().all(|ip| self.is_at(*ip, server))
         };
-        let mut fit = self.peers.iter().filter(|(_, peer)| {
-            peer.fit(self.now) && peer.record.agrees(group, mine) && peer.record.provider
+        let mut fit = self.company().filter(|(_, peer)| {
+            let lacks = &peer.record.lacks;
+            peer.alive(self.now) && peer.record.agrees(group, mine) && lacks.none_of(&ips)
         });
         fit.find_map(|(name, peer)| {
             Some((name.clone(), peer.record.server.as_ref().filter(there)?.clone()))
@@ -321,7 +366,11 @@ impl Core {
         let until = lock.sight.expiry(self.cfg.lease.duration)?;
         let named = record.successor.as_ref().filter(|named| named.to == self.cfg.node)?;
         let other = record.holder.as_ref() != Some(&self.cfg.node) && !record.handed;
-        let able = self.cfg.eligible && self.health.able() && !self.differs(group);
+        // Who could not carry the addresses is no successor: it would never say that it is ready.
+        let mut ips = self.group_ips(group).into_iter();
+        let carries = ips.all(|ip| self.addresses.refusal(ip).is_none());
+        let host = self.may_hold() && self.health.host_lack().is_none();
+        let able = host && carries && !self.differs(group);
         (other && able && self.now < until)
             .then_some(Readiness { epoch: record.epoch, id: named.id })
     }

@@ -3,7 +3,7 @@
 //! An observation is as old as its question, not as its answer. No answer is no observation: it neither
 //! removes nor confirms anything (I11).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Core;
 use super::action::Action;
@@ -18,8 +18,8 @@ use crate::types::{FailoverIp, GroupName, Server, Span, Tick};
 /// How often the holder asks when nothing happens.
 const HOLDER: Span = Span::secs(30);
 
-/// The same for a node without any role, times the number of requests that one question costs.
-const STANDBY: Span = Span::secs(300);
+/// The same for a node without any role: what it says of itself is to be true when it is needed (L7).
+const STANDBY: Span = Span::secs(60);
 
 /// A node that has an address but no role asks this often whether it should.
 const LEFTOVER: Span = Span::secs(10);
@@ -48,6 +48,16 @@ pub struct Observation {
     pub routed: Routed,
 }
 
+/// What a good answer said beside where the IPs are routed.
+#[derive(Clone, Debug, Default)]
+struct Answer {
+    /// When its question was sent.
+    from: Tick,
+    listed: BTreeSet<FailoverIp>,
+    unread: BTreeMap<FailoverIp, String>,
+    fixed: BTreeMap<FailoverIp, String>,
+}
+
 /// The provider, as this node sees it.
 #[derive(Clone, Debug, Default)]
 pub struct Provider {
@@ -67,6 +77,8 @@ pub struct Provider {
     failures: u32,
     /// A route call was refused for good, as things stand, until then.
     refusal: Option<(ProviderFailure, Tick)>,
+    /// The last good answer.
+    answer: Option<Answer>,
     not_before: Tick,
     wait_until: Tick,
     /// When the last IP was added: every node asks then, or the one that has it would not know.
@@ -158,6 +170,42 @@ impl Provider {
         })
     }
 
+    /// Why the own server is not known.
+    pub fn home_failure(&self) -> Option<&ProviderFailure> {
+        self.home_failure.as_ref()
+    }
+
+    /// Why the last question brought no answer.
+    pub fn failure(&self) -> Option<&ProviderFailure> {
+        self.failure.as_ref()
+    }
+
+    /// Why the last good answer says nothing about the IP, or that it cannot be routed; `None` where it lists it, and
+    /// before the first answer that could.
+    pub fn unlisted(&self, ip: FailoverIp) -> Option<String> {
+        let answer = self.answer.as_ref().filter(|answer| answer.from >= self.added)?;
+        if let Some(why) = answer.fixed.get(&ip) {
+            return Some(why.clone());
+        }
+        if let Some(why) = answer.unread.get(&ip) {
+            return Some(why.clone());
+        }
+        (!answer.listed.contains(&ip)).then(|| {
+            format!(
+                "netcup does not list {ip} among the account's failover IPs; check the address in the configuration, \
+                 and the account"
+            )
+        })
+    }
+
+    /// A new configuration may have mended whatever a person had to: nothing that was refused before stands.
+    pub fn forgive(&mut self) {
+        (self.home_failure, self.refusal) = (None, None);
+        if self.needs_a_person().is_some() {
+            (self.failure, self.not_before) = (None, Tick(0));
+        }
+    }
+
     /// How long a node that needs nothing waits after so many failures in a row.
     fn pause(&self) -> Span {
         Span(IDLE_RETRY.0.times(1 << self.failures.min(5)).0.min(IDLE_RETRY.1.0))
@@ -214,7 +262,12 @@ impl Core {
                 }
                 (self.provider.failing, self.provider.failure) = (None, None);
                 (self.provider.failures, self.provider.not_before) = (0, Tick(0));
-                for (ip, routed) in listing.routes {
+                let Listing { routes, unread, fixed } = listing;
+                if self.provider.good == Some(asked) {
+                    let listed = routes.keys().copied().collect();
+                    self.provider.answer = Some(Answer { from: asked, listed, unread, fixed });
+                }
+                for (ip, routed) in routes {
                     self.observe(ip, Observation { asked, routed });
                 }
             }
@@ -273,13 +326,11 @@ impl Core {
         matches!((routed, self.provider.home()), (Routed::To(name), Some(home)) if *name == home.name)
     }
 
-    /// Could this node route, as far as budget and lock allow? It needs answers, credentials, its own server, and a
-    /// kernel that takes the addresses.
+    /// Could this node route, as far as budget and lock allow? It needs answers, credentials and its own server.
     pub(super) fn can_route(&self) -> bool {
         self.provider.answers()
             && self.provider.home().is_some()
             && self.provider.needs_a_person().is_none()
-            && !self.addresses.refused()
     }
 
     /// Did the provider last say that any IP of the group is routed here?
@@ -324,6 +375,13 @@ impl Core {
                 self.need_observation(added);
             }
         }
+        self.doubt_the_clock();
+        self.ask_before_bidding();
+        if self.provider.clock().is_assumed() {
+            let text =
+                "netcup's answers carry no Date: the budget is counted from when calls were seen";
+            self.alarm("no-clock", text.to_owned());
+        }
         let wanted = self.provider.wanted.take().unwrap_or_default();
         let last = self.provider.last_asked;
         let failing = self.provider.failing.is_some();
@@ -356,23 +414,13 @@ impl Core {
 
     /// How long an answer is good for this node, in the role it has.
     fn patience(&self) -> Span {
-        let families = [
-            |ip: &FailoverIp| matches!(ip, FailoverIp::V4(_)),
-            |ip: &FailoverIp| matches!(ip, FailoverIp::V6(_)),
-        ];
-        let cost = match self.cfg.api {
-            // One list for each family, and a new access token: it lives five minutes.
-            Api::Rest => 1 + families.iter().filter(|is| self.routes.keys().any(*is)).count(),
-            Api::Soap => self.peers.len() + 2,
-        };
         let holds = self.locks.values().any(|lock| lock.authority(self.now).is_some());
-        let standby = STANDBY.times(u64::try_from(cost).unwrap_or(1));
         if holds {
             HOLDER
         } else if self.addresses.any_ours() {
             LEFTOVER
         } else {
-            standby
+            STANDBY
         }
     }
 }

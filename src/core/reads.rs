@@ -103,7 +103,6 @@ impl Core {
         match result {
             Ok(list) => {
                 self.answered(sent);
-                self.reads.listed = true;
                 self.reads.list.worked(sent, self.now);
                 let named = |key: &Key| list.iter().any(|(known, _)| known == key);
                 // The record of a node that was taken out of the cluster.
@@ -129,6 +128,7 @@ impl Core {
                         slot.wanted = true;
                     }
                 }
+                self.reads.listed = true;
             }
             Err(failure) => {
                 self.failed_beside(sent, &failure);
@@ -149,8 +149,10 @@ impl Core {
             return;
         };
         let now = self.now;
-        // A refusal is repeated at the renewal's pace: no slower, or it would cost a Lease that an outage does not.
-        let pace = self.cfg.lease.renew.max(Span::secs(1));
+        // A refusal is repeated at the renewal's pace, and as often as a probe while there is authority to lose: it
+        // shall cost no Lease that an outage of the same length does not.
+        let held = matches!(key, Key::Group(group) if self.authority(group).is_some());
+        let pace = if held { PROBE } else { self.cfg.lease.renew.max(Span::secs(1)) };
         let slot = self.slots.entry(key.clone()).or_default();
         if slot.writing == Some(ticket) {
             slot.writing = None;
@@ -173,11 +175,12 @@ impl Core {
             }
             Err(failure @ (ApiFailure::Denied(_) | ApiFailure::Refused(_))) => {
                 slot.refusals = slot.refusals.saturating_add(1);
-                slot.write_refused = sent;
                 slot.retry = now + pace;
                 slot.write.failed(sent, now, failure.why());
             }
-            Err(failure @ ApiFailure::Unknown(_)) => slot.write.failed(sent, now, failure.why()),
+            Err(failure @ ApiFailure::Unknown(_)) => {
+                slot.write.unanswered(sent, now, failure.why())
+            }
         }
         match &result {
             Ok(_) | Err(ApiFailure::Conflict) => self.answered(sent),
@@ -264,7 +267,6 @@ impl Core {
             self.reads.list.lose();
             for slot in self.slots.values_mut() {
                 slot.read.lose();
-                slot.write.lose();
             }
         }
     }
@@ -322,6 +324,7 @@ impl Core {
                 }
                 // A list brings all of them, and most as they were. A datastore that was put back may count to the same
                 // version with other words: the node's next record, within ten seconds, has another.
+                let known_nonce = self.peers.get(node).map(|peer| peer.record.nonce.clone());
                 let known = self.peers.get(node).map(|peer| &peer.version);
                 let Some(stored) = stored.filter(|stored| known != Some(&stored.version)) else {
                     return;
@@ -335,7 +338,17 @@ impl Core {
                     self.learn_own(&record);
                     return;
                 }
-                let peer = Peer { record, seen: self.now, version: stored.version };
+                // Another process, or one that was not there when everything was listed, is greeted with a record:
+                // it takes nobody for alive whom it has not seen writing.
+                if known_nonce.as_ref() != Some(&record.nonce) {
+                    self.own.greet(self.now);
+                }
+                if let Some(time) = record.time {
+                    let now = self.now;
+                    self.provider.clock_mut().compare(time, now);
+                }
+                let proven = self.reads.listed;
+                let peer = Peer { record, seen: self.now, version: stored.version, proven };
                 match self.peers.get_mut(node) {
                     Some(known) => known.observe(peer, sent.is_some()),
                     None => _ = self.peers.insert(node.clone(), peer),
@@ -379,10 +392,8 @@ impl Core {
         }
         // A host that was given another name has left a record, and writes it no more.
         let live = self.started + FRESH;
-        let twin = self
-            .peers
-            .iter()
-            .find(|(_, peer)| peer.record.host == self.me.host && peer.seen > live);
+        let twin =
+            self.company().find(|(_, peer)| peer.record.host == self.me.host && peer.seen > live);
         if let Some((name, _)) = twin {
             let text = format!(
                 "node {name} has this node's host-id: a disk was cloned; stop foip on one of them, remove host-id from \
@@ -555,7 +566,7 @@ impl Core {
     }
 
     /// From when on the group's record is overdue; `None` where there is nothing to wait for.
-    fn overdue(&self, group: &GroupName) -> Option<Tick> {
+    pub(super) fn overdue(&self, group: &GroupName) -> Option<Tick> {
         let lock = self.locks.get(group)?;
         match lock.sight.seen() {
             Some(seen) if seen.sound => Some(seen.since + self.cfg.lease.renew + OVERDUE),

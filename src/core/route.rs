@@ -90,7 +90,7 @@ impl Core {
         let Some(seen) =
             seen.filter(|seen| !self.provider.asked_since(seen.asked + Span::millis(1)))
         else {
-            self.look_for(ip, from);
+            self.look_for(from);
             return Stage::Settled;
         };
         if self.is_here(&seen.routed)
@@ -131,7 +131,7 @@ impl Core {
 
     fn idle(&mut self, ip: FailoverIp) -> Stage {
         if let Some(route) = self.routes.get_mut(&ip) {
-            route.allowed = None;
+            (route.allowed, route.spent) = (None, false);
         }
         Stage::Settled
     }

@@ -42,8 +42,6 @@ pub struct Slot {
     pub write: Ability,
     /// Writes of it in a row that were refused.
     pub refusals: u32,
-    /// When the last of those was sent.
-    pub write_refused: Tick,
 }
 
 impl Slot {
@@ -78,6 +76,8 @@ pub struct Ability {
     /// Since when it has worked without a break; `None`: it does not, or nobody knows.
     pub back: Option<Tick>,
     failing: Option<(Tick, String)>,
+    /// When it worked again after the last refusal.
+    pub refused: Option<Tick>,
     /// The latest sending time among the requests that worked.
     pub proved: Tick,
 }
@@ -85,9 +85,12 @@ pub struct Ability {
 impl Ability {
     /// A request that was sent then brought what was asked for.
     pub fn worked(&mut self, sent: Tick, now: Tick) {
+        let first = self.proved == Tick(0);
         self.proved = self.proved.max(sent);
         self.failing = None;
-        self.back.get_or_insert(now);
+        if self.back.is_none() {
+            (self.back, self.refused) = (Some(now), Some(now).filter(|_| !first));
+        }
     }
 
     /// A request that was sent then brought a refusal, or nothing. One that is older than the last success says nothing.
@@ -97,6 +100,13 @@ impl Ability {
             let since = self.failing.as_ref().map_or(now, |(since, _)| *since);
             self.failing = Some((since, why.to_owned()));
         }
+    }
+
+    /// A request brought nothing: that says no, and is no refusal, so what worked is not over by it.
+    pub fn unanswered(&mut self, sent: Tick, now: Tick, why: &str) {
+        let back = self.back;
+        self.failed(sent, now, why);
+        self.back = back;
     }
 
     /// The way to the API is lost: that it works has to be shown anew.

@@ -87,6 +87,28 @@ pub struct BudgetPicture {
     pub next: Option<Tick>,
 }
 
+/// The alarm that the others follow from, so that a person reads the cause first: what is nearer to this host is the
+/// cause of what is farther.
+fn cause<'a>(raised: &'a BTreeMap<&'static str, String>) -> Option<&'a String> {
+    const FIRST: [&str; 14] = [
+        "cloned",
+        "no-node",
+        "renamed",
+        "link",
+        "no-default-route",
+        "api-denied",
+        "api-lost",
+        "api-read",
+        "api-write",
+        "provider-auth",
+        "provider-config",
+        "provider-lost",
+        "address",
+        "not-listed",
+    ];
+    FIRST.iter().find_map(|code| raised.get(code)).or_else(|| raised.values().next())
+}
+
 impl Core {
     /// The state of things now.
     pub fn picture(&self, now: Tick) -> Picture {
@@ -127,8 +149,8 @@ impl Core {
             "this node is not eligible by its configuration ([node] eligible)".to_owned()
         } else if self.health.absent {
             "there is no Node object for this server".to_owned()
-        } else if !self.health.able() {
-            "the network interface has no link or no default route".to_owned()
+        } else if let Some(why) = self.health.host_lack() {
+            why.to_owned()
         } else if self.access.lost.is_some() {
             "the Kubernetes API does not answer".to_owned()
         } else {
@@ -162,16 +184,16 @@ impl Core {
         let own = NodeStatus {
             name: self.cfg.node.clone(),
             fresh: self.access.lost.is_none(),
-            eligible: self.cfg.eligible && self.health.able(),
+            eligible: self.may_hold() && self.health.host_lack().is_none(),
             health: words(&self.vector()),
             provider: self.provider.good.map(|_| self.provider.answers()),
         };
-        let peers = self.peers.iter().map(|(name, peer)| NodeStatus {
+        let peers = self.company().map(|(name, peer)| NodeStatus {
             name: name.clone(),
             fresh: peer.fresh(now),
-            eligible: peer.record.eligible,
+            eligible: peer.record.eligible && peer.record.lacks.host.is_none(),
             health: words(&peer.record.vector),
-            provider: Some(peer.record.provider),
+            provider: Some(peer.record.lacks.provider.is_none()),
         });
         let mut nodes: Vec<NodeStatus> = peers.chain([own]).collect();
         nodes.sort_by(|a, b| a.name.cmp(&b.name));
@@ -220,8 +242,8 @@ impl Core {
             let groups: Vec<String> = held.iter().map(|name| self.holding(name)).collect();
             groups.join("; ")
         };
-        match self.raised.values().next() {
-            Some(alarm) => format!("{state}. {alarm}"),
+        match cause(&self.raised) {
+            Some(alarm) => format!("{alarm}. {state}"),
             None => state,
         }
     }

@@ -30,6 +30,9 @@ impl Core {
         routed: &Routed,
         epoch: Epoch,
     ) -> Target {
+        if self.is_split(ip).is_some() {
+            return Target::Any;
+        }
         if let Some(target) = self.target_of_move(ip, group) {
             return target;
         }
@@ -42,7 +45,7 @@ impl Core {
         }
         let dead = match routed {
             Routed::Nowhere => true,
-            Routed::To(name) => self.peers.values().any(|peer| {
+            Routed::To(name) => self.company().any(|(_, peer)| {
                 !peer.fresh(self.now)
                     && peer.record.server.as_ref().is_some_and(|at| at.name == *name)
             }),
@@ -114,7 +117,7 @@ impl Core {
         let begun = self.group_ips(group).iter().any(|other| self.is_at(*other, &to.server));
         let here = self.provider.last(ip).is_some_and(|seen| self.is_here(&seen.routed));
         Some(match self.is_ready(group) {
-            true => Target::To(to.server, Need::Planned),
+            true => Target::To(to.server, to.need),
             // Nothing is routed to a successor that fell silent, and nothing back before patience ends.
             false if begun || here => Target::Any,
             false => Target::To(self.provider.home()?.clone(), Need::Urgent),

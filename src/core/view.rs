@@ -10,7 +10,7 @@ use super::facts::{Doc, Stored};
 use super::record::{LONGEST, Record};
 use crate::types::{Epoch, NodeName, Span, Tick};
 
-/// An edited record's epoch may be this far ahead of what is known, and no further.
+/// A record's epoch may be this far ahead of what is known, and no further: beyond it was typed, not counted.
 const LEAP: u64 = 1_000_000;
 
 /// A record as this node first saw it.
@@ -99,14 +99,15 @@ impl Sight {
             self.shown = Some(stored.doc.clone());
             return News::Same;
         }
-        let sound = record.intact && record.epoch >= self.highest && record.order() > self.newest;
+        let counted = self.may_be(record.epoch) && record.epoch >= self.highest;
+        let sound = record.intact && counted && record.order() > self.newest;
         if !quorum && !sound {
             // A lagging watch shows old records; those need no answer.
             let old = sent.is_none() && record.intact && record.order() <= self.newest;
             return if old { News::Same } else { News::Doubt };
         }
         // A number that somebody typed counts only where it may have been counted.
-        if record.intact || self.may_be(record.epoch) {
+        if self.may_be(record.epoch) {
             self.highest = self.highest.max(record.epoch);
         }
         let before = self.seen().filter(|seen| seen.sound && !sound);
@@ -257,6 +258,16 @@ mod tests {
         let huge = stored(3, 5, |doc| doc.duration = Some(86_400));
         sight.observe(Some(&huge), Some(Tick(2000)), Tick(2000));
         assert_eq!(sight.expiry(CONFIGURED), Some(Tick(62_000)));
+    }
+
+    #[test]
+    fn an_epoch_that_nobody_can_have_counted_is_not_believed() {
+        let mut sight = Sight::default();
+        sight.observe(Some(&stored(3, 5, |_| ())), Some(Tick(0)), Tick(0));
+        let forged = stored(1_999_999_999, 1, |_| ());
+        assert_eq!(sight.observe(Some(&forged), Some(Tick(1000)), Tick(1000)), News::Changed);
+        assert_eq!((sight.highest, sight.sound()), (Epoch(3), None));
+        assert_eq!(sight.expiry(CONFIGURED), Some(Tick(13_000)));
     }
 
     #[test]

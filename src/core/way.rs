@@ -64,6 +64,8 @@ pub struct Route {
     pub vain: Option<(Tick, String)>,
     /// Since when this node has held the IP without its being served here.
     pub ill: Option<Tick>,
+    /// The window is spent, for whichever node calls.
+    pub spent: bool,
     /// The first moment at which budget and back-off allow the next call, on the provider's clock.
     pub allowed: Option<ProviderTime>,
 }
@@ -82,6 +84,7 @@ impl Route {
             refusal: None,
             vain: None,
             ill: None,
+            spent: false,
             allowed: None,
         }
     }
@@ -100,6 +103,11 @@ impl Route {
             | Stage::Following { .. }
             | Stage::Verifying { .. } => None,
         }
+    }
+
+    /// A new configuration may have mended what was refused.
+    pub fn forgive(&mut self) {
+        (self.hold, self.refusal, self.vain) = (Tick(0), None, None);
     }
 
     /// Wherever it is now, nobody is to blame but this cluster.

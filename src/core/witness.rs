@@ -1,4 +1,4 @@
-//! Giving up: a holder that cannot route hands the Lease to a node that can, and only on its testimony.
+//! Giving up: a holder that cannot serve an IP hands the Lease to a node that can, and only on its testimony.
 //!
 //! The holder asks through its Lease; an eligible node that sees this asks the provider and says in its own
 //! record what it heard. Only "not routed to you" (or "routed to me") makes it the next holder: a provider that is
@@ -7,12 +7,13 @@
 use std::collections::BTreeMap;
 
 use super::Core;
+use super::ability::{Kind, Lack};
 use super::bug::Bug;
 use super::facts::Routed;
 use super::peer::Testimony;
 use crate::types::{Epoch, FailoverIp, GroupName, NodeName, Span, Tick};
 
-/// A holder that has not been able to route for this long looks for a witness.
+/// A holder that has not heard the provider for this long looks for a witness.
 const SILENCE: Span = Span::secs(20);
 
 /// Between two askings.
@@ -35,24 +36,25 @@ impl Asking {
 }
 
 impl Core {
-    /// Looks for a witness where this holder cannot route, and hands over to it.
+    /// Looks for a witness where this holder has not served an IP for long, or may not know it, and hands over to it.
     pub(super) fn consider_giving_up(&mut self, group: &GroupName) {
         let Some(term) = self.authority(group).cloned() else {
             return;
         };
-        let since = match (self.can_route(), self.refused_here(group)) {
-            (true, refused) => refused.map(|since| since.max(term.began)),
-            (false, _) => Some(self.unable.unwrap_or(self.now).max(term.began)),
-        };
-        let silent = since.is_some_and(|since| self.now.since(since) >= SILENCE);
-        if let Some(since) = since {
+        let unable = self.unable.map(|since| since.max(term.began));
+        let silent = unable.is_some_and(|since| self.now.since(since) >= SILENCE);
+        if let Some(since) = unable {
             self.at(since + SILENCE);
         }
+        let bad: BTreeMap<FailoverIp, Option<Lack>> = match silent {
+            true => self.group_ips(group).into_iter().map(|ip| (ip, None)).collect(),
+            false => self.ill(group),
+        };
         let landed = self.own_calls_landed(group);
         let Some(lock) = self.locks.get_mut(group) else {
             return;
         };
-        if !silent || !landed {
+        if bad.is_empty() || !landed {
             lock.asking.ask = None;
             return;
         }
@@ -64,40 +66,52 @@ impl Core {
         }
         let (ask, again) = (asking.ask, asking.last.unwrap_or(self.now) + AGAIN);
         self.at(again);
-        let witness = self.find_witness(group, term.epoch, ask);
+        let witness = self.find_witness(group, term.epoch, ask, &bad);
         if let (Some(witness), Some(lock)) = (witness, self.locks.get_mut(group)) {
             lock.moving = None;
             lock.hand_to = Some(witness);
         }
     }
 
-    /// Since when netcup has refused to route an IP of the group here, where it is not here.
-    fn refused_here(&self, group: &GroupName) -> Option<Tick> {
-        let home = self.provider.home()?;
-        let refused = self.group_ips(group).into_iter().filter(|ip| !self.is_at(*ip, home));
-        let routes = refused.filter_map(|ip| self.routes.get(&ip));
-        routes.filter(|route| route.refused_for(home, self.now)).map(|route| route.ended).min()
-    }
-
-    fn find_witness(&self, group: &GroupName, epoch: Epoch, ask: Option<u64>) -> Option<NodeName> {
+    /// The fittest node that could serve what this one does not, and that testifies that this one has it not routed.
+    fn find_witness(
+        &self,
+        group: &GroupName,
+        epoch: Epoch,
+        ask: Option<u64>,
+        bad: &BTreeMap<FailoverIp, Option<Lack>>,
+    ) -> Option<NodeName> {
         let mine = self.membership(group);
         let home = self.provider.home().map(|home| &home.name);
         let held = self.held();
         let blind = self.planted(Bug::GivesUpWithoutWitness);
-        let witnesses = self.peers.iter().filter(|(_, peer)| {
+        let began = self.authority(group).map_or(self.now, |term| term.began);
+        let ips = self.group_ips(group);
+        // What is well here is not risked for what may fare no better there: that is known of an address and of a list,
+        // and not of a call.
+        let some_is_well = ips.iter().any(|ip| self.is_served(*ip, began));
+        let hope = |lack: &Option<Lack>| matches!(lack, None | Some(Lack { kind: Kind::Call, .. }));
+        let risky = some_is_well && self.can_route() && bad.values().all(hope);
+        if risky && !self.planted(Bug::RisksTheWell) {
+            return None;
+        }
+        let witnesses = self.company().filter(|(_, peer)| {
             let record = &peer.record;
             let said = record.witness.get(group);
             let said = said.filter(|said| said.epoch == epoch && Some(said.ask) == ask);
             let theirs = record.server.as_ref().map(|server| &server.name);
             let gone = said.is_some_and(|said| {
-                said.routes.values().any(|routed| match routed {
+                let concerned = said.routes.iter().filter(|(ip, _)| bad.contains_key(ip));
+                concerned.map(|(_, routed)| routed).any(|routed| match routed {
                     Routed::To(name) if theirs == Some(name) => true,
                     Routed::To(name) => home.is_some_and(|home| home != name),
                     Routed::Nowhere => true,
                 })
             });
-            let able = record.provider && record.server.is_some();
-            peer.fit(self.now) && able && record.agrees(group, mine) && (gone || blind)
+            let able = record.lacks.none_of(bad.keys())
+                && record.lacks.count(&ips) <= self.lacks().count(&ips)
+                && record.server.is_some();
+            peer.alive(self.now) && able && record.agrees(group, mine) && (gone || blind)
         });
         witnesses.map(|(name, _)| name).min_by_key(|name| self.fitness(group, name, &held)).cloned()
     }
@@ -115,9 +129,7 @@ impl Core {
                 self.own.asked(&group, None, self.now);
                 continue;
             };
-            let able = self.cfg.eligible && self.health.able() && self.stopping.is_none();
-            // Who was refused itself would only hand it on.
-            let able = able && self.refused_here(&group).is_none();
+            let able = self.may_hold() && self.stopping.is_none();
             if by == self.me.nonce || !able || self.differs(&group) {
                 continue;
             }

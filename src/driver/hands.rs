@@ -186,11 +186,13 @@ impl Hands {
         let (provider, messages) = (Arc::clone(&self.provider), self.messages.clone());
         let unknown = self.settings.core.account.is_none();
         tokio::task::spawn_blocking(move || {
-            // Before the answer: what the core does with that shall be for the right account.
+            let event = work(&*provider);
+            // Before the answer, and asked for after it was there: what the core does with that shall be for the right
+            // account, which netcup may only now have told.
             if let Some(account) = unknown.then(|| provider.account()).flatten() {
                 let _ = messages.send(Message::Account(account));
             }
-            let _ = messages.send(Message::Event(work(&*provider)));
+            let _ = messages.send(Message::Event(event));
         });
     }
 }

@@ -14,8 +14,8 @@ pub(crate) fn rest(bytes: &[u8]) -> bool {
         let Ok(entries) = json::parse_failover_ips(family, bytes) else {
             continue;
         };
-        taken |= !entries.is_empty();
-        let asked = entries.iter().map(|entry| entry.ip).collect();
+        taken |= !entries.read.is_empty();
+        let asked = entries.read.iter().map(|entry| entry.ip).collect();
         let listing = sort(&entries, None, &asked);
         assert!(listing.routes.keys().all(|ip| asked.contains(ip)), "an IP out of nowhere");
         let v4 = |ip: &FailoverIp| matches!(ip, FailoverIp::V4(_));
@@ -25,15 +25,17 @@ pub(crate) fn rest(bytes: &[u8]) -> bool {
     taken |= json::parse_server(bytes).is_ok();
     taken |= json::parse_interfaces(bytes).is_ok_and(|macs| !macs.is_empty());
     taken |= json::parse_task(bytes).is_ok();
+    taken |= json::parse_user(bytes).is_ok_and(|account| account.is_some());
     let now = ProviderTime(1_795_383_005_000);
-    let since = ProviderTime(now.0 - 3_600_000);
-    if let Ok(tasks) = json::parse_tasks(bytes, since, now) {
+    let hour = Span::secs(3600);
+    for date in [Some(now), None] {
+        let Ok(tasks) = json::parse_tasks(bytes, hour, date, None) else {
+            continue;
+        };
         taken |= tasks.count > 0;
         assert!(tasks.calls.len() <= tasks.count, "more calls than entries");
-        assert!(
-            tasks.calls.iter().all(|call| call.at >= since),
-            "a call before what was asked for"
-        );
+        let since = tasks.now.map(|newest| ProviderTime(newest.0.saturating_sub(hour.0)));
+        assert!(tasks.calls.iter().all(|call| Some(call.at) >= since), "a call of another window");
     }
     taken | !json::parse_error(bytes).is_empty()
 }

@@ -201,7 +201,9 @@ fn read_all(bytes: &[u8]) {
     }
     let now = ProviderTime(1_795_383_005_000);
     let _ = json::parse_task(bytes);
-    let _ = json::parse_tasks(bytes, ProviderTime(0), now);
+    let _ = json::parse_tasks(bytes, Span::secs(3600), Some(now), None);
+    let _ = json::parse_tasks(bytes, Span::secs(3600), None, None);
+    let _ = json::parse_user(bytes);
     let _ = json::parse_servers(bytes);
     let _ = json::parse_server(bytes);
     let _ = json::parse_interfaces(bytes);

@@ -4,23 +4,27 @@ use std::fmt::Write as _;
 use std::io::Read as _;
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use http::header::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
 use ureq::Agent;
 use ureq::config::AutoHeaderValue;
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::Connector;
 
+use super::names::{KnownNames, Names};
 use super::wire::{Gate, Gatekeeper, Tcp, Tls};
 use super::{OpenError, Options, Timeouts, date};
 use crate::core::facts::{ProviderFailure, ProviderTime};
 use crate::types::Span;
 
 /// Largest body that is read.
-const BODY: u64 = 1024 * 1024;
+///
+/// The longest that netcup sends is a page of 100 tasks, some 70 kB.
+const BODY: u64 = 512 * 1024;
+/// Longest text in which secrets are looked for; the rest of it is not shown.
+const SEARCHED: usize = 64 * 1024;
 /// Longest piece of the provider's own words that is passed on.
 const WORDS: usize = 200;
 /// How many secrets are remembered for redaction; older ones have expired.
@@ -56,6 +60,14 @@ impl Request {
         }
     }
 
+    /// The name that leads to its address, if it is not the address itself.
+    fn host(&self) -> Option<String> {
+        let uri: http::Uri = self.url.parse().ok()?;
+        let host = uri.host()?;
+        let literal = host.trim_start_matches('[').trim_end_matches(']');
+        literal.parse::<IpAddr>().is_err().then(|| host.to_owned())
+    }
+
     /// What it is, for people.
     pub(super) fn what(&self) -> String {
         format!("{} {}", self.method, self.url)
@@ -69,6 +81,8 @@ pub(super) struct Answer {
     pub kind: String,
     pub date: Option<ProviderTime>,
     pub retry_after: Option<Span>,
+    /// Where a redirect leads, fit to be shown. Nobody goes there.
+    pub location: Option<String>,
     /// The body; what came of it, where `cut`.
     pub body: Vec<u8>,
     /// Why the body is not whole.
@@ -106,9 +120,15 @@ impl Answer {
         let reason = http::StatusCode::from_u16(self.status)
             .ok()
             .and_then(|status| status.canonical_reason());
-        match reason {
+        let status = match reason {
             Some(reason) => format!("{} {reason}", self.status),
             None => self.status.to_string(),
+        };
+        match &self.location {
+            Some(location) if (300..400).contains(&self.status) => format!(
+                "{status} to {location}, where foip does not go by itself: if that is netcup, write its base as url or auth_url in [provider]"
+            ),
+            Some(_) | None => status,
         }
     }
 }
@@ -117,7 +137,7 @@ impl Answer {
 pub(super) struct Client {
     trust: TlsConfig,
     tls: Tls,
-    last: Arc<Mutex<Option<IpAddr>>>,
+    names: Arc<Names>,
     pub(super) timeouts: Timeouts,
     secrets: Mutex<Vec<SecretString>>,
 }
@@ -139,10 +159,27 @@ impl Client {
         Ok(Self {
             trust,
             tls: Tls::default(),
-            last: Arc::default(),
+            names: Names::open(options.addresses.clone()),
             timeouts: options.timeouts,
             secrets: Mutex::default(),
         })
+    }
+
+    /// The same with another way to addresses.
+    #[cfg(test)]
+    pub(super) fn with_names(mut self, names: Arc<Names>) -> Self {
+        self.names = names;
+        self
+    }
+
+    #[cfg(test)]
+    pub(super) fn names(&self) -> &Arc<Names> {
+        &self.names
+    }
+
+    /// Why the addresses at which netcup answered are not on disk, if they are not.
+    pub(super) fn unsaved(&self) -> Option<String> {
+        self.names.unsaved()
     }
 
     /// From now on `secret` appears in no text that comes out of here.
@@ -162,7 +199,7 @@ impl Client {
 
     /// Somebody else's words, fit to be shown: without secrets, without control characters, short.
     pub(super) fn words(&self, text: &str) -> String {
-        let mut text = text.to_owned();
+        let mut text = text.chars().take(SEARCHED).collect::<String>();
         if let Ok(secrets) = self.secrets.lock() {
             let mut forms: Vec<String> =
                 secrets.iter().flat_map(|secret| disguises(secret.expose_secret())).collect();
@@ -172,7 +209,7 @@ impl Client {
                 text = text.replace(&form, "[secret]");
             }
         }
-        crate::text::clean_to(text.trim(), WORDS).into_owned()
+        clean(&text)
     }
 
     /// Sends the request once and reads the answer, within `timeout`.
@@ -193,7 +230,15 @@ impl Client {
         if timeout == Span::ZERO {
             return Err(fail(&"no time left to ask"));
         }
-        let sent = self.run(request, timeout, gate.cloned());
+        let host = request.host();
+        let used = Arc::default();
+        let sent = self.run(request, timeout, gate.cloned(), &used);
+        let in_time = gate.is_none_or(|gate| gate.shut().is_none());
+        match (&sent, host, used.get()) {
+            (Ok(_), Some(host), Some(address)) => self.names.answered(&host, *address),
+            (Err(_), Some(host), Some(address)) if in_time => self.names.failed(&host, *address),
+            (Ok(_) | Err(_), _, _) => {}
+        }
         let mut response = sent.map_err(|error| {
             if let ureq::Error::Timeout(part) = error {
                 return fail(&format!("no answer in time ({part} timeout)"));
@@ -204,6 +249,7 @@ impl Client {
         let header = |name: &str| response.headers().get(name)?.to_str().ok();
         let date = header("date").and_then(date::http);
         let retry_after = header("retry-after").and_then(|text| date::retry_after(text, date));
+        let location = header("location").and_then(target).map(|target| self.words(&target));
         let kind = header("content-type").unwrap_or_default();
         let kind = kind.split(';').next().unwrap_or_default();
         let kind = kind.trim().to_ascii_lowercase();
@@ -216,7 +262,7 @@ impl Client {
             Ok(_) => None,
             Err(error) => Some(self.words(&error.to_string())),
         };
-        Ok(Answer { status, kind, date, retry_after, body, cut })
+        Ok(Answer { status, kind, date, retry_after, location, body, cut })
     }
 
     /// One agent per request: ureq's connectors know nothing of the request that they serve.
@@ -225,6 +271,7 @@ impl Client {
         request: Request,
         timeout: Span,
         gate: Option<Arc<Gate>>,
+        used: &Arc<OnceLock<IpAddr>>,
     ) -> Result<http::Response<ureq::Body>, ureq::Error> {
         let config = Agent::config_builder()
             .tls_config(self.trust.clone())
@@ -241,10 +288,10 @@ impl Client {
             .timeout_resolve(Some(self.timeouts.connect.min(timeout).as_std()))
             .timeout_connect(Some(self.timeouts.connect.min(timeout).as_std()))
             .build();
-        let tcp = Tcp { last: Arc::clone(&self.last), patience: timeout };
+        let tcp = Tcp { names: Arc::clone(&self.names), used: Arc::clone(used), patience: timeout };
         let body = request.body.as_ref().map_or(0, |body| body.bytes.len());
         let connector = tcp.chain(self.tls.clone()).chain(Gatekeeper { gate, body });
-        let agent = Agent::with_parts(config, connector, DefaultResolver::default());
+        let agent = Agent::with_parts(config, connector, KnownNames(Arc::clone(&self.names)));
 
         let mut builder = http::Request::builder()
             .method(request.method)
@@ -268,6 +315,24 @@ impl Client {
             }
         }
     }
+}
+
+/// Where a redirect leads, without what may be secret in it: user, query and fragment.
+fn target(location: &str) -> Option<String> {
+    let uri: http::Uri = location.split(['?', '#']).next()?.parse().ok()?;
+    let port = uri.port_u16().map(|port| format!(":{port}")).unwrap_or_default();
+    match (uri.scheme_str(), uri.host()) {
+        (Some(scheme @ ("http" | "https")), Some(host)) => {
+            Some(format!("{scheme}://{host}{port}{}", uri.path()))
+        }
+        (None, None) if uri.path().starts_with('/') => Some(uri.path().to_owned()),
+        (_, _) => None,
+    }
+}
+
+/// Somebody else's words without control characters, and short.
+pub(super) fn clean(text: &str) -> String {
+    crate::text::clean_to(text.trim(), WORDS).into_owned()
 }
 
 /// The forms in which a secret can come back in somebody's answer.
@@ -357,7 +422,9 @@ pub(super) fn failure(what: &str, answer: &Answer, said: &str) -> ProviderFailur
     };
     let why = format!("{what}: {}{said}", answer.status_words());
     match answer.status {
-        401 => ProviderFailure::Auth(format!("{why}; log in again with `foip login`")),
+        401 => ProviderFailure::Auth(format!(
+            "{why}; if the login is good (`foip login` makes a new one), is this host missing from the list of allowed addresses in the SCP's API settings?"
+        )),
         403 => ProviderFailure::Auth(format!(
             "{why}; is this host missing from the list of allowed addresses in the SCP's API settings?"
         )),
@@ -366,128 +433,5 @@ pub(super) fn failure(what: &str, answer: &Answer, said: &str) -> ProviderFailur
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::testing::{Peer, answer, client, options};
-    use super::*;
-    use crate::clock;
-    use crate::core::config::Api;
-
-    fn get(peer: &Peer) -> Request {
-        Request::get(format!("http://{}/x", peer.address()), &"eyJ.token".into())
-    }
-
-    #[test]
-    fn base_addresses_are_https_or_here() {
-        for good in [
-            "https://www.servercontrolpanel.de/scp-core",
-            "https://10.0.0.1:8443/",
-            "http://127.0.0.1:8080/scp-core",
-            "http://[::1]:8080",
-            "http://localhost:1/x/",
-        ] {
-            let base = base("url", good).unwrap();
-            assert_eq!(base, good.trim_end_matches('/'));
-        }
-        for bad in [
-            "",
-            "www.servercontrolpanel.de",
-            "ftp://127.0.0.1/",
-            "http://www.servercontrolpanel.de",
-            "http://10.0.0.1/",
-            "https://user:secret@host/",
-            "https://host/?a=b",
-            "https://host/#a",
-            "https:///path",
-        ] {
-            let error = base("url", bad).unwrap_err().to_string();
-            assert!(
-                error.starts_with("provider.url ") && !error.contains("secret"),
-                "{bad}: {error}"
-            );
-        }
-    }
-
-    #[test]
-    fn the_answer_is_taken_apart() {
-        let peer = Peer::new();
-        let text = answer("429 Too Many Requests", "Application/JSON; charset=utf-8", "{}");
-        peer.say(text.replace("Date:", "Retry-After: 120\r\nDate:"));
-        let answer = client(&peer).send(get(&peer), Span::secs(5), None).unwrap();
-        assert_eq!((answer.status, answer.kind.as_str()), (429, "application/json"));
-        assert_eq!(answer.retry_after, Some(Span::secs(120)));
-        assert_eq!(answer.date, Some(ProviderTime(1_795_383_005_000)));
-        assert_eq!(answer.whole(), Ok(b"{}".as_slice()));
-    }
-
-    #[test]
-    fn redirects_are_not_followed() {
-        let peer = Peer::new();
-        let text = answer("307 Temporary Redirect", "text/plain", "");
-        peer.say(text.replace("Date:", "Location: /elsewhere\r\nDate:"));
-        let answer = client(&peer).send(get(&peer), Span::secs(5), None).unwrap();
-        assert_eq!(answer.status, 307);
-        assert_eq!(peer.heard().len(), 1);
-    }
-
-    #[test]
-    fn a_body_is_capped_and_a_cut_one_is_no_body() {
-        let peer = Peer::new();
-        let large = "x".repeat(usize::try_from(BODY).unwrap() + 1);
-        peer.say(answer("200 OK", "text/plain", &large));
-        let capped = client(&peer).send(get(&peer), Span::secs(5), None).unwrap();
-        assert!(capped.whole().is_err());
-        peer.say(
-            answer("200 OK", "text/plain", "whole")
-                .replace("Content-Length: 5", "Content-Length: 9"),
-        );
-        let cut = client(&peer).send(get(&peer), Span::secs(5), None).unwrap();
-        assert_eq!((cut.status, cut.body.as_slice()), (200, b"whole".as_slice()));
-        assert!(cut.whole().is_err());
-    }
-
-    #[test]
-    fn the_gate_lets_nothing_out_after_its_time() {
-        let peer = Peer::new();
-        let client = client(&peer);
-        let gate = Arc::new(Gate::new(clock::now()));
-        client.send(get(&peer), Span::secs(5), Some(&gate)).unwrap_err();
-        assert_eq!((gate.passed(), gate.shut().is_some()), (None, true));
-        let gate = Arc::new(Gate::new(clock::now() + Span::secs(5)));
-        let before = clock::now();
-        client.send(get(&peer), Span::secs(5), Some(&gate)).unwrap();
-        assert!(gate.passed().unwrap() >= before && gate.shut().is_none());
-        // The first one was connected and closed without a byte.
-        assert_eq!(peer.heard().len(), 1);
-    }
-
-    #[test]
-    fn plain_http_is_checked_again_when_the_name_is_known() {
-        // Tcp looks at the address, whatever the name was.
-        let peer = Peer::new();
-        let request = Request::get("http://203.0.113.1:9/x".into(), &"eyJ.token".into());
-        let why = client(&peer).send(request, Span::secs(5), None).unwrap_err();
-        assert!(why.contains("https only"), "{why}");
-    }
-
-    #[test]
-    fn words_are_short_clean_and_without_secrets() {
-        let client = Client::open(&options(Api::Rest, "http://127.0.0.1:9")).unwrap();
-        client.hide(&"a&b c".into());
-        client.hide(&"a&b c+longer".into());
-        let shown = client.words("x a&amp;b c \u{1b}[31m a%26b%20c a&b c+longer y");
-        assert_eq!(shown, "x [secret] \u{fffd}[31m [secret] [secret] y");
-        assert!(client.words(&"é".repeat(500)).len() <= WORDS);
-    }
-
-    #[test]
-    fn a_ca_file_without_certificates_is_refused() {
-        let mut options = options(Api::Rest, "http://127.0.0.1:9");
-        options.ca_file = Some("/dev/null".into());
-        assert!(Client::open(&options).is_err());
-        options.ca_file = Some("/nonexistent/ca.pem".into());
-        let Err(error) = Client::open(&options) else {
-            panic!("opened");
-        };
-        assert!(error.to_string().contains("/nonexistent/ca.pem"), "{error}");
-    }
-}
+#[path = "http_tests.rs"]
+mod tests;

@@ -6,9 +6,7 @@
 //!                                      └────▶ Denied, Expired: begin again
 //! ```
 
-use std::sync::Arc;
-
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 
 use super::http::{Answer, Client};
 use super::oidc::{self, Who};
@@ -219,38 +217,55 @@ fn judge(what: &str, answer: &Answer) -> Step {
     }
 }
 
-/// Takes the refresh token back at the login service, then removes the token file.
+/// How logging out ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Logout {
+    /// There was no token file.
+    Nothing,
+    /// The file is removed; the token in it stays good at netcup.
+    Removed,
+    /// netcup took the token back, then the file was removed.
+    Revoked,
+}
+
+/// Removes the token file; takes the token back at the login service before that where `revoke` says so.
 ///
-/// Returns whether there was a file. The file stays where the token could not be taken back: it
-/// would remain valid with nobody knowing it.
+/// Taking back is not the default: one token taken back can end the logins of every other node, in older versions
+/// of Keycloak always, and in newer ones where the logins were approved in one session of a browser.
+///
+/// The file stays where the token could not be taken back: it would remain valid with nobody knowing it.
 ///
 /// # Errors
 /// Where the login service does not answer, or the file cannot be removed.
-pub fn logout(options: &Options) -> Result<bool, LoginError> {
-    let client = Arc::new(Client::open(options)?);
-    let auth_url = rest::auth_url(options)?;
+pub fn logout(options: &Options, revoke: bool) -> Result<Logout, LoginError> {
     let file = TokenFile::new(&options.token_file);
     if !file.path().exists() {
-        return Ok(false);
+        return Ok(Logout::Nothing);
     }
-    // A file that cannot be read holds nothing that could be taken back.
-    if let Ok(login) = file.load() {
-        client.hide(&login.refresh);
-        debug_assert!(!login.refresh.expose_secret().is_empty());
-        let request = oidc::revoke(&auth_url, &login.refresh);
-        let what = request.what();
-        let retry = |why| ProviderFailure::Retry { why, after: None };
-        let timeout = client.timeouts.total;
-        let answer = client.send(request, timeout, None).map_err(retry)?;
-        // RFC 7009, 2.2: an unknown token is answered 200 as well. Keycloak says invalid_token with 400.
-        let gone = matches!(
-            oidc::parse_error(&answer.body).as_deref(),
-            Some("invalid_token" | "invalid_grant")
-        );
-        if !(200..300).contains(&answer.status) && !gone {
-            return Err(super::http::failure(&what, &answer, "").into());
-        }
+    if revoke {
+        take_back(options, &file)?;
     }
     file.remove().map_err(|why| LoginError::File { path: file.path().to_owned(), why })?;
-    Ok(true)
+    Ok(if revoke { Logout::Revoked } else { Logout::Removed })
+}
+
+fn take_back(options: &Options, file: &TokenFile) -> Result<(), LoginError> {
+    let client = Client::open(options)?;
+    let auth_url = rest::auth_url(options)?;
+    let login = file.load()?;
+    client.hide(&login.refresh);
+    let request = oidc::revoke(&auth_url, &login.refresh);
+    let what = request.what();
+    let retry = |why| ProviderFailure::Retry { why, after: None };
+    let timeout = client.timeouts.total;
+    let answer = client.send(request, timeout, None).map_err(retry)?;
+    // RFC 7009, 2.2: an unknown token is answered 200 as well. Keycloak says invalid_token with 400.
+    let gone = matches!(
+        oidc::parse_error(&answer.body).as_deref(),
+        Some("invalid_token" | "invalid_grant")
+    );
+    if (200..300).contains(&answer.status) || gone {
+        return Ok(());
+    }
+    Err(super::http::failure(&what, &answer, "").into())
 }

@@ -10,6 +10,8 @@
 //!      └──────┬──────┘
 //!           http               one client: deadlines, caps, no redirects, no proxy
 //!             │
+//!          names               where netcup's names lead, also without a resolver
+//!             │
 //!           wire               TCP, TLS, and the gate that every route call passes (I2)
 //! ```
 //!
@@ -36,7 +38,9 @@ mod home;
 #[cfg(test)]
 mod hostile;
 mod http;
+mod json;
 pub mod login;
+mod names;
 mod oidc;
 mod rest;
 mod soap;
@@ -107,8 +111,8 @@ pub trait Provider: Send + Sync {
 
     /// Where these IPs are routed. Only the address families among them are asked for.
     ///
-    /// An IP is left out of the listing where the provider does not list it, names its server in a
-    /// way that cannot be read, or did not answer for its family while it did for the other.
+    /// An IP is left out of the listing where the provider does not list it. Where its entry cannot be read, or a part
+    /// of the answer could not be had, it is in `unread` with the reason.
     fn routes(&self, ips: &BTreeSet<FailoverIp>) -> Dated<Result<Listing, ProviderFailure>>;
 
     /// Routes `ip` to `to`: at most one request that changes anything, never repeated.
@@ -140,6 +144,10 @@ pub trait Provider: Send + Sync {
     /// How long ago this process last used the refresh token with success. `None` for SOAP, and
     /// before the first time.
     fn token_age(&self) -> Option<Span>;
+
+    /// What this process knows and could not write to disk, in words; `None` when all is saved. Asks nobody, waits
+    /// for nothing.
+    fn unsaved(&self) -> Option<String>;
 }
 
 /// How long requests may take.
@@ -170,6 +178,8 @@ pub struct Options {
     pub ca_file: Option<PathBuf>,
     /// Where `foip login` put the refresh token (REST).
     pub token_file: PathBuf,
+    /// Where the addresses at which netcup answered are kept, for the day on which the resolver does not answer.
+    pub addresses: Option<PathBuf>,
     /// Customer number (SOAP).
     pub login_name: Option<Account>,
     /// The webservice password, which is not the SCP's (SOAP). Without it every answer is `Auth`.

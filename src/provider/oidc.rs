@@ -1,9 +1,9 @@
 //! The login service's requests and answers: pure, bytes in and out (netcup: Keycloak, client `scp`, no secret).
 
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::Value;
 
 use super::http::{Body, Request, form_encode};
+use super::json::{self, Value};
 use crate::types::{Account, Span};
 
 const CLIENT: &str = "scp";
@@ -112,7 +112,7 @@ pub(super) struct Who {
 // Parse errors name fields, never values: a value may be a token.
 
 fn object(body: &[u8]) -> Result<Value, String> {
-    let value: Value = serde_json::from_slice(body).map_err(|_| "an answer that is not JSON")?;
+    let value = json::parse(body)?;
     if value.is_object() { Ok(value) } else { Err("an answer that is no JSON object".into()) }
 }
 
@@ -120,7 +120,7 @@ fn object(body: &[u8]) -> Result<Value, String> {
 fn secret(value: &Value, name: &str) -> Result<Option<SecretString>, String> {
     match value.get(name) {
         None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text))
+        Some(Value::Text(text))
             if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) =>
         {
             Ok(Some(SecretString::from(text.as_str())))
@@ -175,7 +175,7 @@ pub(super) fn parse_code(body: &[u8]) -> Result<Code, String> {
 
 /// The `error` member of a refusal (RFC 6749, 5.2), if the answer is one.
 pub(super) fn parse_error(body: &[u8]) -> Option<String> {
-    let value: Value = serde_json::from_slice(body).ok()?;
+    let value = json::parse(body).ok()?;
     let code = value.get("error")?.as_str()?;
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     (code.len() <= 60 && code.chars().all(plain)).then(|| code.to_owned())
@@ -183,10 +183,14 @@ pub(super) fn parse_error(body: &[u8]) -> Option<String> {
 
 fn who(value: &Value) -> Who {
     let user_id = match value.get("id") {
-        Some(Value::String(digits)) => digits.parse().ok(),
-        Some(Value::Number(number)) => number.as_u64(),
-        _ => None,
+        Some(Value::Text(digits)) => digits.parse().ok(),
+        Some(other) => other.as_u64(),
+        None => None,
     };
+    // Keycloak's form for users out of a store of the operator's own: `f:<uuid>:<id there>`.
+    let subject = value.get("sub").and_then(Value::as_str).and_then(|sub| sub.strip_prefix("f:"));
+    let last = subject.and_then(|sub| sub.rsplit_once(':')).map(|(_, id)| id);
+    let user_id = user_id.or_else(|| last.and_then(|id| id.parse().ok()));
     let account =
         value.get("preferred_username").and_then(Value::as_str).and_then(|name| name.parse().ok());
     Who { user_id, account }
@@ -196,7 +200,7 @@ fn who(value: &Value) -> Who {
 pub(super) fn parse_claims(access: &SecretString) -> Who {
     let claims = access.expose_secret().split('.').nth(1);
     let claims = claims.and_then(base64url);
-    let value = claims.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+    let value = claims.and_then(|bytes| json::parse(&bytes).ok());
     value.map(|value| who(&value)).unwrap_or_default()
 }
 
@@ -278,6 +282,26 @@ mod tests {
         ] {
             let body = golden(&format!("oidc/error-{code}.json"));
             assert_eq!(parse_error(body.as_bytes()).as_deref(), Some(code));
+        }
+    }
+
+    #[test]
+    fn the_user_is_the_claim_id_else_the_end_of_the_subject() {
+        let user = |body: &str| parse_userinfo(body.as_bytes()).unwrap().user_id;
+        let sub = "f:00000000-0000-4000-8000-00000000abcd:555001";
+        assert_eq!(user(&format!(r#"{{"id":"7","sub":"{sub}"}}"#)), Some(7));
+        for id in ["", r#""id":null,"#, r#""id":"x","#, r#""id":-1,"#] {
+            assert_eq!(user(&format!(r#"{{{id}"sub":"{sub}"}}"#)), Some(555_001), "{id}");
+        }
+        for sub in [
+            "00000000-0000-4000-8000-00000000abcd",
+            "x:y:555001",
+            "f:555001",
+            "f:a:",
+            "f:a:-1",
+            "555001",
+        ] {
+            assert_eq!(user(&format!(r#"{{"sub":"{sub}"}}"#)), None, "{sub}");
         }
     }
 

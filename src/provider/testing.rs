@@ -121,6 +121,7 @@ pub(super) fn options(api: Api, url: &str) -> Options {
         auth_url: Some(url.to_owned()),
         ca_file: None,
         token_file: "/nonexistent/foip-token".into(),
+        addresses: None,
         login_name: "100000".parse().ok(),
         password: Some("webservice-password".into()),
         timeouts: Timeouts { connect: Span::secs(2), total: Span::secs(5) },

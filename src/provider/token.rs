@@ -6,7 +6,7 @@
 //!     └──── replaced whole ◀────┘ where the answer carries another refresh token
 //! ```
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 
 use secrecy::{ExposeSecret, SecretString};
 
@@ -19,6 +19,12 @@ use crate::types::{Span, Tick};
 
 /// How often the login service is asked again about a token that it has called dead.
 const DEAD: Span = Span::secs(60);
+/// How often storing a token is tried again.
+const STORING: Span = Span::secs(10);
+/// How long a new token is waited for to be on disk.
+const DISK: Span = Span::secs(1);
+/// Longest time for which the login service can ask to be left alone.
+const LEFT_ALONE: Span = Span::secs(300);
 /// A refresh token that was not used for this long is used by [`Tokens::keep_alive`].
 const IDLE: Span = Span::secs(12 * 3600);
 
@@ -58,6 +64,12 @@ struct State {
     used: Option<Tick>,
     /// The refresh token that was called dead, when, and in what words.
     dead: Option<(SecretString, Tick, String)>,
+    /// Until when the login service wants to be left alone, and what it said.
+    wait: Option<(Tick, String)>,
+    /// Why `newer` is not in the file, and when that was tried last.
+    unsaved: Option<(String, Tick)>,
+    /// A thread is at it.
+    storing: bool,
 }
 
 /// The life of the tokens: refreshed when needed, by one thread at a time.
@@ -65,7 +77,7 @@ pub(super) struct Tokens {
     client: Arc<Client>,
     auth_url: String,
     file: TokenFile,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
     turn: Condvar,
 }
 
@@ -73,14 +85,18 @@ fn same(a: Option<&SecretString>, b: &SecretString) -> bool {
     a.is_some_and(|a| a.expose_secret() == b.expose_secret())
 }
 
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    // Nothing in here is half written when a thread dies.
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Tokens {
     pub(super) fn new(client: Arc<Client>, auth_url: String, file: TokenFile) -> Self {
-        Self { client, auth_url, file, state: Mutex::default(), turn: Condvar::new() }
+        Self { client, auth_url, file, state: Arc::default(), turn: Condvar::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing in here is half written when a thread dies.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     pub(super) fn auth_url(&self) -> &str {
@@ -96,6 +112,34 @@ impl Tokens {
         }
     }
 
+    /// Whose token it is that is in use, by what came with it or was asked.
+    pub(super) fn in_use(&self) -> Option<Who> {
+        let state = self.lock();
+        state.used.map(|_| state.who.clone())
+    }
+
+    /// Whose token it is, by an answer to that very question.
+    pub(super) fn learned(&self, who: Who) {
+        let mut state = self.lock();
+        state.who.user_id = who.user_id.or(state.who.user_id);
+        state.who.account = who.account.or(state.who.account.take());
+    }
+
+    /// netcup does not know the user that the token names.
+    pub(super) fn forget_user(&self) {
+        self.lock().who.user_id = None;
+    }
+
+    /// Where the token is.
+    pub(super) fn file(&self) -> &TokenFile {
+        &self.file
+    }
+
+    /// Why the newest refresh token is not in the file: it would be lost with the process.
+    pub(super) fn unsaved(&self) -> Option<String> {
+        self.lock().unsaved.as_ref().map(|(why, _)| why.clone())
+    }
+
     /// Time since the refresh token was last used with success.
     pub(super) fn age(&self) -> Option<Span> {
         self.lock().used.map(|used| clock::now().since(used))
@@ -103,6 +147,7 @@ impl Tokens {
 
     /// An access token that is good for a while yet, refreshed if need be before `deadline`.
     pub(super) fn access(&self, deadline: Tick) -> Result<SecretString, ProviderFailure> {
+        self.store_again();
         self.obtain(deadline, |access| access.fresh())
     }
 
@@ -190,7 +235,7 @@ impl Tokens {
             let mut state = self.lock();
             if !same(state.seen.as_ref(), &login.refresh) {
                 state.seen = Some(login.refresh.clone());
-                state.newer = None;
+                (state.newer, state.unsaved, state.wait) = (None, None, None);
                 state.who = login.who.clone();
             }
             let refresh = state.newer.clone().unwrap_or(login.refresh);
@@ -199,6 +244,14 @@ impl Tokens {
                 && clock::now().since(*at) < DEAD
             {
                 return Err(ProviderFailure::Auth(why.clone()));
+            }
+            if let Some((until, why)) = &state.wait {
+                match clock::now().until(*until) {
+                    Span::ZERO => state.wait = None,
+                    left => {
+                        return Err(ProviderFailure::Retry { why: why.clone(), after: Some(left) });
+                    }
+                }
             }
             refresh
         };
@@ -214,8 +267,18 @@ impl Tokens {
         let grant = match judge(&what, &answer) {
             Ok(grant) => grant,
             Err(failure) => {
-                if let ProviderFailure::Auth(why) = &failure {
-                    self.lock().dead = Some((refresh, asked, why.clone()));
+                let mut state = self.lock();
+                match &failure {
+                    ProviderFailure::Auth(why) => {
+                        state.dead = Some((refresh, asked, why.clone()));
+                    }
+                    ProviderFailure::Retry { why, after: Some(after) } => {
+                        let until = clock::now() + (*after).min(LEFT_ALONE);
+                        state.wait = Some((until, why.clone()));
+                    }
+                    ProviderFailure::Retry { after: None, .. }
+                    | ProviderFailure::Budget { .. }
+                    | ProviderFailure::Config(_) => {}
                 }
                 return Err(failure);
             }
@@ -223,31 +286,92 @@ impl Tokens {
         self.client.hide(&grant.access);
         let claims = oidc::parse_claims(&grant.access);
         let rotated = grant.refresh.filter(|new| !same(Some(&refresh), new));
-        let mut state = self.lock();
-        state.used = Some(asked);
-        state.dead = None;
-        state.who.user_id = claims.user_id.or(state.who.user_id);
-        state.who.account = claims.account.or(state.who.account.take());
-        state.access =
-            Some(Access { token: grant.access.clone(), asked, lifetime: grant.lifetime });
-        if let Some(new) = rotated {
-            self.client.hide(&new);
-            let login = Login { who: state.who.clone(), refresh: new.clone() };
-            match self.file.store(&login) {
-                Ok(()) => {
-                    state.seen = Some(new);
-                    state.newer = None;
-                }
-                Err(error) => {
-                    tracing::warn!(
-                        "cannot replace the token file {} ({error}): the new refresh token is lost at the next restart",
-                        self.file.path().display()
-                    );
-                    state.newer = Some(new);
-                }
+        {
+            let mut state = self.lock();
+            state.used = Some(asked);
+            (state.dead, state.wait) = (None, None);
+            state.who.user_id = claims.user_id.or(state.who.user_id);
+            state.who.account = claims.account.or(state.who.account.take());
+            state.access =
+                Some(Access { token: grant.access.clone(), asked, lifetime: grant.lifetime });
+            if let Some(new) = rotated {
+                self.client.hide(&new);
+                state.newer = Some(new);
             }
         }
+        self.store();
         Ok(grant.access)
+    }
+
+    /// Tries again to store what could not be stored, now and then.
+    fn store_again(&self) {
+        {
+            let mut state = self.lock();
+            match &mut state.unsaved {
+                Some((_, at)) if clock::now().since(*at) >= STORING => *at = clock::now(),
+                Some(_) | None => return,
+            }
+        }
+        self.store();
+    }
+
+    /// Puts the newest refresh token into the file, on a thread of its own: a disk may hang, and a route call must not.
+    fn store(&self) {
+        {
+            let mut state = self.lock();
+            if state.newer.is_none() || state.storing {
+                return;
+            }
+            state.storing = true;
+        }
+        let (state, file) = (Arc::clone(&self.state), self.file.clone());
+        let (done, is_done) = mpsc::channel::<()>();
+        let started = std::thread::Builder::new().name("foip-token".into()).spawn(move || {
+            store(&state, &file);
+            lock(&state).storing = false;
+            drop(done);
+        });
+        match started {
+            // Ends with an error in any case: nothing is ever sent.
+            Ok(_) => _ = is_done.recv_timeout(DISK.as_std()),
+            Err(_) => self.lock().storing = false,
+        }
+    }
+}
+
+fn store(shared: &Mutex<State>, file: &TokenFile) {
+    let (login, seen) = {
+        let state = lock(shared);
+        let Some(newer) = state.newer.clone() else {
+            return;
+        };
+        (Login { who: state.who.clone(), refresh: newer }, state.seen.clone())
+    };
+    // Somebody has logged in meanwhile: what is in the file is newer still.
+    let there = file.load().ok().map(|login| login.refresh);
+    if there.is_some_and(|there| !same(seen.as_ref(), &there)) {
+        return;
+    }
+    let stored = file.store(&login);
+    let mut state = lock(shared);
+    if !same(state.newer.as_ref(), &login.refresh) {
+        return;
+    }
+    match stored {
+        Ok(()) => {
+            state.seen = Some(login.refresh);
+            (state.newer, state.unsaved) = (None, None);
+        }
+        Err(error) => {
+            let why = format!(
+                "cannot replace the token file {}: {error}: the login is lost when foip ends; make room or make the folder writable",
+                file.path().display()
+            );
+            if state.unsaved.is_none() {
+                tracing::warn!("{why}");
+            }
+            state.unsaved = Some((why, clock::now()));
+        }
     }
 }
 
@@ -264,7 +388,7 @@ pub(super) fn judge(what: &str, answer: &Answer) -> Result<oidc::Grant, Provider
         }
         400 | 401 => match oidc::parse_error(&answer.body) {
             Some(code) if code == "invalid_grant" => Err(ProviderFailure::Auth(
-                "netcup no longer accepts the refresh token (invalid_grant): log in again with `foip login`"
+                "netcup no longer accepts the refresh token (invalid_grant): it was revoked, or the SCP's password was changed with the box \"Sign out from other devices\", or it was not used for 30 days: log in again with `foip login`"
                     .into(),
             )),
             Some(code) => Err(ProviderFailure::Auth(format!(
@@ -276,3 +400,7 @@ pub(super) fn judge(what: &str, answer: &Answer) -> Result<oidc::Grant, Provider
         _ => Err(super::http::failure(what, answer, "")),
     }
 }
+
+#[cfg(test)]
+#[path = "token_tests.rs"]
+mod tests;

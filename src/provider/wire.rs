@@ -6,7 +6,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
@@ -16,6 +16,7 @@ use ureq::unversioned::transport::{
     Transport,
 };
 
+use super::names::Names;
 use crate::clock;
 use crate::types::{Span, Tick};
 
@@ -25,9 +26,10 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// Opens TCP connections; plain HTTP only to this very host.
 #[derive(Debug)]
 pub(super) struct Tcp {
-    /// The address that worked last is tried first: a family that leads nowhere costs its share of
-    /// the connect time once, not in each request.
-    pub last: Arc<Mutex<Option<IpAddr>>>,
+    /// Is told where nobody answers.
+    pub names: Arc<Names>,
+    /// Where this request's connection leads.
+    pub used: Arc<OnceLock<IpAddr>>,
     /// The kernel gives up unacknowledged bytes after this time.
     pub patience: Span,
 }
@@ -42,11 +44,9 @@ impl Connector for Tcp {
     ) -> Result<Option<Wire>, Error> {
         let whole = (*details.timeout.after).min(LONGEST);
         let start = clock::now();
-        let mut addresses: Vec<SocketAddr> = details.addrs.iter().copied().collect();
-        let favourite = self.last.lock().ok().and_then(|last| *last);
-        addresses.sort_by_key(|address| Some(address.ip()) != favourite);
+        let host = details.uri.host().unwrap_or_default();
         let mut failure = Error::HostNotFound;
-        for (index, address) in addresses.iter().enumerate() {
+        for (index, address) in details.addrs.iter().enumerate() {
             if !details.needs_tls() && !address.ip().is_loopback() {
                 return Err(Error::RequireHttpsOnly(address.to_string()));
             }
@@ -54,18 +54,20 @@ impl Connector for Tcp {
             if left.is_zero() {
                 return Err(Error::Timeout(details.timeout.reason));
             }
-            let rest = u32::try_from(addresses.len() - index).unwrap_or(u32::MAX);
+            // An address that leads nowhere costs its share of the time, and only once: next time it is the last.
+            let rest = u32::try_from(details.addrs.len() - index).unwrap_or(u32::MAX);
             match self.open(address, left / rest) {
                 Ok(stream) => {
-                    if let Ok(mut last) = self.last.lock() {
-                        *last = Some(address.ip());
-                    }
+                    self.used.get_or_init(|| address.ip());
                     let config = details.config;
                     let buffers =
                         LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size());
                     return Ok(Some(Wire { stream, buffers }));
                 }
-                Err(error) => failure = Error::Io(error),
+                Err(error) => {
+                    self.names.failed(host, address.ip());
+                    failure = Error::Io(error);
+                }
             }
         }
         Err(failure)
@@ -281,7 +283,8 @@ mod tests {
     #[test]
     fn what_is_given_up_is_thrown_away() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let tcp = Tcp { last: Arc::default(), patience: Span::millis(1234) };
+        let tcp =
+            Tcp { names: Names::open(None), used: Arc::default(), patience: Span::millis(1234) };
         let address = listener.local_addr().unwrap();
         let stream = tcp.open(&address, Duration::from_secs(1)).unwrap();
         assert_eq!(getsockopt(&stream, sockopt::TcpUserTimeout).unwrap(), 1234);

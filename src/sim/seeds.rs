@@ -176,6 +176,8 @@ fn breaks(bug: Bug) -> &'static [Invariant] {
         Bug::DeafWhileWriting => &[I1],
         Bug::RemembersTheRemoved => &[I6],
         Bug::RecordStaysGone => &[I13],
+        Bug::RisksTheWell => &[I3],
+        Bug::BidsUnproven => &[L5],
     }
 }
 

@@ -4,8 +4,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use foip::core::facts::ProviderFailure;
-use foip::provider::TokenFile;
-use foip::provider::login::{Device, Poll, logout};
+use foip::provider::login::{Device, Logout, Poll, logout};
+use foip::provider::{TokenFile, open};
 use foip::types::Span;
 use foip_standins::fault::{Fault, Match, Rule};
 use foip_standins::scp::{Command, Person, Rotate};
@@ -98,6 +98,131 @@ fn a_rotated_token_that_cannot_be_stored_is_kept_in_memory() {
     std::thread::sleep(Duration::from_millis(1100));
     bench.provider.routes(&both()).value.unwrap();
     bench.again().routes(&both()).value.unwrap();
+}
+
+/// A token that could not be stored is not used on when somebody has logged in anew.
+#[test]
+fn a_new_login_ends_the_old_token_in_memory() {
+    let bench = bench();
+    bench.scp.set(|knobs| {
+        knobs.rotate = Rotate::Strict;
+        knobs.access_ttl_s = 1;
+        knobs.person = Person::Approve;
+    });
+    let way = bench.folder.0.join("token.new");
+    std::fs::create_dir(&way).unwrap();
+    bench.provider.routes(&both()).value.unwrap();
+    let why = bench.provider.unsaved().unwrap();
+    assert!(why.contains("token") && why.contains("the login is lost"), "{why}");
+    std::fs::remove_dir(&way).unwrap();
+    // The old token is good no longer; a login brings one that is.
+    bench.scp.command(Command::Revoke).unwrap();
+    assert!(matches!(login(&bench), Poll::Done { .. }));
+    let new = refresh_token(&bench);
+    bench.provider.routes(&both()).value.unwrap();
+    assert_eq!(bench.provider.unsaved(), None);
+    // It was used, rotated and stored.
+    assert_ne!(refresh_token(&bench), new);
+    bench.again().routes(&both()).value.unwrap();
+}
+
+#[test]
+fn a_token_that_cannot_be_saved_is_told_until_it_is() {
+    let bench = bench();
+    assert_eq!(bench.provider.unsaved(), None);
+    bench.scp.set(|knobs| {
+        knobs.rotate = Rotate::Strict;
+        knobs.access_ttl_s = 1;
+    });
+    let way = bench.folder.0.join("token.new");
+    std::fs::create_dir(&way).unwrap();
+    bench.provider.routes(&both()).value.unwrap();
+    let why = bench.provider.unsaved().unwrap();
+    assert!(why.contains("cannot replace the token file"), "{why}");
+    assert!(!why.contains(REFRESH), "{why}");
+    std::thread::sleep(Duration::from_millis(1100));
+    bench.provider.routes(&both()).value.unwrap();
+    assert!(bench.provider.unsaved().is_some());
+    std::fs::remove_dir(&way).unwrap();
+    std::thread::sleep(Duration::from_millis(1100));
+    bench.provider.routes(&both()).value.unwrap();
+    assert_eq!(bench.provider.unsaved(), None);
+    bench.again().routes(&both()).value.unwrap();
+}
+
+#[test]
+fn a_login_as_somebody_else_is_another_account_with_its_own_numbers() {
+    let bench = bench();
+    bench.warm();
+    let text = format!(r#"{{"account":"200000","user_id":7,"refresh_token":"{REFRESH}"}}"#);
+    std::fs::write(&bench.options.token_file, text).unwrap();
+    // The same token here: netcup says whose it is, whatever the file says.
+    bench.provider.routes(&both()).value.unwrap();
+    assert_eq!(bench.provider.account(), "100000".parse().ok());
+}
+
+#[test]
+fn an_invalid_grant_names_its_causes() {
+    let bench = bench();
+    bench.scp.command(Command::Revoke).unwrap();
+    let why = auth(bench.trouble());
+    for part in ["revoked", "Sign out from other devices", "30 days", "`foip login`"] {
+        assert!(why.contains(part), "{why}");
+    }
+}
+
+/// Other tools' login helpers print such files.
+#[test]
+fn a_token_without_an_account_gets_it_from_netcup_or_is_refused() {
+    for text in [
+        format!(r#"{{"access_token":"x","expires_in":300,"refresh_token":"{REFRESH}"}}"#),
+        format!(r#"{{"account":null,"user_id":555001,"refresh_token":"{REFRESH}"}}"#),
+        format!(r#"{{"account":"100000","refresh_token":"{REFRESH}"}}"#),
+        format!(r#"{{"refresh_token":"{REFRESH}"}}"#),
+    ] {
+        for (claims, userinfo) in [(true, true), (false, true), (false, false)] {
+            let bench = bench();
+            std::fs::write(&bench.options.token_file, &text).unwrap();
+            bench.scp.set(|knobs| knobs.claims = claims);
+            if !userinfo {
+                let empty = Fault::body(200, "{}");
+                bench.scp.fault(Rule::new(Match::path("/userinfo"), empty));
+            }
+            let listed = bench.provider.routes(&both()).value;
+            // With the user's number alone, the user's own page says the rest.
+            if claims || userinfo || text.contains("555001") {
+                listed.unwrap();
+                assert_eq!(bench.provider.account(), "100000".parse().ok(), "{text}");
+            } else {
+                let why = auth(listed.unwrap_err());
+                let file = bench.options.token_file.display().to_string();
+                for part in ["not what `foip login` wrote", "whose token", &file] {
+                    assert!(why.contains(part), "{why}");
+                }
+            }
+        }
+    }
+    // The bare token is no file of ours.
+    let bench = bench();
+    std::fs::write(&bench.options.token_file, REFRESH).unwrap();
+    assert!(auth(bench.trouble()).contains("not what `foip login` wrote"));
+}
+
+#[test]
+fn a_login_service_that_wants_to_be_left_alone_is() {
+    let bench = bench();
+    bench.scp.set(|knobs| knobs.access_ttl_s = 5);
+    bench.provider.routes(&both()).value.unwrap();
+    bench.scp.fault(Rule::new(Match::path("/token"), Fault::retry_after(429, "2")).times(1));
+    std::thread::sleep(Duration::from_millis(4100));
+    // The old access token serves, and nobody asks for another before the moment that was named.
+    for _ in 0..3 {
+        bench.provider.routes(&both()).value.unwrap();
+    }
+    assert_eq!(bench.asked("/token", 2), 2);
+    std::thread::sleep(Duration::from_millis(2100));
+    bench.provider.routes(&both()).value.unwrap();
+    assert_eq!(bench.asked("/token", 3), 3);
 }
 
 #[test]
@@ -198,14 +323,48 @@ fn a_login_can_be_denied_or_forgotten() {
 }
 
 #[test]
-fn logging_out_takes_the_token_back() {
+fn logging_out_removes_the_token_here_and_tells_nobody() {
+    let bench = bench();
+    assert_eq!(logout(&bench.options, false).unwrap(), Logout::Removed);
+    assert!(!bench.options.token_file.exists());
+    assert_eq!(logout(&bench.options, false).unwrap(), Logout::Nothing);
+    assert_eq!(bench.scp.log().len(), 0);
+    // Whoever has it still can use it.
+    write_token(&bench.options.token_file, REFRESH);
+    bench.again().routes(&both()).value.unwrap();
+}
+
+#[test]
+fn logging_out_takes_the_token_back_where_that_is_asked_for() {
     let bench = bench();
     bench.scp.fault(Rule::new(Match::path("/revoke"), Fault::status(503)).times(1));
-    logout(&bench.options).unwrap_err();
+    logout(&bench.options, true).unwrap_err();
     assert_eq!(refresh_token(&bench), REFRESH);
-    assert!(logout(&bench.options).unwrap());
+    assert_eq!(logout(&bench.options, true).unwrap(), Logout::Revoked);
     assert!(!bench.options.token_file.exists());
-    assert!(!logout(&bench.options).unwrap());
+    assert_eq!(logout(&bench.options, true).unwrap(), Logout::Nothing);
     write_token(&bench.options.token_file, REFRESH);
     assert!(auth(bench.again().routes(&both()).value.unwrap_err()).contains("`foip login`"));
+    // netcup has forgotten it already: that is no reason to keep it here.
+    assert_eq!(logout(&bench.options, true).unwrap(), Logout::Revoked);
+}
+
+/// What `--revoke` warns of: the other nodes' tokens are other tokens, and end with it.
+#[test]
+fn one_revoke_may_end_every_login() {
+    for all in [false, true] {
+        let bench = with(|setup| {
+            setup.refresh_tokens.push("the-other-nodes-token".into());
+            setup.knobs.revoke_ends_all = all;
+        });
+        let mut other = bench.options.clone();
+        other.token_file = bench.folder.0.join("other");
+        write_token(&other.token_file, "the-other-nodes-token");
+        logout(&bench.options, true).unwrap();
+        let listed = open(other).unwrap().routes(&both()).value;
+        match all {
+            false => _ = listed.unwrap(),
+            true => assert!(auth(listed.unwrap_err()).contains("it was revoked")),
+        }
+    }
 }

@@ -55,7 +55,11 @@ fn the_date_is_that_of_the_answer() {
     bench.scp.set(|knobs| knobs.date = false);
     let dated = bench.provider.routes(&both());
     assert_eq!((dated.date, dated.value.unwrap().routes.len()), (None, 2));
-    assert!(matches!(bench.provider.past_calls(), Err(ProviderFailure::Retry { .. })));
+    // The tasks say themselves when they started.
+    assert_eq!(bench.provider.past_calls(), Ok(Some(Vec::new())));
+    let routing = bench.provider.route(v4(), &server(1), soon());
+    assert!(matches!(routing.outcome, RouteOutcome::Accepted(_)) && routing.date.is_none());
+    assert_eq!(bench.provider.past_calls().unwrap().unwrap().len(), 1);
 }
 
 #[test]
@@ -152,9 +156,6 @@ fn without_an_answer_the_outcome_is_unknown_and_nothing_is_repeated() {
         (Fault::body(200, "<!doctype html><html></html>"), false),
         (Fault::body(202, "{}"), false),
         (Fault::body(202, r#"{"uuid":"../tasks","state":"PENDING"}"#), false),
-        (Fault::status(500), false),
-        (Fault::status(502), false),
-        (Fault::status(504), false),
     ] {
         let bench = bench();
         bench.warm();
@@ -200,11 +201,26 @@ fn refusals_are_sorted_by_status_alone() {
     assert!(matches!(refused(Fault::status(302)), ProviderFailure::Retry { .. }));
     assert!(matches!(refused(Fault::status(400)), ProviderFailure::Config(_)));
     assert!(matches!(refused(Fault::status(404)), ProviderFailure::Config(_)));
-    assert!(matches!(refused(Fault::status(401)), ProviderFailure::Auth(_)));
     let ProviderFailure::Auth(why) = refused(Fault::status(403)) else {
         panic!("403");
     };
-    assert!(why.contains("allowed addresses"), "{why}");
+    for part in
+        ["403 Forbidden", "Access from this IP address", "203.0.113.63", "allowed addresses"]
+    {
+        assert!(why.contains(part), "{why}");
+    }
+    // An answer ends the flight, whatever machine gave it.
+    for (status, words) in [
+        (500, "500 Internal Server Error: error.internalserver: Internal server error"),
+        (502, "502 Bad Gateway with a page"),
+        (504, "504 Gateway Timeout with a page"),
+    ] {
+        let ProviderFailure::Retry { why, after: None } = refused(Fault::status(status)) else {
+            panic!("{status}");
+        };
+        assert!(why.contains(words), "{why}");
+        assert_eq!(after(refused(Fault::retry_after(status, "7"))), Some(Span::secs(7)));
+    }
     // The text lies; the status counts.
     let lie = r#"{"code":"ok","message":"Too many requests: 429"}"#;
     assert!(matches!(refused(Fault::body(409, lie)), ProviderFailure::Retry { .. }));
@@ -346,14 +362,6 @@ fn a_read_without_a_usable_answer_is_to_be_tried_again() {
 }
 
 #[test]
-fn one_familys_trouble_is_not_the_others() {
-    let bench = bench();
-    bench.scp.fault(Rule::new(Match::path("/failoverips/v6"), Fault::status(500)));
-    let listing = bench.provider.routes(&both()).value.unwrap();
-    assert_eq!(listing.routes.keys().copied().collect::<Vec<_>>(), [v4()]);
-}
-
-#[test]
 fn a_refused_read_is_asked_once_more_with_a_new_token() {
     let bench = bench();
     bench.warm();
@@ -372,15 +380,59 @@ fn a_refused_read_is_asked_once_more_with_a_new_token() {
 }
 
 #[test]
-fn a_route_that_was_refused_for_its_token_is_not_repeated() {
+fn a_route_that_was_refused_for_its_token_is_sent_once_more_with_another() {
     let bench = bench();
     bench.warm();
     bench.scp.command(Command::Expire).unwrap();
-    let first = bench.provider.route(v4(), &server(1), soon());
-    assert!(matches!(first.outcome, RouteOutcome::Refused(ProviderFailure::Auth(_))));
-    assert_eq!(bench.asked("/failoverips/v4/", 1), 1);
-    let second = bench.provider.route(v4(), &server(1), soon());
-    assert!(matches!(second.outcome, RouteOutcome::Accepted(_)));
+    let before = clock::now();
+    let routing = bench.provider.route(v4(), &server(1), soon());
+    assert!(matches!(routing.outcome, RouteOutcome::Accepted(_)), "{:?}", routing.outcome);
+    assert!(routing.started.unwrap() >= before);
+    assert_eq!((bench.asked("PATCH", 2), bench.route_calls()), (2, 1));
+
+    // Twice refused is refused, and the list of addresses is named: the token was new.
+    bench.scp.fault(Rule::new(patch(), Fault::status(401)));
+    let routing = bench.provider.route(v4(), &server(2), soon());
+    let RouteOutcome::Refused(ProviderFailure::Auth(why)) = routing.outcome else {
+        panic!("{:?}", routing.outcome);
+    };
+    assert!(why.contains("401") && why.contains("allowed addresses"), "{why}");
+    assert!(routing.started.is_some());
+    assert_eq!(bench.asked("PATCH", 4), 4);
+}
+
+#[test]
+fn nothing_but_a_refused_token_sends_a_route_twice() {
+    let bench = bench();
+    bench.warm();
+    for status in [400, 403, 404, 409, 429, 500, 503] {
+        bench.scp.fault(Rule::new(patch(), Fault::status(status)).times(1));
+        bench.provider.route(v4(), &server(1), soon());
+        bench.warm();
+    }
+    assert_eq!(bench.asked("PATCH", 7), 7);
+    // No other token in time: the second is not sent, and what is told is the refusal.
+    bench.scp.command(Command::Expire).unwrap();
+    bench.scp.fault(Rule::new(Match::path("/token"), Fault::Delay { ms: 600 }));
+    let guard = Guard { not_after: clock::now() + Span::millis(400), timeout: Span::secs(3) };
+    let routing = bench.provider.route(v4(), &server(1), guard);
+    let RouteOutcome::Refused(ProviderFailure::Auth(why)) = routing.outcome else {
+        panic!("{:?}", routing.outcome);
+    };
+    assert!(why.contains("401"), "{why}");
+    assert!(routing.started.unwrap() < guard.not_after);
+    assert_eq!((bench.asked("PATCH", 8), bench.route_calls()), (8, 0));
+}
+
+#[test]
+fn a_redirect_is_named_and_not_followed() {
+    let bench = bench();
+    let headers = [("Location".to_owned(), "https://scp.example/new?x=1".to_owned())].into();
+    let redirect = Fault::Status { status: 308, body: None, content_type: None, headers };
+    bench.scp.fault(Rule::new(list(), redirect));
+    let why = bench.trouble().why().to_owned();
+    let expected = "308 Permanent Redirect to https://scp.example/new, where foip does not go";
+    assert!(why.contains(expected) && why.contains("[provider]"), "{why}");
 }
 
 #[test]

@@ -105,7 +105,10 @@ fn a_server_that_does_not_answer_leaves_its_ips_unknown() {
         // The own server and the list of servers answer; one of the others does not.
         let rule = Rule::new(Match::path("/WSEndUser"), Fault::status(500));
         let rule = bench.scp.fault(rule.skip(skip).times(1));
-        assert_eq!(bench.routed(v4()), None, "{skip}");
+        let listing = bench.provider.routes(&[v4()].into()).value.unwrap();
+        assert!(listing.routes.is_empty(), "{skip}");
+        let why = &listing.unread[&v4()];
+        assert!(why.contains("203.0.113.63") && why.contains("500 Internal"), "{why}");
         bench.scp.command(Command::Clear { rule: Some(rule) }).unwrap();
     }
     assert_eq!(bench.routed(v4()), Some(Routed::Nowhere));
@@ -113,6 +116,25 @@ fn a_server_that_does_not_answer_leaves_its_ips_unknown() {
     let rule = Rule::new(Match::path("/WSEndUser"), Fault::status(500));
     bench.scp.fault(rule.times(1));
     assert!(matches!(bench.trouble(), ProviderFailure::Retry { .. }));
+}
+
+/// The own server has one of the IPs; where the other is, nobody can be asked.
+#[test]
+fn what_was_found_is_not_the_worse_for_what_was_not() {
+    let bench = soap();
+    bench.provider.home(&host(1)).unwrap();
+    let here = Command::Route { ip: v4().to_string(), server: Some(server(1).name.to_string()) };
+    bench.scp.command(here).unwrap();
+    let rule = Rule::new(Match::path("/WSEndUser"), Fault::status(503));
+    bench.scp.fault(rule.skip(1));
+    let listing = bench.provider.routes(&both()).value.unwrap();
+    let routes: Vec<_> = listing.routes.into_iter().collect();
+    assert_eq!(routes, [(v4(), Routed::To(server(1).name))]);
+    assert!(listing.unread[&v6()].contains("503"), "{:?}", listing.unread);
+    assert_eq!(listing.unread.len(), 1);
+    bench.scp.command(Command::Clear { rule: None }).unwrap();
+    let listing = bench.provider.routes(&both()).value.unwrap();
+    assert_eq!((listing.routes.len(), listing.unread.len()), (2, 0));
 }
 
 #[test]
@@ -139,7 +161,8 @@ fn refusals_are_sorted_by_their_words() {
         bench.scp.set(|knobs| knobs.soap_fault_status = status);
         let route = |ip: &str, to: &Server| {
             let routing = bench.provider.route(ip.parse().unwrap(), to, soon());
-            assert!(routing.started.is_some());
+            // A server that netcup does not know has no MAC to route to.
+            assert_eq!(routing.started.is_some(), to.name != server(9).name);
             routing.outcome
         };
         assert_eq!(route("203.0.113.63", &target(1)), RouteOutcome::Done);
@@ -226,9 +249,10 @@ fn without_an_answer_the_outcome_is_unknown_and_nothing_is_repeated() {
         (Fault::Garbage, true),
         (Fault::Huge { bytes: 3_000_000 }, true),
         (empty_envelope(), false),
-        (Fault::status(502), false),
     ] {
         let bench = soap();
+        bench.provider.home(&host(1)).unwrap();
+        bench.asked("POST", 2);
         bench.leaves_unknown(&target(1), "POST", fault, carried_out);
     }
 }
@@ -236,10 +260,66 @@ fn without_an_answer_the_outcome_is_unknown_and_nothing_is_repeated() {
 #[test]
 fn a_late_call_is_not_sent() {
     let bench = soap();
+    bench.provider.home(&host(1)).unwrap();
+    let before = bench.asked("POST", 2);
     let guard = Guard { not_after: clock::now(), ..soon() };
     let routing = bench.provider.route(v4(), &target(1), guard);
     assert!(matches!(routing.outcome, RouteOutcome::NotSent(_)));
-    assert_eq!((routing.started, bench.asked("POST", 0)), (None, 0));
+    assert_eq!((routing.started, bench.asked("POST", before)), (None, before));
+}
+
+#[test]
+fn an_answered_call_is_over_whatever_machine_answered() {
+    let date = foip_standins::clock::http_date(clock::wall() * 1000 + 100_000);
+    for status in [500, 502, 503, 504, 429] {
+        for text in ["90", date.as_str()] {
+            let bench = soap();
+            bench.provider.home(&host(1)).unwrap();
+            let fault = Fault::retry_after(status, text);
+            bench.scp.fault(Rule::new(Match::path("/WSEndUser"), fault));
+            let routing = bench.provider.route(v4(), &target(1), soon());
+            let RouteOutcome::Refused(failure) = routing.outcome else {
+                panic!("{status}: {:?}", routing.outcome);
+            };
+            let budget = matches!(failure, ProviderFailure::Budget { .. });
+            assert_eq!(budget, status == 429, "{failure:?}");
+            assert!(failure.why().contains(&status.to_string()), "{failure:?}");
+            let after = failure.after().unwrap();
+            assert!(after > Span::secs(80) && after <= Span::secs(100), "{after}");
+            assert!(routing.started.is_some());
+            // A read is told to wait in the same way, and does wait.
+            let before = bench.asked("POST", 3);
+            for _ in 0..3 {
+                let failure = bench.trouble();
+                let after = failure.after().unwrap();
+                assert!(after > Span::secs(80) && after <= Span::secs(100), "{failure:?}");
+            }
+            assert_eq!(bench.asked("POST", before + 1), before + 1);
+        }
+    }
+}
+
+/// A record that anybody may have written says where to route: netcup's word decides.
+#[test]
+fn a_mac_is_netcups_and_not_what_a_record_says() {
+    let bench = soap();
+    let forged = Server { mac: server(3).mac, ..target(1) };
+    for _ in 0..2 {
+        let routing = bench.provider.route(v4(), &forged, soon());
+        let RouteOutcome::Refused(ProviderFailure::Config(why)) = routing.outcome else {
+            panic!("{:?}", routing.outcome);
+        };
+        assert!(routing.started.is_none());
+        for part in ["v2202600000000001", "02:00:00:ea:83:62", "02:00:00:ea:83:66"] {
+            assert!(why.contains(part), "{why}");
+        }
+    }
+    assert_eq!(bench.route_calls(), 0);
+    assert_eq!(bench.provider.route(v4(), &target(1), soon()).outcome, RouteOutcome::Done);
+    // It is looked up once, and again where it no longer fits.
+    let before = bench.asked("POST", 3);
+    assert_eq!(bench.provider.route(v6(), &target(1), soon()).outcome, RouteOutcome::Done);
+    assert_eq!(bench.asked("POST", before + 1), before + 1);
 }
 
 #[test]

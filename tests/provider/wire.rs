@@ -1,7 +1,8 @@
 //! What leaves this host, and what does not: TLS, the gate behind a slow handshake, connections that are given up.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -163,4 +164,72 @@ fn nobody_there_is_no_answer() {
     let failure = bench.again().routes(&[v4()].into()).value.unwrap_err();
     assert!(matches!(failure, ProviderFailure::Retry { .. }));
     assert!(began.elapsed() < Duration::from_secs(5));
+}
+
+/// Set in the process that has files for names of its own.
+const NAMED: &str = "FOIP_TEST_NAMED";
+
+/// The system's resolver, as it is: it answers, and with the holder's death it does not.
+#[test]
+fn a_resolver_that_died_with_the_holder_stops_no_question() {
+    let Some(folder) = std::env::var_os(NAMED).map(PathBuf::from) else {
+        let folder = Folder::new();
+        for name in ["hosts", "resolv.conf"] {
+            std::fs::write(folder.0.join(name), "").unwrap();
+        }
+        let mounts = "mount --bind \"$0\"/hosts /etc/hosts && mount --bind \"$0\"/resolv.conf /etc/resolv.conf && exec \"$@\"";
+        let output = Command::new("unshare")
+            .args(["--mount", "sh", "-c", mounts])
+            .arg(&folder.0)
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", "wire::a_resolver_that_died_with_the_holder_stops_no_question"])
+            .env(NAMED, &folder.0)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}{errors}");
+        return;
+    };
+    // Nothing comes back from there.
+    let silent = UdpSocket::bind("127.0.0.154:53").unwrap();
+    let names = |hosts: &str, server: &str| {
+        std::fs::write(folder.join("hosts"), hosts).unwrap();
+        let text = format!("nameserver {server}\noptions timeout:30 attempts:5\n");
+        std::fs::write(folder.join("resolv.conf"), text).unwrap();
+    };
+    for (server, hangs) in [("127.0.0.154", true), ("127.0.0.155", false)] {
+        let mut bench = with(|setup| setup.names.push("scp.example".into()));
+        let url = bench.scp.url().replace("127.0.0.1", "scp.example");
+        bench.options.url = Some(format!("{url}/scp-core"));
+        bench.options.auth_url = Some(format!("{url}/realms/scp"));
+        bench.options.addresses = Some(bench.folder.0.join("addresses.json"));
+        bench.options.timeouts.total = Span::secs(5);
+        names("127.0.0.1 scp.example\n", server);
+        bench.again().routes(&both()).value.unwrap();
+        let file = bench.options.addresses.clone().unwrap();
+        for _ in 0..500 {
+            if file.exists() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        names("", server);
+        // A new process: it has only what is on disk. Its first question is for a token, at the login service.
+        let provider = bench.again();
+        let listing = provider.routes(&both()).value.unwrap();
+        assert_eq!(listing.routes.len(), 2, "{server}");
+        let home = provider.home(&host(1)).unwrap();
+        let routing = provider.route(v4(), &home.server, soon());
+        assert!(matches!(routing.outcome, RouteOutcome::Accepted(_)), "{:?}", routing.outcome);
+        // Without the file there is no way.
+        bench.options.addresses = None;
+        let failure = bench.again().routes(&both()).value.unwrap_err();
+        assert!(matches!(failure, ProviderFailure::Retry { .. }), "{failure:?}");
+        // The resolver was asked, and kept silent.
+        silent.set_nonblocking(true).unwrap();
+        let mut question = [0; 512];
+        let asked = std::iter::from_fn(|| silent.recv(&mut question).ok()).count() > 0;
+        assert_eq!(asked, hangs);
+    }
 }

@@ -6,12 +6,12 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use secrecy::SecretString;
-use serde_json::{Value, json};
 
 use super::super::date;
-use super::super::http::{Body, Request, form_encode};
+use super::super::http::{Body, Request, clean, form_encode};
+use super::super::json::{self, Value};
 use crate::core::facts::{PastCall, ProviderTime, TaskId, TaskState};
-use crate::types::{FailoverIp, Mac, ServerName};
+use crate::types::{Account, FailoverIp, Mac, ServerName, Span};
 
 /// How many entries a page of a list is asked to have. It may have fewer: only an empty page is the end.
 pub(in super::super) const PAGE: usize = 100;
@@ -36,6 +36,15 @@ impl Family {
             Self::V4 => "v4",
             Self::V6 => "v6",
         }
+    }
+}
+
+impl std::fmt::Display for Family {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
     }
 }
 
@@ -66,7 +75,7 @@ pub(in super::super) fn route(
         body: Some(Body {
             // Every version of the API takes it; merge-patch came later.
             kind: "application/json",
-            bytes: json!({ "serverId": server }).to_string().into_bytes(),
+            bytes: format!("{{\"serverId\":{server}}}").into_bytes(),
             soap_action: false,
         }),
         ..Request::get(url, token)
@@ -111,6 +120,11 @@ pub(in super::super) fn interfaces(base: &str, server: u64, token: &SecretString
     Request::get(format!("{base}/api/v1/servers/{server}/interfaces?loadRdns=false"), token)
 }
 
+/// `GET …/users/{id}`.
+pub(in super::super) fn user(base: &str, user: u64, token: &SecretString) -> Request {
+    Request::get(format!("{base}/api/v1/users/{user}"), token)
+}
+
 /// A place where netcup has servers: routing does not leave it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in super::super) struct Site {
@@ -145,6 +159,19 @@ pub(in super::super) struct Entry {
     pub id: u64,
     pub site: Option<Site>,
     pub target: Target,
+    /// netcup says that it cannot be routed: `editable` is false.
+    pub fixed: bool,
+}
+
+/// A list of failover IPs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in super::super) struct Entries {
+    /// What can be read.
+    pub read: Vec<Entry>,
+    /// Entries about these IPs that cannot be used, and why.
+    pub odd: Vec<(FailoverIp, &'static str)>,
+    /// How many entries have no address that can be read.
+    pub nameless: usize,
 }
 
 /// One of the account's servers.
@@ -171,26 +198,11 @@ pub(in super::super) struct Task {
     pub state: Option<TaskState>,
 }
 
-fn json(body: &[u8]) -> Result<Value, String> {
-    serde_json::from_slice(body).map_err(|error| {
-        // The error's own text may quote the answer.
-        let (line, column) = (error.line(), error.column());
-        format!("an answer that is not JSON (line {line}, column {column})")
-    })
-}
-
 /// The bare array of the specification, or one in `data` or `items`, which has been seen.
 fn list(body: &[u8]) -> Result<Vec<Value>, String> {
-    let mut value = json(body)?;
-    let wrapped = value.as_object_mut().and_then(|object| {
-        let mut names = ["data", "items"].into_iter();
-        names.find_map(|name| object.remove(name))
-    });
-
-    if let Value::Array(entries) = wrapped.unwrap_or(value) {
-        return Ok(entries);
-    }
-    Err("an answer that is no list".to_owned())
+    let mut value = json::parse(body)?;
+    let wrapped = ["data", "items"].into_iter().find_map(|name| value.take(name));
+    wrapped.unwrap_or(value).into_list().ok_or_else(|| "an answer that is no list".to_owned())
 }
 
 fn text<'a>(value: &'a Value, name: &str) -> Option<&'a str> {
@@ -203,7 +215,7 @@ fn number(value: &Value, name: &str) -> Option<u64> {
 
 fn site(value: &Value) -> Option<Site> {
     let site = value.get("site")?;
-    Some(Site { id: number(site, "id")?, city: text(site, "city").unwrap_or_default().to_owned() })
+    Some(Site { id: number(site, "id")?, city: clean(text(site, "city").unwrap_or_default()) })
 }
 
 fn target(value: &Value) -> Target {
@@ -213,7 +225,7 @@ fn target(value: &Value) -> Target {
     };
     let name = match server.get("name") {
         None | Some(Value::Null) => None,
-        Some(Value::String(name)) => match name.parse() {
+        Some(Value::Text(name)) => match name.parse() {
             Ok(name) => Some(name),
             Err(_) => return Target::Odd,
         },
@@ -236,14 +248,14 @@ fn address(family: Family, value: &Value) -> Option<FailoverIp> {
     match family {
         Family::V4 => {
             let ip = text(value, "ip")?;
-            let length = value.get("cidrSuffix").filter(|length| !length.is_null());
+            let length = value.get("cidrSuffix").filter(|length| **length != Value::Null);
             let single = length.is_none_or(|length| length.as_u64() == Some(32));
             let ip: Ipv4Addr = ip.strip_suffix("/32").unwrap_or(ip).parse().ok()?;
             single.then_some(FailoverIp::V4(ip))
         }
         Family::V6 => {
             let prefix = text(value, "networkPrefix")?;
-            let length = value.get("networkPrefixLength").filter(|length| !length.is_null());
+            let length = value.get("networkPrefixLength").filter(|length| **length != Value::Null);
             let right = length.is_none_or(|length| length.as_u64() == Some(64));
             let prefix: Ipv6Addr = prefix.strip_suffix("/64").unwrap_or(prefix).parse().ok()?;
             let ip = format!("{prefix}/64").parse().ok()?;
@@ -252,21 +264,26 @@ fn address(family: Family, value: &Value) -> Option<FailoverIp> {
     }
 }
 
-/// The list of failover IPs. Entries without a usable address or number are left out.
-pub(in super::super) fn parse_failover_ips(
-    family: Family,
-    body: &[u8],
-) -> Result<Vec<Entry>, String> {
-    let entries = list(body)?;
-    let read = |value: &Value| {
-        Some(Entry {
-            ip: address(family, value)?,
-            id: number(value, "id")?,
-            site: site(value),
-            target: target(value),
-        })
-    };
-    Ok(entries.iter().filter_map(read).collect())
+/// The list of failover IPs.
+pub(in super::super) fn parse_failover_ips(family: Family, body: &[u8]) -> Result<Entries, String> {
+    let mut entries = Entries::default();
+    for value in list(body)? {
+        let Some(ip) = address(family, &value) else {
+            entries.nameless += 1;
+            continue;
+        };
+        match number(&value, "id") {
+            Some(id) => entries.read.push(Entry {
+                ip,
+                id,
+                site: site(&value),
+                target: target(&value),
+                fixed: value.get("editable").and_then(Value::as_bool) == Some(false),
+            }),
+            None => entries.odd.push((ip, "its id is not a number")),
+        }
+    }
+    Ok(entries)
 }
 
 /// The list of servers, and how many entries it has, readable or not.
@@ -280,11 +297,11 @@ pub(in super::super) fn parse_servers(body: &[u8]) -> Result<(Vec<Listed>, usize
 
 /// One server.
 pub(in super::super) fn parse_server(body: &[u8]) -> Result<Detail, String> {
-    let value = json(body)?;
+    let value = json::parse(body)?;
     let odd = |name: &str| format!("a server without a usable {name}");
     let name = text(&value, "name").ok_or_else(|| odd("name"))?;
     let live = value.get("serverLiveInfo").and_then(|live| live.get("interfaces"));
-    let macs = live.and_then(Value::as_array).map(|interfaces| {
+    let macs = live.and_then(Value::as_list).map(|interfaces| {
         let public = interfaces.iter().filter(|interface| {
             interface.get("vlanInterface").and_then(Value::as_bool) != Some(true)
         });
@@ -309,7 +326,7 @@ fn ordered<'a>(interfaces: impl Iterator<Item = &'a Value>, lists: &[&str]) -> V
     let mut macs: Vec<(bool, Mac)> = Vec::new();
     for interface in interfaces {
         let full = |list: &&str| {
-            let list = interface.get(*list).and_then(Value::as_array);
+            let list = interface.get(list).and_then(Value::as_list);
             list.is_some_and(|list| !list.is_empty())
         };
         let bare = !lists.iter().any(full);
@@ -330,7 +347,7 @@ fn task_id(value: &Value) -> Option<TaskId> {
 
 /// One task. Its failure's words are the provider's and still to be made fit for people.
 pub(in super::super) fn parse_task(body: &[u8]) -> Result<Task, String> {
-    let value = json(body)?;
+    let value = json::parse(body)?;
     let id = task_id(&value).ok_or("a task without a usable uuid")?;
     let state = text(&value, "state").and_then(|state| match state {
         "PENDING" | "RUNNING" => Some(TaskState::Running),
@@ -356,20 +373,30 @@ pub(in super::super) struct Tasks {
     pub count: usize,
     /// All younger ones have been seen: the newest come first.
     pub last: bool,
+    /// A moment that is not after the answer's own.
+    pub now: Option<ProviderTime>,
 }
 
 /// The list of tasks. A route task that does not say when it started is taken for one of `now`:
 /// a call too many in the ledger waits, one too few may spend what is not there.
+///
+/// `now` is the answer's date. Where it has none, the start of the newest task on this page or the pages `before` will
+/// do to end the list: what is younger than `window` is younger than that, too.
 pub(in super::super) fn parse_tasks(
     body: &[u8],
-    since: ProviderTime,
-    now: ProviderTime,
+    window: Span,
+    now: Option<ProviderTime>,
+    before: Option<ProviderTime>,
 ) -> Result<Tasks, String> {
     let entries = list(body)?;
-    let mut tasks = Tasks { calls: Vec::new(), count: entries.len(), last: entries.is_empty() };
+    let started = |value: &Value| text(value, "startedAt").and_then(date::rfc3339);
+    let newest = now.or(before).or_else(|| entries.iter().filter_map(started).max());
+    let since = newest.map(|newest| ProviderTime(newest.0.saturating_sub(window.0)));
+    let (count, last) = (entries.len(), entries.is_empty());
+    let mut tasks = Tasks { calls: Vec::new(), count, last, now: newest };
     for value in &entries {
-        let started = text(value, "startedAt").and_then(date::rfc3339);
-        if started.is_some_and(|started| started < since) {
+        let started = started(value);
+        if started.is_some_and(|started| Some(started) < since) {
             tasks.last = true;
             continue;
         }
@@ -379,15 +406,21 @@ pub(in super::super) fn parse_tasks(
         }
         tasks.calls.push(PastCall {
             task: task_id(value).ok_or("a route task without a usable uuid")?,
-            at: started.unwrap_or(now),
+            at: started.or(now).ok_or("a route task without a start, and no date")?,
         });
     }
     Ok(tasks)
 }
 
+/// The user's customer number: `GET …/users/{id}`.
+pub(in super::super) fn parse_user(body: &[u8]) -> Result<Option<Account>, String> {
+    let value = json::parse(body)?;
+    Ok(text(&value, "username").and_then(|name| name.parse().ok()))
+}
+
 /// What a refusal says for itself, if it is one of netcup's own.
 pub(in super::super) fn parse_error(body: &[u8]) -> String {
-    let Ok(value) = serde_json::from_slice::<Value>(body) else {
+    let Ok(value) = json::parse(body) else {
         return String::new();
     };
     let said = [text(&value, "code"), text(&value, "message")];

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   route:  learn (user, id, server's number, sites: cached) ─▶ token ─▶ gate ─▶ PATCH ─▶ 202 + task
+//!                                                               └──── 401: another token, once ◀──┘
 //! ```
 //!
 //! Statuses are sorted here and nowhere else; neither code nor text of a refusal decides anything.
@@ -12,24 +13,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use secrecy::SecretString;
 
-use self::format::{Detail, Entry, Family, Site};
+use self::format::{Detail, Entries, Family, Listed, Site};
 use self::listing::sort;
-use super::call::{lost, not_sent};
 use super::home::{match_mac, named, unmatched};
 use super::http::{self, Answer, Client, Request};
-use super::oidc;
+use super::oidc::{self, Who};
 use super::token::Tokens;
 use super::token_file::TokenFile;
-use super::wire::Gate;
 use super::{Dated, Guard, HostFacts, OpenError, Options, Provider, Routing};
 use crate::clock;
 use crate::core::facts::{
-    Home, Listing, PastCall, ProviderFailure, ProviderTime, RouteOutcome, TaskId, TaskState,
+    Home, Listing, PastCall, ProviderFailure, ProviderTime, TaskId, TaskState,
 };
 use crate::types::{Account, FailoverIp, Server, ServerName, Span, Tick};
 
 pub(super) mod format;
 pub(super) mod listing;
+mod routing;
 #[cfg(test)]
 mod tests;
 
@@ -42,6 +42,8 @@ const SERVERS: usize = 60;
 const PAGES: usize = 5;
 /// How far back the list of tasks is read: the provider's longer window.
 const HOUR: Span = Span::secs(3600);
+/// Longest time for which netcup can ask not to be asked.
+const LEFT_ALONE: Span = Span::secs(300);
 
 /// The login service's address.
 pub(super) fn auth_url(options: &Options) -> Result<String, OpenError> {
@@ -52,11 +54,24 @@ pub(super) fn auth_url(options: &Options) -> Result<String, OpenError> {
 /// What was learned and does not change by itself.
 #[derive(Debug, Default)]
 struct Known {
+    /// Whose all this is.
     user: Option<u64>,
-    ips: BTreeMap<FailoverIp, (u64, Option<Site>)>,
+    ips: BTreeMap<FailoverIp, Ip>,
+    /// By netcup's word alone: what somebody wrote into the cluster is compared with it.
     numbers: BTreeMap<ServerName, u64>,
     sites: BTreeMap<u64, Option<Site>>,
     own: Option<Server>,
+    /// Until when a list is not to be asked for, by netcup's word.
+    wait: BTreeMap<Family, (Tick, String)>,
+}
+
+/// What a route call needs to know of an IP.
+#[derive(Clone, Debug)]
+struct Ip {
+    id: u64,
+    site: Option<Site>,
+    /// Why it cannot be routed.
+    fixed: Option<String>,
 }
 
 /// netcup's REST API.
@@ -141,27 +156,48 @@ impl Rest {
         })
     }
 
-    /// The number in the paths: from the token's claims, else asked for.
+    /// The number in the paths: from the token's claims, else asked for. Never without the account: the budget is its own.
     fn user(&self, deadline: Tick) -> Result<u64, ProviderFailure> {
-        if let Some(user) = self.known().user {
-            return Ok(user);
-        }
         // The claims are those of a token that is really in use, not of a file that may be old.
-        self.tokens.access(deadline)?;
-        let user = match self.tokens.who().user_id {
-            Some(user) => user,
+        let mut who = match self.tokens.in_use() {
+            Some(who) => who,
             None => {
-                let auth_url = self.tokens.auth_url().to_owned();
-                let got = self.get(deadline, |_, token| oidc::userinfo(&auth_url, token))?;
-                let who = self.parsed(&got, oidc::parse_userinfo)?;
-                who.user_id.ok_or_else(|| ProviderFailure::Retry {
-                    why: format!("{}: no user id in the answer", got.what),
-                    after: None,
-                })?
+                self.tokens.access(deadline)?;
+                self.tokens.who()
             }
         };
-        self.known().user = Some(user);
+        if who.user_id.is_none() || who.account.is_none() {
+            let asked = self.ask_who(who.user_id, deadline)?;
+            who.user_id = who.user_id.or(asked.user_id);
+            who.account = who.account.or(asked.account);
+        }
+        let (Some(user), Some(_)) = (who.user_id, &who.account) else {
+            return Err(ProviderFailure::Auth(format!(
+                "the token file {} is not what `foip login` wrote: it does not say whose token it is, and nor does netcup: log in again with `foip login`",
+                self.tokens.file().path().display()
+            )));
+        };
+        self.tokens.learned(who);
+        let mut known = self.known();
+        if known.user.is_some_and(|known| known != user) {
+            // Another login: nothing of the other account's is worth anything.
+            *known = Known::default();
+        }
+        known.user = Some(user);
         Ok(user)
+    }
+
+    /// Whose token it is: by the login service's word, else by the account's own page.
+    fn ask_who(&self, user: Option<u64>, deadline: Tick) -> Result<Who, ProviderFailure> {
+        let auth_url = self.tokens.auth_url().to_owned();
+        let got = self.get(deadline, |_, token| oidc::userinfo(&auth_url, token))?;
+        let mut who = self.parsed(&got, oidc::parse_userinfo)?;
+        let user = user.or(who.user_id);
+        if let (None, Some(user)) = (&who.account, user) {
+            let got = self.get(deadline, |base, token| format::user(base, user, token))?;
+            who.account = self.parsed(&got, format::parse_user)?;
+        }
+        Ok(who)
     }
 
     fn list(
@@ -169,32 +205,34 @@ impl Rest {
         family: Family,
         deadline: Tick,
         date: &mut Option<ProviderTime>,
-    ) -> Result<Vec<Entry>, ProviderFailure> {
+    ) -> Result<Entries, ProviderFailure> {
         let user = self.user(deadline)?;
+        let wait = self.known().wait.get(&family).cloned();
+        if let Some((until, why)) = wait {
+            match clock::now().until(until) {
+                Span::ZERO => _ = self.known().wait.remove(&family),
+                left => return Err(ProviderFailure::Retry { why, after: Some(left) }),
+            }
+        }
         let got =
             self.get(deadline, |base, token| format::failover_ips(base, user, family, token))?;
         *date = got.answer.date.or(*date);
         if got.answer.status == 404 {
-            self.known().user = None;
+            self.tokens.forget_user();
         }
-        let entries = self.parsed(&got, |body| format::parse_failover_ips(family, body))?;
+        let parsed = self.parsed(&got, |body| format::parse_failover_ips(family, body));
         let mut known = self.known();
+        if let Err(ProviderFailure::Retry { why, after: Some(after) }) = &parsed {
+            let until = clock::now() + (*after).min(LEFT_ALONE);
+            known.wait.insert(family, (until, why.clone()));
+        }
+        let entries = parsed?;
         known.ips.retain(|ip, _| Family::of(*ip) != family);
-        for entry in &entries {
-            known.ips.insert(entry.ip, (entry.id, entry.site.clone()));
+        for entry in &entries.read {
+            let fixed = entry.fixed.then(|| listing::fixed(entry.ip));
+            known.ips.insert(entry.ip, Ip { id: entry.id, site: entry.site.clone(), fixed });
         }
         Ok(entries)
-    }
-
-    /// The server's number, by name.
-    fn number(&self, server: &Server, deadline: Tick) -> Result<u64, ProviderFailure> {
-        if let Some(number) = server.number {
-            return Ok(number);
-        }
-        if let Some(number) = self.known().numbers.get(&server.name) {
-            return Ok(*number);
-        }
-        self.find_named(&server.name, deadline)
     }
 
     fn find_named(&self, name: &ServerName, deadline: Tick) -> Result<u64, ProviderFailure> {
@@ -202,14 +240,19 @@ impl Rest {
             format::servers(base, Some(("name", name.as_str())), 0, token)
         })?;
         let (listed, _) = self.parsed(&got, format::parse_servers)?;
+        self.learn_numbers(&listed);
         let found = listed.iter().find(|server| server.name == *name);
         let found = found.ok_or_else(|| {
             ProviderFailure::Config(format!(
                 "this netcup account has no server named {name}: check `server` in [node], or which account is logged in"
             ))
         })?;
-        self.known().numbers.insert(name.clone(), found.id);
         Ok(found.id)
+    }
+
+    fn learn_numbers(&self, listed: &[Listed]) {
+        let mut known = self.known();
+        known.numbers.extend(listed.iter().map(|server| (server.name.clone(), server.id)));
     }
 
     fn detail(
@@ -231,82 +274,6 @@ impl Rest {
         known.sites.insert(detail.id, detail.site.clone());
         known.numbers.insert(detail.name.clone(), detail.id);
         Ok(Some(detail))
-    }
-
-    /// Everything that a route call needs; asks only for what is not known yet.
-    fn learn(
-        &self,
-        ip: FailoverIp,
-        to: &Server,
-        deadline: Tick,
-    ) -> Result<(u64, u64, u64), ProviderFailure> {
-        let user = self.user(deadline)?;
-        let number = self.number(to, deadline)?;
-        let known = self.known().ips.get(&ip).cloned();
-        let (id, site) = match known {
-            Some(known) => known,
-            None => {
-                self.list(Family::of(ip), deadline, &mut None)?;
-                self.known().ips.get(&ip).cloned().ok_or_else(|| {
-                    ProviderFailure::Config(format!(
-                        "this netcup account has no failover IP {ip}: check [[failover_ip]], or which account is logged in"
-                    ))
-                })?
-            }
-        };
-        let known = self.known().sites.get(&number).cloned();
-        let there = match known {
-            Some(there) => there,
-            None => self.detail(number, false, deadline)?.and_then(|detail| detail.site),
-        };
-        match (site, there) {
-            (Some(site), Some(there)) if site.id != there.id => {
-                Err(ProviderFailure::Config(format!(
-                    "failover IP {ip} is in {site}, server {} in {there}: netcup routes within one site only",
-                    to.name
-                )))
-            }
-            _ => Ok((user, id, number)),
-        }
-    }
-
-    fn forget(&self, ip: FailoverIp, to: &Server) {
-        let mut known = self.known();
-        known.user = None;
-        known.ips.remove(&ip);
-        let number = known.numbers.remove(&to.name);
-        if let Some(number) = number.or(to.number) {
-            known.sites.remove(&number);
-        }
-    }
-
-    /// What netcup's answer to the PATCH means for the call.
-    fn outcome(&self, got: &Got, ip: FailoverIp, to: &Server) -> RouteOutcome {
-        let answer = &got.answer;
-        let said = self.client.words(&format::parse_error(&answer.body));
-        let colon = if said.is_empty() { "" } else { ": " };
-        let why = format!("{}: {}{colon}{said}", got.what, answer.status_words());
-        match answer.status {
-            200..=299 => match answer.whole().and_then(format::parse_task) {
-                Ok(task) => RouteOutcome::Accepted(task.id),
-                Err(odd) => RouteOutcome::Unknown(format!("{why}, with {odd}")),
-            },
-            400 | 422 => RouteOutcome::Refused(ProviderFailure::Config(format!(
-                "{why}; is {} in another site than failover IP {ip}?",
-                to.name
-            ))),
-            404 => RouteOutcome::Refused(ProviderFailure::Config(format!(
-                "{why}; is failover IP {ip} or server {} no longer in this account?",
-                to.name
-            ))),
-            429 => {
-                RouteOutcome::Refused(ProviderFailure::Budget { why, after: answer.retry_after })
-            }
-            // 503 is the sender's own "not now". Any other 5xx may come from a machine between here
-            // and the one that has long begun to route.
-            500..=599 if answer.status != 503 => RouteOutcome::Unknown(why),
-            _ => RouteOutcome::Refused(http::failure(&got.what, answer, &said)),
-        }
     }
 
     /// The servers that may be this host, the likeliest first.
@@ -335,6 +302,7 @@ impl Rest {
                 break;
             }
             offset += count;
+            self.learn_numbers(&listed);
             found.extend(listed.iter().map(|server| server.id));
         }
         let mut seen = BTreeSet::new();
@@ -373,16 +341,28 @@ impl Provider for Rest {
         let deadline = self.deadline();
         let families: BTreeSet<Family> = ips.iter().copied().map(Family::of).collect();
         let mut listing = Listing::default();
-        let mut trouble = None;
         let mut answered = families.is_empty();
+        let mut trouble: Option<ProviderFailure> = None;
         for family in families {
+            let ips: BTreeSet<FailoverIp> =
+                ips.iter().copied().filter(|ip| Family::of(*ip) == family).collect();
             match self.list(family, deadline, &mut date) {
                 Ok(entries) => {
                     answered = true;
                     let own = self.known().own.clone();
-                    listing.routes.append(&mut sort(&entries, own.as_ref(), ips).routes);
+                    let mut sorted = sort(&entries, own.as_ref(), &ips);
+                    listing.routes.append(&mut sorted.routes);
+                    listing.unread.append(&mut sorted.unread);
+                    listing.fixed.append(&mut sorted.fixed);
                 }
-                Err(failure @ ProviderFailure::Retry { .. }) => trouble = Some(failure),
+                Err(ProviderFailure::Retry { why, after }) => {
+                    let text =
+                        format!("the list of {family} failover IPs could not be read: {why}");
+                    listing.unread.extend(ips.into_iter().map(|ip| (ip, text.clone())));
+                    // Of two refusals the later moment counts.
+                    let after = trouble.as_ref().and_then(ProviderFailure::after).max(after);
+                    trouble = Some(ProviderFailure::Retry { why: text, after });
+                }
                 Err(failure) => {
                     return Dated { value: Err(failure), date };
                 }
@@ -390,43 +370,13 @@ impl Provider for Rest {
         }
         let value = match trouble {
             Some(failure) if !answered => Err(failure),
-            Some(failure) => {
-                tracing::debug!("half of the failover IPs are unknown: {}", failure.why());
-                Ok(listing)
-            }
-            None => Ok(listing),
+            Some(_) | None => Ok(listing),
         };
         Dated { value, date }
     }
 
     fn route(&self, ip: FailoverIp, to: &Server, guard: Guard) -> Routing {
-        let deadline = clock::now() + guard.timeout;
-        let ready = self.learn(ip, to, deadline).and_then(|known| {
-            let token = self.tokens.access(deadline)?;
-            Ok((known, token))
-        });
-        let ((user, id, number), token) = match ready {
-            Ok(ready) => ready,
-            Err(failure) => return not_sent(failure),
-        };
-        let request = format::route(&self.base, user, Family::of(ip), id, number, &token);
-        let what = request.what();
-        let gate = Arc::new(Gate::new(guard.not_after));
-        let left = clock::now().until(deadline);
-        match self.client.send(request, left, Some(&gate)) {
-            Err(why) => lost(&gate, why),
-            Ok(answer) => {
-                match answer.status {
-                    // The next call gets another token; this one was sent, and is over.
-                    401 => self.tokens.forget(&token),
-                    404 => self.forget(ip, to),
-                    _ => {}
-                }
-                let date = answer.date;
-                let got = Got { what, answer };
-                Routing { started: gate.passed(), outcome: self.outcome(&got, ip, to), date }
-            }
-        }
+        self.call_route(ip, to, guard)
     }
 
     fn task(&self, task: &TaskId) -> Result<TaskState, ProviderFailure> {
@@ -453,14 +403,12 @@ impl Provider for Rest {
         let deadline = self.deadline();
         let mut calls = BTreeSet::new();
         let mut offset = 0;
+        let mut newest = None;
         for _ in 0..PAGES {
             let got = self.get(deadline, |base, token| format::tasks(base, offset, token))?;
             let now = got.answer.date;
-            let tasks = self.parsed(&got, |body| {
-                let now = now.ok_or("an answer without a date")?;
-                let since = ProviderTime(now.0.saturating_sub(HOUR.0));
-                format::parse_tasks(body, since, now)
-            })?;
+            let tasks = self.parsed(&got, |body| format::parse_tasks(body, HOUR, now, newest))?;
+            newest = tasks.now;
             calls.extend(tasks.calls);
             offset += tasks.count;
             if tasks.last {
@@ -485,5 +433,9 @@ impl Provider for Rest {
 
     fn token_age(&self) -> Option<Span> {
         self.tokens.age()
+    }
+
+    fn unsaved(&self) -> Option<String> {
+        self.tokens.unsaved().or_else(|| self.client.unsaved())
     }
 }

@@ -3,15 +3,15 @@
 use secrecy::SecretString;
 
 use super::super::http::Answer;
-use super::super::testing::{Peer, compare, golden, options, wire};
+use super::super::testing::{Peer, answer, compare, golden, options, wire};
 use super::format::*;
 use super::{Got, Rest, match_mac, sort};
 use crate::core::config::Api;
 use crate::core::facts::{
-    PastCall, ProviderFailure, ProviderTime, RouteOutcome, Routed, TaskId, TaskState,
+    Listing, PastCall, ProviderFailure, RouteOutcome, Routed, TaskId, TaskState,
 };
 use crate::provider::{HostFacts, date};
-use crate::types::{FailoverIp, Server};
+use crate::types::{FailoverIp, Server, Span};
 
 fn token() -> SecretString {
     SecretString::from("eyJ.access.1")
@@ -58,7 +58,7 @@ fn requests_are_these_bytes() {
     }
 }
 
-fn entries(file: &str) -> Vec<Entry> {
+fn entries(file: &str) -> Entries {
     let family = if file.contains("v6") { Family::V6 } else { Family::V4 };
     parse_failover_ips(family, golden(&format!("rest/{file}")).as_bytes()).unwrap()
 }
@@ -90,10 +90,10 @@ fn lists_of_failover_ips() {
     ] {
         assert_eq!(meaning(file), expected, "{file}");
     }
-    let entry = &entries("failoverips-v4.json")[0];
+    let entry = &entries("failoverips-v4.json").read[0];
     assert_eq!((entry.ip, entry.id), (v4(), 333_001));
     assert_eq!(entry.site.as_ref().unwrap().to_string(), "Nuremberg (site 1)");
-    let entry = &entries("failoverips-v6.json")[0];
+    let entry = &entries("failoverips-v6.json").read[0];
     assert_eq!((entry.ip, entry.id), (v6(), 333_002));
 }
 
@@ -116,6 +116,11 @@ fn nothing_odd_reads_as_here_or_nowhere() {
         let entries = parse_failover_ips(Family::V4, body.as_bytes()).unwrap();
         let listing = sort(&entries, Some(&own()), &[v4()].into());
         assert!(listing.routes.is_empty(), "{server}");
+        let why = &listing.unread[&v4()];
+        assert!(
+            why.starts_with("netcup has an entry for 203.0.113.63 that cannot be used"),
+            "{why}"
+        );
     }
     for entry in [
         r#"{"id": 1, "ip": "203.0.113.63", "cidrSuffix": 24}"#,
@@ -130,10 +135,12 @@ fn nothing_odd_reads_as_here_or_nowhere() {
         "7",
     ] {
         let body = format!("[{entry}]");
-        assert_eq!(parse_failover_ips(Family::V4, body.as_bytes()), Ok(Vec::new()), "{entry}");
+        let entries = parse_failover_ips(Family::V4, body.as_bytes()).unwrap();
+        assert_eq!(entries.read, [], "{entry}");
+        assert_eq!(entries.odd.len() + entries.nameless, 1, "{entry}");
     }
     let body = br#"[{"id": 1, "networkPrefix": "2001:db8:a:20::", "networkPrefixLength": 56}]"#;
-    assert_eq!(parse_failover_ips(Family::V6, body), Ok(Vec::new()));
+    assert_eq!(parse_failover_ips(Family::V6, body).unwrap().read, []);
     // The number alone is enough where it is the own one.
     let body = br#"[{"id": 1, "ip": "203.0.113.63", "server": {"id": 111003}}]"#;
     let entries = parse_failover_ips(Family::V4, body).unwrap();
@@ -175,8 +182,8 @@ fn tasks_in_every_state() {
 #[test]
 fn past_calls_are_the_route_tasks_of_the_window() {
     let now = date::rfc3339("2026-08-27T11:05:00Z").unwrap();
-    let since = ProviderTime(now.0 - 3_600_000);
-    let tasks = parse_tasks(golden("rest/tasks.json").as_bytes(), since, now).unwrap();
+    let parse = |body: &[u8], now| parse_tasks(body, Span::secs(3600), now, None);
+    let tasks = parse(golden("rest/tasks.json").as_bytes(), Some(now)).unwrap();
     assert_eq!((tasks.count, tasks.last), (5, true));
     let call = |n: u64, at: &str| PastCall {
         task: TaskId(format!("00000000-0000-4000-8000-{n:012}")),
@@ -191,11 +198,99 @@ fn past_calls_are_the_route_tasks_of_the_window() {
             call(44, "2026-08-27T11:03:23.678Z"),
         ]
     );
-    let page = parse_tasks(br#"[{"name": "Other", "startedAt": null}]"#, since, now).unwrap();
+    let page = parse(br#"[{"name": "Other", "startedAt": null}]"#, Some(now)).unwrap();
     assert_eq!((page.count, page.last), (1, false));
-    assert!(parse_tasks(b"[]", since, now).unwrap().last);
-    assert!(parse_tasks(br#"[{"name": "RouteFailoverIpTask"}]"#, since, now).is_err());
-    assert!(parse_tasks(b"[{}]", since, now).is_err());
+    assert!(parse(b"[]", Some(now)).unwrap().last);
+    assert!(parse(br#"[{"name": "RouteFailoverIpTask"}]"#, Some(now)).is_err());
+    assert!(parse(b"[{}]", Some(now)).is_err());
+}
+
+#[test]
+fn without_a_date_the_tasks_own_times_bound_the_window() {
+    let task = |n: u64, at: &str| {
+        format!(
+            r#"{{"uuid":"00000000-0000-4000-8000-{n:012}","name":"RouteFailoverIpTask","startedAt":{at}}}"#
+        )
+    };
+    let parse = |tasks: &[String], before| {
+        let body = format!("[{}]", tasks.join(","));
+        parse_tasks(body.as_bytes(), Span::secs(3600), None, before)
+    };
+    let (new, old, older) =
+        (r#""2026-08-27T11:03:33Z""#, r#""2026-08-27T10:03:34Z""#, r#""2026-08-27T10:03:32Z""#);
+    let page = parse(&[task(3, new), task(2, old)], None).unwrap();
+    assert_eq!((page.calls.len(), page.last), (2, false));
+    // The next page is judged by the newest of the first.
+    let next = parse(&[task(1, older)], page.now).unwrap();
+    assert_eq!((next.calls.len(), next.last), (0, true));
+    // One that cannot be placed: nobody knows how much is spent.
+    assert!(parse(&[task(3, new), task(2, "null")], None).is_err());
+    assert!(parse(&[task(2, "null")], page.now).is_err());
+    assert!(parse(&[], None).unwrap().last);
+}
+
+#[test]
+fn what_cannot_be_read_of_an_ip_is_said_of_this_ip() {
+    let ips = [v4(), "203.0.113.64".parse().unwrap()].into();
+    let listed = |entry: &str| {
+        let good = r#"{"id": 2, "ip": "203.0.113.64", "server": null}"#;
+        let body = format!("[{entry}, {good}]");
+        let entries = parse_failover_ips(Family::V4, body.as_bytes()).unwrap();
+        sort(&entries, Some(&own()), &ips)
+    };
+    for (entry, reason) in [
+        (r#"{"id": "333001", "ip": "203.0.113.63"}"#, "its id is not a number"),
+        (r#"{"id": 1, "ip": "203.0.113.63", "server": 7}"#, "neither a name nor a number"),
+        (r#"{"id": 1, "ip": "203.0.113.63", "server": {"id": 999}}"#, "no name"),
+        (r#"{"id": 1, "ip": 3405803839}"#, "1 entries whose address cannot be read"),
+        (
+            r#"{"id": 1, "ip": "203.0.113.63"}, {"id": 1, "ip": "203.0.113.63", "server": {"name": "v1"}}"#,
+            "listed twice",
+        ),
+        (
+            r#"{"id": 1, "ip": "203.0.113.63", "server": {"name": "v1", "id": 111003}}"#,
+            "v1 with the number 111003",
+        ),
+    ] {
+        let listing = listed(entry);
+        let why = &listing.unread[&v4()];
+        assert!(why.contains(reason) && why.contains("203.0.113.63"), "{why}");
+        // The other entry is as good as ever.
+        let other = "203.0.113.64".parse().unwrap();
+        assert_eq!(listing.routes.into_iter().collect::<Vec<_>>(), [(other, Routed::Nowhere)]);
+        assert_eq!(listing.unread.len(), 1);
+    }
+    // What netcup does not list at all is not unread.
+    let none = parse_failover_ips(Family::V4, b"[]").unwrap();
+    assert_eq!(sort(&none, Some(&own()), &ips), Listing::default());
+}
+
+#[test]
+fn an_ip_that_is_not_editable_is_told_with_its_route() {
+    for (editable, fixed) in
+        [("false", true), ("true", false), ("null", false), (r#""false""#, false)]
+    {
+        let body = format!(
+            r#"[{{"id": 1, "ip": "203.0.113.63", "editable": {editable}, "server": null}}]"#
+        );
+        let entries = parse_failover_ips(Family::V4, body.as_bytes()).unwrap();
+        let listing = sort(&entries, Some(&own()), &[v4()].into());
+        assert_eq!(listing.routes[&v4()], Routed::Nowhere);
+        assert_eq!(listing.fixed.contains_key(&v4()), fixed, "{editable}");
+    }
+}
+
+#[test]
+fn text_from_netcup_is_clean_before_it_is_shown() {
+    let city = r"\u001b[31mNuremberg\nALARM all is lost";
+    let body = format!(
+        r#"[{{"id": 1, "ip": "203.0.113.63", "site": {{"id": 1, "city": "{city}{}"}}}}]"#,
+        "x".repeat(5000)
+    );
+    let entries = parse_failover_ips(Family::V4, body.as_bytes()).unwrap();
+    let shown = entries.read[0].site.as_ref().unwrap().to_string();
+    assert!(shown.contains("Nuremberg") && shown.chars().count() < 300, "{shown}");
+    assert!(!shown.contains(char::is_control), "{shown:?}");
 }
 
 #[test]
@@ -239,6 +334,7 @@ fn outcome(status: u16, file: &str) -> &'static str {
         kind: kind.into(),
         date: None,
         retry_after: None,
+        location: None,
         body: golden(&format!("rest/{file}")).into_bytes(),
         cut: None,
     };
@@ -275,8 +371,9 @@ fn answers_to_a_route_call() {
         (422, "error-422.json", "config"),
         (429, "error-429.json", "budget"),
         (429, "page.html", "budget"),
-        (500, "error-404.json", "unknown"),
-        (502, "page.html", "unknown"),
+        (500, "error-404.json", "retry"),
+        (502, "page.html", "retry"),
+        (504, "page.html", "retry"),
         (503, "page.html", "retry"),
         // What the body says does not count.
         (409, "error-429.json", "retry"),
@@ -301,4 +398,33 @@ fn refusals_are_only_words() {
     ] {
         assert_eq!(parse_error(golden(&format!("rest/{file}")).as_bytes()), words, "{file}");
     }
+}
+
+#[test]
+fn another_login_makes_everything_of_the_old_account_worthless() {
+    let peer = Peer::new();
+    let folder = crate::files::tests::Folder::new();
+    let mut options = options(Api::Rest, &format!("http://{}", peer.address()));
+    options.token_file = folder.0.join("token");
+    let rest = Rest::open(&options).unwrap();
+    let deadline = crate::clock::now() + Span::secs(5);
+    let log_in = |user: u64, account: u64| {
+        let text =
+            format!(r#"{{"account":"{account}","user_id":{user},"refresh_token":"r{account}"}}"#);
+        std::fs::write(&options.token_file, text).unwrap();
+        // Its claims say nothing: the file is believed.
+        peer.say(answer("200 OK", "application/json", r#"{"access_token":"x","expires_in":300}"#));
+    };
+    log_in(7, 100_000);
+    assert_eq!(rest.user(deadline), Ok(7));
+    rest.known().numbers.insert(own().name, 1);
+    rest.known().own = Some(own());
+    assert_eq!(rest.user(deadline), Ok(7));
+    assert_eq!(rest.known().numbers.len(), 1);
+    log_in(8, 200_000);
+    rest.tokens.forget(&"x".into());
+    rest.tokens.access(deadline).unwrap();
+    assert_eq!(rest.user(deadline), Ok(8));
+    assert!(rest.known().numbers.is_empty() && rest.known().own.is_none());
+    assert_eq!(crate::provider::Provider::account(&rest), "200000".parse().ok());
 }

@@ -116,20 +116,20 @@ pub(in super::super) enum Reply {
 
 /// Opens the envelope and looks for a fault first: netcup's come with more than one status.
 pub(in super::super) fn parse(operation: &str, bytes: &[u8]) -> Result<Reply, String> {
-    let root = xml::parse(bytes).map_err(|why| format!("an answer that {why}"))?;
+    let mut root = xml::parse(bytes).map_err(|why| format!("an answer that {why}"))?;
     if root.name != "Envelope" {
         return Err("an answer that is no SOAP envelope".into());
     }
-    let body = root.child("Body").ok_or("an envelope without a body")?;
+    let body = root.children.iter().position(|child| child.name == "Body");
+    let mut body =
+        body.map(|at| root.children.swap_remove(at)).ok_or("an envelope without a body")?;
     if let Some(fault) = body.child("Fault") {
         let text = fault.child("faultstring").map(|text| text.text.trim());
         return Ok(Reply::Fault(text.unwrap_or("a fault without words").to_owned()));
     }
     let expected = format!("{operation}Response");
-    match body.children.as_slice() {
-        [response] if response.name == expected => Ok(Reply::Response(response.clone())),
-        _ => Err(format!("an envelope without {expected}")),
-    }
+    let only = body.children.pop().filter(|only| only.name == expected && body.children.is_empty());
+    only.map(Reply::Response).ok_or_else(|| format!("an envelope without {expected}"))
 }
 
 /// Was the routing changed? A response without `return` says so too (seen in a client's tests).

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use self::format::{Credentials, Reply};
+use self::round::Round;
 use super::call::{lost, not_sent};
 use super::home::{match_mac, unmatched};
 use super::http::{self, Answer, Client, Request};
@@ -18,15 +19,18 @@ use crate::clock;
 use crate::core::facts::{
     Home, Listing, PastCall, ProviderFailure, ProviderTime, RouteOutcome, Routed, TaskId, TaskState,
 };
-use crate::types::{Account, FailoverIp, Server, ServerName, Span, Tick};
+use crate::types::{Account, FailoverIp, Mac, Server, ServerName, Span, Tick};
 
 pub(super) mod format;
+mod round;
 #[cfg(test)]
 mod tests;
 
 const URL: &str = "https://www.servercontrolpanel.de/WSEndUser";
 /// How long an IP stays where it was just routed to.
 const COOLDOWN: Span = Span::secs(300);
+/// Longest time for which netcup can ask not to be asked.
+const LEFT_ALONE: Span = Span::secs(300);
 /// Most servers that are looked at.
 const SERVERS: usize = 60;
 /// How many of them are asked at a time.
@@ -47,6 +51,10 @@ struct Known {
     own: Option<ServerName>,
     /// Where an IP was found last: asked next after the own server.
     last: BTreeMap<FailoverIp, ServerName>,
+    /// A server's MACs, by netcup's word alone: what somebody wrote into the cluster is compared with it.
+    macs: BTreeMap<ServerName, Vec<Mac>>,
+    /// Until when nothing is to be asked, by netcup's word.
+    wait: Option<(Tick, String)>,
 }
 
 impl Soap {
@@ -86,11 +94,26 @@ impl Soap {
     ) -> Result<Element, ProviderFailure> {
         let left = clock::now().until(deadline).min(self.client.timeouts.total);
         let retry = |why| ProviderFailure::Retry { why, after: None };
+        {
+            let mut known = self.known();
+            if let Some((until, why)) = known.wait.clone() {
+                match clock::now().until(until) {
+                    Span::ZERO => known.wait = None,
+                    left => return Err(ProviderFailure::Retry { why, after: Some(left) }),
+                }
+            }
+        }
         let answer = self.client.send(request, left, None).map_err(retry)?;
         *date = answer.date.or(*date);
         match self.open_envelope(operation, &answer) {
             Judged::Response(response) => Ok(response),
-            Judged::Refused(failure) => Err(failure),
+            Judged::Refused(failure) => {
+                if let (why, Some(after)) = (failure.why(), answer.retry_after) {
+                    let until = clock::now() + after.min(LEFT_ALONE);
+                    self.known().wait = Some((until, why.to_owned()));
+                }
+                Err(failure)
+            }
             Judged::Odd(why) => Err(retry(why)),
         }
     }
@@ -106,23 +129,31 @@ impl Soap {
                 self.url
             )));
         }
+        let status = answer.status_words();
         match parsed {
             Ok(Reply::Fault(text)) => {
-                Judged::Refused(sorted(&what, &text, &self.client.words(&text)))
+                let shown = format!("{status}: {}", self.client.words(&text));
+                Judged::Refused(sorted(&what, &text, &shown, answer.retry_after))
             }
             Ok(Reply::Response(response)) if answer.status == 200 => Judged::Response(response),
             Err(odd) if answer.status == 200 => Judged::Odd(format!("{what}: {odd}")),
-            Ok(Reply::Response(_)) | Err(_) => match answer.status {
-                401 => Judged::Refused(ProviderFailure::Auth(format!(
-                    "{what}: {}; check login_name and password_file in [provider]",
-                    answer.status_words()
-                ))),
-                // As in REST: the sender's own "not now"; anything else may come from the way there.
-                500..=599 if answer.status != 503 => {
-                    Judged::Odd(format!("{what}: {}", answer.status_words()))
-                }
-                _ => Judged::Refused(http::failure(&what, answer, "")),
-            },
+            // A refusal that broke off may be a machine's on the way that lost the answer.
+            Ok(Reply::Response(_)) | Err(_) if answer.cut.is_some() => {
+                Judged::Odd(format!("{what}: {status}, in an answer that broke off"))
+            }
+            Ok(Reply::Response(_)) if answer.status >= 500 => {
+                Judged::Odd(format!("{what}: {status}, with an answer that says otherwise"))
+            }
+            Ok(Reply::Response(_)) | Err(_) => Judged::Refused(match answer.status {
+                401 => ProviderFailure::Auth(format!(
+                    "{what}: {status}; check login_name and password_file in [provider]"
+                )),
+                429 if operation == "changeIPRouting" => ProviderFailure::Budget {
+                    why: format!("{what}: {status}"),
+                    after: answer.retry_after,
+                },
+                _ => http::failure(&what, answer, ""),
+            }),
         }
     }
 
@@ -143,9 +174,51 @@ impl Soap {
     ) -> Result<format::Detail, ProviderFailure> {
         let request = format::get_vserver_information(&self.url, self.credentials()?, server);
         let response = self.ask("getVServerInformation", request, deadline, &mut None)?;
-        format::parse_information(&response).map_err(|odd| ProviderFailure::Retry {
-            why: format!("SOAP getVServerInformation of {server}: {odd}"),
-            after: None,
+        let detail =
+            format::parse_information(&response).map_err(|odd| ProviderFailure::Retry {
+                why: format!("SOAP getVServerInformation of {server}: {odd}"),
+                after: None,
+            })?;
+        if detail.name != *server {
+            return Err(ProviderFailure::Retry {
+                why: format!(
+                    "SOAP getVServerInformation: asked for {server}, answered {}",
+                    detail.name
+                ),
+                after: None,
+            });
+        }
+        self.known().macs.insert(detail.name.clone(), detail.macs.clone());
+        Ok(detail)
+    }
+}
+
+impl Soap {
+    /// The MAC to route to, by netcup's word. The one that came with the name was written by somebody else, into a
+    /// record that others can write, too.
+    fn mac(&self, to: &Server, deadline: Tick) -> Result<Mac, ProviderFailure> {
+        let fitting = |macs: &[Mac]| match to.mac {
+            Some(said) => macs.iter().copied().find(|mac| *mac == said),
+            // The primary interface's.
+            None => macs.first().copied(),
+        };
+        let known = self.known().macs.get(&to.name).cloned();
+        if let Some(mac) = known.as_deref().and_then(fitting) {
+            return Ok(mac);
+        }
+        let detail = self.detail(&to.name, deadline)?;
+        fitting(&detail.macs).ok_or_else(|| {
+            let theirs: Vec<String> = detail.macs.iter().map(Mac::to_string).collect();
+            ProviderFailure::Config(match (theirs.as_slice(), to.mac) {
+                ([], _) | (_, None) => {
+                    format!("server {} has no interface with a MAC by netcup's word", to.name)
+                }
+                (_, Some(said)) => format!(
+                    "server {} has the MAC {} by netcup's word, but {said} in its node record: nothing is routed to it; has that node the right `server` in [node], and who else can write Leases?",
+                    to.name,
+                    theirs.join(", ")
+                ),
+            })
         })
     }
 }
@@ -158,7 +231,7 @@ enum Judged {
 }
 
 /// What a fault means. SOAP has nothing but its text to go by.
-fn sorted(what: &str, text: &str, shown: &str) -> ProviderFailure {
+fn sorted(what: &str, text: &str, shown: &str, after: Option<Span>) -> ProviderFailure {
     let why = format!("{what}: {shown}");
     let text = text.to_ascii_lowercase();
     let says = |part: &str| text.contains(part);
@@ -167,7 +240,7 @@ fn sorted(what: &str, text: &str, shown: &str) -> ProviderFailure {
             "{why}; check login_name and password_file in [provider] (the webservice password, not the SCP's) and that the webservice is switched on in the SCP"
         ))
     } else if says("only permitted once every") {
-        ProviderFailure::Budget { why, after: Some(COOLDOWN) }
+        ProviderFailure::Budget { why, after: after.or(Some(COOLDOWN)) }
     } else if says("could not find failover ip") {
         ProviderFailure::Config(format!(
             "{why}; check [[failover_ip]] and login_name in [provider]"
@@ -177,55 +250,7 @@ fn sorted(what: &str, text: &str, shown: &str) -> ProviderFailure {
     } else if says("validation error") || says("action not allowed") {
         ProviderFailure::Config(why)
     } else {
-        ProviderFailure::Retry { why, after: None }
-    }
-}
-
-/// What some servers' answers say about some IPs.
-#[derive(Debug)]
-struct Round {
-    found: BTreeMap<FailoverIp, ServerName>,
-    /// Mentioned in a form that is not understood.
-    doubtful: BTreeSet<FailoverIp>,
-    /// Every server was asked and every entry was understood.
-    whole: bool,
-}
-
-impl Round {
-    fn new() -> Self {
-        Self { found: BTreeMap::new(), doubtful: BTreeSet::new(), whole: true }
-    }
-
-    fn take(
-        &mut self,
-        ips: &BTreeSet<FailoverIp>,
-        server: &ServerName,
-        entries: &[format::Routed],
-    ) {
-        for entry in entries {
-            match entry {
-                format::Routed::Exact(ip) if ips.contains(ip) => {
-                    self.found.entry(*ip).or_insert_with(|| server.clone());
-                }
-                format::Routed::Exact(_) => {}
-                format::Routed::Other(address) => {
-                    self.doubtful.extend(ips.iter().filter(|ip| ip.covers(*address)));
-                }
-                format::Routed::Odd => self.whole = false,
-            }
-        }
-    }
-
-    fn done(&self, ips: &BTreeSet<FailoverIp>) -> bool {
-        ips.iter().all(|ip| self.found.contains_key(ip))
-    }
-
-    /// The IPs that are at none of the servers, as far as these answers go.
-    fn missing(&self, ips: &BTreeSet<FailoverIp>) -> BTreeSet<FailoverIp> {
-        let clear = |ip: &&FailoverIp| {
-            self.whole && !self.found.contains_key(ip) && !self.doubtful.contains(ip)
-        };
-        ips.iter().filter(clear).copied().collect()
+        ProviderFailure::Retry { why, after }
     }
 }
 
@@ -268,8 +293,7 @@ impl Soap {
                     Ok(entries) => round.take(ips, server, &entries),
                     Err(failure @ ProviderFailure::Auth(_)) => return Err(failure),
                     Err(failure) => {
-                        tracing::debug!("{}", failure.why());
-                        round.whole = false;
+                        round.odd(|| failure.why().to_owned());
                         // It may be gone for good.
                         self.known().last.retain(|_, last| last != server);
                     }
@@ -311,8 +335,20 @@ impl Soap {
         }
         let mut nowhere = BTreeSet::new();
         if !round.done(ips) {
-            let (names, whole) = self.servers(deadline, date)?;
-            round.whole &= whole && names.len() <= SERVERS;
+            let names = match self.servers(deadline, date) {
+                Ok((names, whole)) => {
+                    if !whole || names.len() > SERVERS {
+                        round.odd(|| format!("of the account's servers {SERVERS} at most are looked at, and those with a usual name"));
+                    }
+                    names
+                }
+                // What has been found is not the worse for it.
+                Err(ProviderFailure::Retry { why, .. }) if !round.found.is_empty() => {
+                    round.odd(|| why);
+                    Vec::new()
+                }
+                Err(failure) => return Err(failure),
+            };
             let names: Vec<_> = names.into_iter().take(SERVERS).collect();
             let rest: Vec<_> =
                 names.iter().filter(|name| !asked.contains(*name)).cloned().collect();
@@ -325,15 +361,20 @@ impl Soap {
                 self.ask_all(&all, &missing, deadline, &mut second, date)?;
                 nowhere = second.missing(&missing);
                 round.found.append(&mut second.found);
+                round.doubtful.append(&mut second.doubtful);
+                round.trouble = second.trouble;
             }
         }
+        let unread = ips.iter().copied();
+        let unread = unread.filter(|ip| !round.found.contains_key(ip) && !nowhere.contains(ip));
+        let unread = unread.map(|ip| (ip, round.why(ip))).collect();
         let mut known = self.known();
         for (ip, server) in &round.found {
             known.last.insert(*ip, server.clone());
         }
         let found = round.found.into_iter().map(|(ip, server)| (ip, Routed::To(server)));
         let nowhere = nowhere.into_iter().map(|ip| (ip, Routed::Nowhere));
-        Ok(Listing { routes: found.chain(nowhere).collect(), ..Listing::default() })
+        Ok(Listing { routes: found.chain(nowhere).collect(), unread, ..Listing::default() })
     }
 }
 
@@ -347,15 +388,6 @@ impl Provider for Soap {
         let count = candidates.len().min(SERVERS);
         for name in candidates.into_iter().take(SERVERS) {
             let detail = self.detail(&name, deadline)?;
-            if detail.name != name {
-                return Err(ProviderFailure::Retry {
-                    why: format!(
-                        "SOAP getVServerInformation: asked for {name}, answered {}",
-                        detail.name
-                    ),
-                    after: None,
-                });
-            }
             match match_mac(host, &name, &detail.macs) {
                 Ok(mac) => {
                     self.known().own = Some(name.clone());
@@ -377,21 +409,9 @@ impl Provider for Soap {
 
     fn route(&self, ip: FailoverIp, to: &Server, guard: Guard) -> Routing {
         let deadline = clock::now() + guard.timeout;
-        let mac = match to.mac {
-            Some(mac) => mac,
-            // The primary interface's, by netcup's word.
-            None => match self.detail(&to.name, deadline) {
-                Ok(detail) => match detail.macs.first() {
-                    Some(mac) => *mac,
-                    None => {
-                        return not_sent(ProviderFailure::Config(format!(
-                            "server {} has no interface with a MAC by netcup's word",
-                            to.name
-                        )));
-                    }
-                },
-                Err(failure) => return not_sent(failure),
-            },
+        let mac = match self.mac(to, deadline) {
+            Ok(mac) => mac,
+            Err(failure) => return not_sent(failure),
         };
         let credentials = match self.credentials() {
             Ok(credentials) => credentials,
@@ -416,8 +436,16 @@ impl Provider for Soap {
                 Err(odd) => RouteOutcome::Unknown(format!("SOAP changeIPRouting: {odd}")),
             },
         };
-        if outcome == RouteOutcome::Done {
-            self.known().last.insert(ip, to.name.clone());
+        match &outcome {
+            RouteOutcome::Done => _ = self.known().last.insert(ip, to.name.clone()),
+            // The server, or its interface, may be another by now.
+            RouteOutcome::Refused(ProviderFailure::Config(_)) => {
+                self.known().macs.remove(&to.name);
+            }
+            RouteOutcome::Refused(_)
+            | RouteOutcome::NotSent(_)
+            | RouteOutcome::Accepted(_)
+            | RouteOutcome::Unknown(_) => {}
         }
         Routing { started: gate.passed(), outcome, date: answer.date }
     }
@@ -443,5 +471,9 @@ impl Provider for Soap {
 
     fn token_age(&self) -> Option<Span> {
         None
+    }
+
+    fn unsaved(&self) -> Option<String> {
+        self.client.unsaved()
     }
 }

@@ -126,6 +126,7 @@ fn judged(status: u16, kind: &str, body: &str) -> Judged {
         kind: kind.into(),
         date: None,
         retry_after: None,
+        location: None,
         body: body.into(),
         cut: None,
     };
@@ -172,10 +173,14 @@ fn a_page_instead_of_data_says_that_the_service_is_gone() {
         assert!(why.contains("api = \"rest\""), "{why}");
     }
     // A gateway's page is not the service's end.
-    assert!(matches!(judged(502, "text/html", &page), Judged::Odd(_)));
-    let Judged::Refused(ProviderFailure::Retry { .. }) = judged(503, "text/html", &page) else {
-        panic!("503");
-    };
+    for status in [500, 502, 503] {
+        let Judged::Refused(ProviderFailure::Retry { why, .. }) =
+            judged(status, "text/html", &page)
+        else {
+            panic!("{status}");
+        };
+        assert!(why.contains(&status.to_string()), "{why}");
+    }
 }
 
 #[test]
@@ -190,5 +195,5 @@ fn a_fault_that_quotes_the_password_is_redacted() {
         .ask("getVServers", request, crate::clock::now() + Span::secs(5), &mut None)
         .unwrap_err();
     assert!(failure.why().contains("bad [secret] for else"), "{}", failure.why());
-    assert!(matches!(sorted("x", "INVALID CREDENTIALS", ""), ProviderFailure::Auth(_)));
+    assert!(matches!(sorted("x", "INVALID CREDENTIALS", "", None), ProviderFailure::Auth(_)));
 }

@@ -8,6 +8,7 @@ mod bids;
 mod encounters;
 mod expiry;
 mod giving;
+mod half;
 mod ledger;
 mod moving;
 mod objects;

@@ -146,8 +146,10 @@ fn refresh_tokens_rotate_idle_and_die() {
         (answer.status, next.unwrap_or_default())
     };
     let first = "example-refresh-token";
+    scp.set(|knobs| knobs.rotate = Rotate::Off);
     assert_eq!(refresh(first), (200, first.to_owned()));
-    scp.set(|knobs| knobs.rotate = Rotate::New);
+    // As Keycloak does by itself.
+    scp.set(|knobs| knobs.rotate = foip_standins::scp::Knobs::default().rotate);
     let (_, second) = refresh(first);
     assert_ne!(second, first);
     assert_eq!(refresh(first).0, 200);
@@ -316,4 +318,61 @@ fn what_others_spend_is_in_the_list_of_tasks() {
     let states: Vec<u16> =
         (0..2).map(|_| ask(&scp, "PUT", &cancel, &json!({})).unwrap().status).collect();
     assert_eq!(states, [202, 204]);
+}
+
+/// What public clients were seen to send.
+#[test]
+fn the_habits_of_public_clients_are_taken() {
+    let scp = start();
+    let mut client = connect(&scp);
+    let openapi = client.ask("GET", "/scp-core/api/v1/openapi", &[], b"").unwrap();
+    assert_eq!((openapi.status, &openapi.json()["openapi"]), (200, &json!("3.0.3")));
+    // HTTP Basic with an empty password: `scp:`.
+    let headers = [FORM, ("Authorization", "Basic c2NwOg==")];
+    let refresh = b"grant_type=refresh_token&refresh_token=example-refresh-token";
+    let granted = client.ask("POST", TOKEN, &headers, refresh).unwrap();
+    assert_eq!(granted.status, 200);
+    assert_eq!(client.ask("POST", TOKEN, &[FORM], refresh).unwrap().status, 401);
+    // Shell clients look for `"access_token":"`.
+    assert!(granted.text().contains(r#""access_token":"eyJ"#));
+    let userinfo = "/realms/scp/protocol/openid-connect/userinfo";
+    assert_eq!(client.ask("POST", userinfo, &[], b"").unwrap().status, 401);
+    let bearer = format!("Bearer {}", scp.token());
+    for method in ["GET", "POST"] {
+        let who = client.ask(method, userinfo, &[("Authorization", &bearer)], b"").unwrap();
+        let subject = who.json()["sub"].as_str().unwrap().to_owned();
+        assert!(subject.starts_with("f:") && subject.ends_with(":555001"), "{subject}");
+    }
+    let hal = [("Authorization", bearer.as_str()), ("Accept", "application/hal+json")];
+    let list = client.ask("GET", LIST, &hal, b"").unwrap();
+    assert_eq!((list.status, list.header("content-type")), (200, Some("application/json")));
+    for (live, there) in [("True", true), ("true", true), ("False", false), ("false", false)] {
+        let path = format!("/scp-core/api/v1/servers/111001?loadServerLiveInfo={live}");
+        assert_eq!(!get(&scp, &path).json()["serverLiveInfo"].is_null(), there, "{live}");
+    }
+    let count = |query: &str| {
+        let path = format!("/scp-core/api/v1/servers?{query}");
+        get(&scp, &path).json().as_array().unwrap().len()
+    };
+    assert_eq!((count("limit=2"), count("limit=2&offset=2"), count("offset=3")), (2, 1, 0));
+}
+
+#[test]
+fn one_revoke_ends_one_login_or_all() {
+    for all in [false, true] {
+        let mut setup = Setup::example();
+        setup.refresh_tokens.push("another".into());
+        setup.knobs.revoke_ends_all = all;
+        let scp = Scp::start(setup).unwrap();
+        let mut client = connect(&scp);
+        let mut ask = |path: &str, body: &str| {
+            let path = format!("/realms/scp/protocol/openid-connect/{path}");
+            client.ask("POST", &path, &[FORM], body.as_bytes()).unwrap()
+        };
+        assert_eq!(ask("revoke", "client_id=scp&token=example-refresh-token").status, 200);
+        let unknown = ask("revoke", "client_id=scp&token=nobody");
+        assert_eq!((unknown.status, &unknown.json()["error"]), (400, &json!("invalid_token")));
+        let refresh = ask("token", "client_id=scp&grant_type=refresh_token&refresh_token=another");
+        assert_eq!(refresh.status, if all { 400 } else { 200 });
+    }
 }

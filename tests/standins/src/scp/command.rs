@@ -143,8 +143,8 @@ pub(crate) fn obey(
             Ok(Value::Null)
         }
         Command::Token => {
-            let ttl = account.knobs.access_ttl_s;
-            Ok(json!(account.tokens.issue_access(&account.user, &account.clock, issuer, ttl)))
+            let Account { tokens, user, clock, knobs, .. } = account;
+            Ok(json!(tokens.issue_access(user, clock, issuer, knobs)))
         }
         Command::Lose { ip } => {
             account.routes.ip(&ip).ok_or_else(|| unknown(&ip))?;

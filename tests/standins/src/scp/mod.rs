@@ -13,6 +13,7 @@ mod routes;
 mod setup;
 mod shapes;
 mod soap;
+mod wsdl;
 mod xml;
 
 use std::io;
@@ -262,7 +263,7 @@ impl Panel {
             }
             reply.into()
         } else if soap::is_here(&request.path) {
-            soap::serve(request, &mut account, &self.faults)
+            soap::serve(request, self.base(), &mut account, &self.faults)
         } else if request.path.starts_with("/realms/") {
             let Account { tokens, user, clock, knobs, .. } = &mut *account;
             tokens.serve(request, self.base(), user, clock, knobs).into()

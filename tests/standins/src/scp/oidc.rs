@@ -44,6 +44,11 @@ fn jwt(payload: &Value) -> String {
         .join(".")
 }
 
+/// Keycloak's form for users out of a store of the operator's own.
+fn subject(user: &User) -> String {
+    format!("f:00000000-0000-4000-8000-00000000abcd:{}", user.id)
+}
+
 impl Tokens {
     pub(crate) fn new(refresh: &[String], now: u64) -> Self {
         let alive = |token: &String| (token.clone(), Refresh { used: now, dead: false });
@@ -83,21 +88,24 @@ impl Tokens {
         user: &User,
         clock: &Clock,
         issuer: &str,
-        ttl_s: u64,
+        knobs: &Knobs,
     ) -> String {
-        let issued = clock.wall() / 1000;
-        let token = jwt(&json!({
+        let (issued, ttl_s) = (clock.wall() / 1000, knobs.access_ttl_s);
+        let mut claims = json!({
             "exp": issued.saturating_add_unsigned(ttl_s),
             "iat": issued,
             "jti": uuid(),
             "iss": issuer,
-            "sub": "00000000-0000-4000-8000-00000000abcd",
             "typ": "Bearer",
             "azp": "scp",
             "scope": "profile offline_access email",
-            "id": user.id.to_string(),
-            "preferred_username": user.username,
-        }));
+        });
+        if knobs.claims {
+            claims["sub"] = json!(subject(user));
+            claims["id"] = json!(user.id.to_string());
+            claims["preferred_username"] = json!(user.username);
+        }
+        let token = jwt(&claims);
         self.access.insert(token.clone(), clock.now() + ttl_s * 1000);
         token
     }
@@ -118,7 +126,7 @@ impl Tokens {
         issuer: &str,
         knobs: &Knobs,
     ) -> Reply {
-        let access = self.issue_access(user, clock, issuer, knobs.access_ttl_s);
+        let access = self.issue_access(user, clock, issuer, knobs);
         Reply::json(
             200,
             &json!({
@@ -162,25 +170,32 @@ impl Tokens {
             ("GET", "/device", _) => {
                 Reply::new(200, "text/html", "<html><body>Enter the code.</body></html>")
             }
-            ("GET", _, Some("/userinfo")) => self.userinfo(request, user, clock.now()),
+            ("GET" | "POST", _, Some("/userinfo")) => self.userinfo(request, user, clock.now()),
             ("POST", _, Some("/auth/device" | "/token" | "/revoke")) => {
                 if request.media_type() != "application/x-www-form-urlencoded" {
                     return error(415, "invalid_request", "The body is not a form");
                 }
                 let form: HashMap<String, String> = request.form().into_iter().collect();
                 let field = |name: &str| form.get(name).map(String::as_str).unwrap_or_default();
-                if field("client_id") != "scp" {
+                // A public client may also name itself by HTTP Basic, with an empty password.
+                let basic = request.header("authorization") == Some("Basic c2NwOg==");
+                if field("client_id") != "scp" && !(basic && field("client_id").is_empty()) {
                     let text = "Invalid client or Invalid client credentials";
                     return error(401, "invalid_client", text);
                 }
                 match (action, field("grant_type")) {
                     (Some("/auth/device"), _) => self.device(&issuer, clock.now(), knobs),
-                    (Some("/revoke"), _) => {
-                        if let Some(token) = self.refresh.get_mut(field("token")) {
-                            token.dead = true;
+                    (Some("/revoke"), _) => match self.refresh.get_mut(field("token")) {
+                        Some(_) if knobs.revoke_ends_all => {
+                            self.revoke_all();
+                            Reply::empty(200)
                         }
-                        Reply::empty(200)
-                    }
+                        Some(token) => {
+                            token.dead = true;
+                            Reply::empty(200)
+                        }
+                        None => error(400, "invalid_token", "Invalid token"),
+                    },
                     (_, "refresh_token") => {
                         self.refresh(field("refresh_token"), user, clock, &issuer, knobs)
                     }
@@ -203,7 +218,7 @@ impl Tokens {
         Reply::json(
             200,
             &json!({
-                "sub": "00000000-0000-4000-8000-00000000abcd",
+                "sub": subject(user),
                 "id": user.id.to_string(),
                 "preferred_username": user.username,
                 "email": "user@example.com",

@@ -167,7 +167,9 @@ fn one_server(request: &Request, server: &Server, rest: &[&str], account: &Accou
     let interfaces = || shapes::interfaces(server, &account.routes, &account.knobs);
     match rest {
         [] => {
-            let live = request.param("loadServerLiveInfo") != Some("false");
+            // Clients in Python write `False`.
+            let live = request.param("loadServerLiveInfo");
+            let live = !live.is_some_and(|live| live.eq_ignore_ascii_case("false"));
             Reply::json(200, &shapes::server(server, &account.routes, live))
         }
         ["interfaces"] => Reply::json(200, &interfaces().into()),

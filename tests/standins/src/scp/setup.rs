@@ -156,6 +156,10 @@ pub struct Knobs {
     pub refresh_idle_s: u64,
     /// What a refresh does to the refresh token.
     pub rotate: Rotate,
+    /// Whether an access token says whose it is.
+    pub claims: bool,
+    /// Whether revoking one refresh token ends every other of this user, as Keycloak did until December 2024.
+    pub revoke_ends_all: bool,
     /// The device login.
     pub person: Person,
     /// Seconds between two questions of a device login; asking faster gives `slow_down`.
@@ -218,7 +222,9 @@ impl Default for Knobs {
             list_lag_ms: 0,
             access_ttl_s: 300,
             refresh_idle_s: 30 * 86_400,
-            rotate: Rotate::Off,
+            rotate: Rotate::New,
+            claims: true,
+            revoke_ends_all: false,
             person: Person::Wait,
             device_interval_s: 5,
             device_ttl_s: 600,

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use super::account::Account;
 use super::rest::shown;
 use super::setup::{Server, split_prefix};
+use super::wsdl;
 use super::xml::{Element, escape, parse};
 use crate::fault::Faults;
 use crate::log::What;
@@ -58,8 +59,19 @@ fn fault(status: u16, failure: &Failure) -> Reply {
     page(status, &inside)
 }
 
-/// Answers a request to one of the service's paths.
-pub(crate) fn serve(request: &Request, account: &mut Account, faults: &Faults) -> Answer {
+/// The stand-in's address by the name that the client has for it.
+fn seen_as(request: &Request, base: &str) -> String {
+    let scheme = base.split(':').next().unwrap_or_default();
+    request.header("host").map_or_else(|| base.to_owned(), |host| format!("{scheme}://{host}"))
+}
+
+/// Answers a request to one of the service's paths. `base` is the stand-in's own URL.
+pub(crate) fn serve(
+    request: &Request,
+    base: &str,
+    account: &mut Account,
+    faults: &Faults,
+) -> Answer {
     if account.knobs.soap_gone {
         return Reply::new(
             200,
@@ -69,10 +81,10 @@ pub(crate) fn serve(request: &Request, account: &mut Account, faults: &Faults) -
         .into();
     }
     if request.method == "GET" {
-        let text = format!(
-            "<?xml version='1.0'?><definitions xmlns=\"http://schemas.xmlsoap.org/wsdl/\" \
-             targetNamespace=\"{SERVICE}\" name=\"WSEndUserService\"/>"
-        );
+        let text = match request.param("xsd") {
+            Some(_) => wsdl::schema(),
+            None => wsdl::description(&seen_as(request, base)),
+        };
         return Reply::new(200, "text/xml; charset=utf-8", text).into();
     }
     if request.method != "POST" {

@@ -1,0 +1,247 @@
+//! What this node could serve now, by what became of its tries and by what its adapters know beforehand.
+//!
+//! Able is an outcome and no list of known causes: whatever keeps an IP from being served here for a while makes this
+//! node unable for it. What is lacking goes into the node's record, where it ranks bidders, successors and witnesses,
+//! and into an alarm: a node that says nothing could take over (L7).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::Core;
+use super::config::Drift;
+use super::peer::Peer;
+use crate::types::{FailoverIp, GroupName, Span, Tick};
+
+/// A holder that an IP has not been served by for this long is unable for it.
+pub(super) const ILL: Span = Span::secs(20);
+
+/// For so long a call that came to nothing says something about the next one.
+const VAIN: Span = Span::secs(600);
+
+/// The longest reason in a record, in characters: others' memory is not filled by it.
+const WORDS: usize = 160;
+
+/// What kind of thing is lacking: some are known beforehand, some only by trying.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// The kernel does not take an address.
+    Address,
+    /// netcup's answers say nothing about the IP, or that it cannot be routed.
+    List,
+    /// The last call came to nothing.
+    Call,
+}
+
+/// Why one IP cannot be served.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lack {
+    /// What kind of reason.
+    pub kind: Kind,
+    /// The reason in words.
+    pub why: String,
+}
+
+/// What keeps a node from serving, by its own word. With nothing in it, it could take everything over now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Lacks {
+    /// Nothing can be served: no link, or no default route.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Nothing can be routed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+    /// These IPs cannot be served.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub ips: BTreeMap<FailoverIp, Lack>,
+}
+
+impl Lacks {
+    /// How many of these IPs cannot be served, as far as each by itself goes.
+    pub fn count<'a>(&self, ips: impl IntoIterator<Item = &'a FailoverIp>) -> usize {
+        ips.into_iter().filter(|ip| self.ips.contains_key(ip)).count()
+    }
+
+    /// Could all of these IPs be served?
+    pub fn none_of<'a>(&self, ips: impl IntoIterator<Item = &'a FailoverIp>) -> bool {
+        self.host.is_none() && self.provider.is_none() && self.count(ips) == 0
+    }
+
+    /// All of it in one line, for people; empty where nothing is lacking.
+    pub fn words(&self) -> String {
+        let ips = self.ips.iter().map(|(ip, lack)| format!("{ip}: {}", lack.why));
+        let all = [self.host.clone(), self.provider.clone()].into_iter().flatten().chain(ips);
+        all.collect::<Vec<_>>().join("; ")
+    }
+}
+
+fn short(why: &str) -> String {
+    match why.char_indices().nth(WORDS) {
+        Some((end, _)) => format!("{}…", &why[..end]),
+        None => why.to_owned(),
+    }
+}
+
+impl Core {
+    /// What this node lacks now.
+    pub(super) fn lacks(&self) -> Lacks {
+        let ips = self.routes.keys().filter_map(|ip| Some((*ip, self.lack_of(*ip)?)));
+        Lacks {
+            host: self.health.host_lack().map(str::to_owned),
+            provider: self.provider_lack().as_deref().map(short),
+            ips: ips.collect(),
+        }
+    }
+
+    /// Why this node can route nothing, if that is so.
+    fn provider_lack(&self) -> Option<String> {
+        if self.cfg.account.is_none() {
+            return Some("netcup's account is not known yet: foip login".to_owned());
+        }
+        if let Some(failure) = self.provider.needs_a_person() {
+            return Some(failure.why().to_owned());
+        }
+        if self.provider.home().is_none() {
+            let why = self.provider.home_failure().map_or("it was not asked yet", |it| it.why());
+            return Some(format!("this host's server at netcup is not known: {why}"));
+        }
+        if !self.provider.answers() {
+            let why = self.provider.failure().map_or("it was not asked yet", |it| it.why());
+            return Some(format!("netcup does not answer: {why}"));
+        }
+        None
+    }
+
+    /// Why this node could not serve the IP, whatever else it can.
+    pub(super) fn lack_of(&self, ip: FailoverIp) -> Option<Lack> {
+        let lack = |kind, why: &str| Some(Lack { kind, why: short(why) });
+        if let Some(why) = self.addresses.refusal(ip) {
+            return lack(Kind::Address, why);
+        }
+        if let Some(why) = self.provider.unlisted(ip) {
+            return lack(Kind::List, &why);
+        }
+        let vain = self.routes.get(&ip).and_then(|route| route.vain.as_ref());
+        match vain.filter(|(at, _)| self.now.since(*at) < VAIN) {
+            Some((_, why)) => lack(Kind::Call, why),
+            None => None,
+        }
+    }
+
+    /// Is the IP served by this node, by an answer of this term and with all of its addresses?
+    pub(super) fn is_served(&self, ip: FailoverIp, from: Tick) -> bool {
+        let routed = self.provider.since(ip, from).is_some_and(|seen| self.is_here(&seen.routed));
+        routed && self.has_addresses(ip)
+    }
+
+    /// Since when the IPs that this node holds have not been served here. A window that is spent is spent for all.
+    pub(super) fn plan_ills(&mut self) {
+        let now = self.now;
+        for ip in self.routes.keys().copied().collect::<Vec<_>>() {
+            let group = self.group_of(ip).cloned();
+            let ill = group.is_some_and(|group| {
+                let Some(term) = self.authority(&group) else { return false };
+                let moving = self.locks.get(&group).is_some_and(|lock| lock.moving.is_some());
+                let reported = self.cfg.drift == Drift::Report && self.saved.reported.contains(&ip);
+                let exempt = moving || reported || self.is_split(ip).is_some();
+                !exempt && !self.is_served(ip, term.began)
+            });
+            if let Some(route) = self.routes.get_mut(&ip) {
+                route.ill = match (ill, route.ill) {
+                    (false, _) => None,
+                    (true, _) if route.spent => Some(now),
+                    (true, since) => since.or(Some(now)),
+                };
+                let (ill, vain) = (route.ill, route.vain.as_ref().map(|(at, _)| *at));
+                for moment in [ill.map(|at| at + ILL), vain.map(|at| at + VAIN)] {
+                    self.at(moment.unwrap_or(Tick::NEVER));
+                }
+            }
+        }
+    }
+
+    /// The IPs of the group that this holder has not served for long, with the reason of each that is known.
+    pub(super) fn ill(&self, group: &GroupName) -> BTreeMap<FailoverIp, Option<Lack>> {
+        let ips = self.group_ips(group).into_iter().filter(|ip| {
+            let ill = self.routes.get(ip).and_then(|route| route.ill);
+            ill.is_some_and(|since| self.now.since(since) >= ILL)
+        });
+        ips.map(|ip| (ip, self.lack_of(ip))).collect()
+    }
+
+    /// The other group that most nodes have the IP in, where it is not this node's: who holds this one leaves it alone.
+    pub(super) fn is_split(&self, ip: FailoverIp) -> Option<GroupName> {
+        let mine = self.group_of(ip)?;
+        let ours = self.membership(mine);
+        let others = |peer: &Peer| peer.record.groups.get(mine) != Some(&ours.ips);
+        if !self.company().any(|(_, peer)| others(peer)) {
+            return None;
+        }
+        let mut votes: BTreeMap<&GroupName, usize> = BTreeMap::from([(mine, 1)]);
+        let text = ip.to_string();
+        for (_, peer) in self.company().filter(|(_, peer)| peer.fresh(self.now)) {
+            let has = |ips: &String| ips.split(' ').any(|it| it == text);
+            if let Some((group, _)) = peer.record.groups.iter().find(|(_, ips)| has(ips)) {
+                *votes.entry(group).or_default() += 1;
+            }
+        }
+        // With as many votes the first by name: all nodes come to the same result.
+        let most = votes.iter().max_by_key(|(name, count)| (**count, std::cmp::Reverse(**name)));
+        most.map(|(name, _)| (*name).clone()).filter(|name| name != mine)
+    }
+
+    /// Says what this node could not do if it had to (L7).
+    pub(super) fn say_what_is_lacking(&mut self) {
+        let Lacks { host, provider: _, ips } = self.lacks();
+        if let Some(why) = host {
+            let code = if self.health.link == Some(false) { "link" } else { "no-default-route" };
+            let text = format!("{why}: others take over before this node does");
+            self.alarm(code, text);
+        }
+        for (ip, Lack { kind, why }) in ips {
+            let code = match kind {
+                Kind::Address => "address",
+                Kind::List => "not-listed",
+                Kind::Call => "call-failed",
+            };
+            self.alarm(code, format!("this node cannot serve {ip}: {why}"));
+        }
+        for ip in self.routes.keys().copied().collect::<Vec<_>>() {
+            if let Some(group) = self.is_split(ip) {
+                let text = format!(
+                    "{ip} is in group {group} by the configuration of most nodes, and in another one here: this node \
+                     leaves it where it is; give all nodes the same groups"
+                );
+                self.alarm("split", text);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_lacking_is_counted_by_ip_and_said_in_one_line() {
+        let (one, two): (FailoverIp, FailoverIp) =
+            ("203.0.113.1".parse().unwrap(), "2001:db8:a:1::/64".parse().unwrap());
+        let mut lacks = Lacks::default();
+        assert!(lacks.none_of([&one, &two]) && lacks.words().is_empty());
+        lacks.ips.insert(two, Lack { kind: Kind::Address, why: "no IPv6".into() });
+        assert!(lacks.none_of([&one]) && !lacks.none_of([&one, &two]));
+        assert_eq!(lacks.count([&one, &two]), 1);
+        lacks.provider = Some("401".into());
+        assert!(!lacks.none_of([&one]));
+        assert_eq!(lacks.words(), "401; 2001:db8:a:1::/64: no IPv6");
+    }
+
+    #[test]
+    fn a_reason_is_cut_at_a_character() {
+        let long = "ä".repeat(WORDS + 1);
+        assert_eq!(short(&long).chars().count(), WORDS + 1);
+        assert_eq!(short("short"), "short");
+    }
+}
