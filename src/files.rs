@@ -3,17 +3,21 @@
 //!
 //! ```text
 //! put(new) ──► slot (the newest wins) ──► thread: write aside, fsync, rename, fsync the directory
-//!                                                  (Lasts::Boot: without fsync)
+//!                ▲                                 (Lasts::Boot: without fsync)
+//!                └── failed: the same again in AGAIN, or something newer
 //! ```
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::clock;
 use crate::types::Span;
+
+/// Until what could not be written is tried again.
+const AGAIN: Span = Span::secs(5);
 
 /// What a file's content has to outlive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +34,20 @@ pub enum Lasts {
 /// The directory cannot be written to, or the disk is full. The old file is then unchanged.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     replace_for(Lasts::Disk, path, content, mode)
+}
+
+/// Reads a file of at most so many bytes.
+///
+/// # Errors
+/// It cannot be read, or is larger.
+pub fn read_capped(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    File::open(path)?.take(most + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > most {
+        let text = format!("it has more than the {most} bytes that are read");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
+    }
+    Ok(content)
 }
 
 fn replace_for(lasts: Lasts, path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
@@ -57,7 +75,8 @@ fn replace_for(lasts: Lasts, path: &Path, content: &[u8], mode: u32) -> io::Resu
     })
 }
 
-/// Writes one file on a thread of its own. What was not yet begun when something newer comes is never written.
+/// Writes one file on a thread of its own. What was not yet begun when something newer comes is never written; what
+/// could not be written is tried again until it can, or until something newer comes.
 #[derive(Debug)]
 pub struct Replacer {
     slot: Arc<Slot>,
@@ -73,6 +92,8 @@ struct Slot {
 #[derive(Debug, Default)]
 struct State {
     next: Option<Vec<u8>>,
+    /// What could not be written.
+    failed: Option<Vec<u8>>,
     writing: bool,
     closed: bool,
     failure: Option<String>,
@@ -135,19 +156,31 @@ impl Slot {
 
     fn work(&self, write: impl Fn(&Path, &[u8]) -> io::Result<()>) {
         let mut state = self.lock();
+        let mut again = clock::now();
         loop {
+            let now = clock::now();
+            let due = state.failed.is_some() && now >= again;
+            if state.next.is_none() && due {
+                state.next = state.failed.take();
+            }
             if let Some(content) = state.next.take() {
+                state.failed = None;
                 state.writing = true;
                 drop(state);
                 let result = write(&self.path, &content);
+                again = clock::now() + AGAIN;
                 state = self.lock();
                 state.writing = false;
                 state.failure = result
                     .err()
                     .map(|error| format!("cannot write {}: {error}", self.path.display()));
+                state.failed = state.failure.is_some().then_some(content);
                 self.changed.notify_all();
             } else if state.closed {
                 return;
+            } else if state.failed.is_some() {
+                let woken = self.changed.wait_timeout(state, now.until(again).as_std());
+                state = woken.unwrap_or_else(PoisonError::into_inner).0;
             } else {
                 let woken = self.changed.wait(state);
                 state = woken.unwrap_or_else(PoisonError::into_inner);
@@ -243,5 +276,22 @@ pub(crate) mod tests {
         assert!(replacer.settle(Span::secs(5)));
         assert_eq!(replacer.failure(), None);
         assert_eq!(fs::read(&path).unwrap(), b"two");
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_tried_again_by_itself() {
+        let folder = Folder::new();
+        let path = folder.0.join("sub/file");
+        let replacer = Replacer::start(path.clone(), 0o600, Lasts::Boot).unwrap();
+        replacer.put(b"one".to_vec());
+        replacer.settle(Span::secs(5));
+        assert!(replacer.failure().is_some());
+        fs::create_dir(folder.0.join("sub")).unwrap();
+        let end = clock::now() + AGAIN.times(4);
+        while replacer.failure().is_some() {
+            assert!(clock::now() < end, "nobody tries again");
+            std::thread::park_timeout(Span::millis(20).as_std());
+        }
+        assert_eq!(fs::read(&path).unwrap(), b"one");
     }
 }

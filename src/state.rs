@@ -6,9 +6,13 @@
 //! | `host-id` | random, made once: tells this installation from a clone of its disk only together with the boot id |
 //! | `saved.json` | [`Saved`] |
 //! | `token` | written by the provider |
+//!
+//! A full disk, or one that became read-only, keeps nobody from starting: what cannot be saved is told and tried again,
+//! and nothing is held back for it. The lock is on the directory itself and on its file, so that it needs no disk space
+//! and also keeps out a foip that knows only the file; without a directory it is on the runtime directory.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -26,10 +30,10 @@ const UUID: &str = "/proc/sys/kernel/random/uuid";
 /// The state directory of this process.
 #[derive(Debug)]
 pub struct Store {
-    /// `None`: a dry run, which writes nothing.
-    writer: Option<Replacer>,
+    /// None: a dry run, which writes nothing. The host's id is among them only where it could not be saved at once.
+    writers: Vec<Replacer>,
     /// Held until the process ends.
-    _lock: Option<Flock<File>>,
+    _locks: Vec<Flock<File>>,
 }
 
 /// What was found in the state directory.
@@ -42,7 +46,7 @@ pub struct Opened {
     /// What was saved last; the default at the first start, or where it is unreadable.
     pub saved: Saved,
     /// What a person should know about it.
-    pub warning: Option<String>,
+    pub warnings: Vec<String>,
 }
 
 /// Why the state directory cannot be used.
@@ -60,8 +64,8 @@ pub enum StateError {
         /// The other process, where its number could be read.
         pid: Option<u32>,
     },
-    /// A file or the directory cannot be read or written.
-    #[error("cannot {what} {}: {source}; foip needs its state directory (STATE_DIRECTORY)", .path.display())]
+    /// Not even a lock, an id of the kernel or a thread can be had.
+    #[error("cannot {what} {}: {source}; foip needs its state directory (STATE_DIRECTORY) or its runtime directory (RUNTIME_DIRECTORY)", .path.display())]
     Failed {
         /// What was tried.
         what: &'static str,
@@ -73,28 +77,41 @@ pub enum StateError {
 }
 
 impl Store {
-    /// Takes the directory for this process, and creates what is missing.
+    /// Takes the directory for this process, and creates what is missing as far as the disk allows. `runtime` stands in
+    /// for it, and lasts until the next boot.
     ///
     /// # Errors
-    /// Another process has it, or it cannot be written to.
-    pub fn open(folder: &Path) -> Result<Opened, StateError> {
-        let failed = |what, path: &Path| {
-            let path = path.to_owned();
-            move |source| StateError::Failed { what, path, source }
-        };
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .map_err(failed("create", folder))?;
-        let lock = lock(folder)?;
+    /// Another process has it, or nothing can be locked.
+    pub fn open(folder: &Path, runtime: &Path) -> Result<Opened, StateError> {
+        let mut warnings = Vec::new();
+        let created = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        if let Err(error) = created {
+            warnings.push(format!(
+                "cannot create the state directory {}: {error}; foip goes on without",
+                folder.display()
+            ));
+        }
+        let locks = lock(folder, runtime)?;
+        let mut writers = Vec::new();
         let host_path = folder.join("host-id");
         let host = match read_id(&host_path) {
             Some(host) => host,
             None => {
-                let host = random_id()?;
+                let spare = runtime.join("host-id");
+                let host = read_id(&spare).map_or_else(random_id, Ok)?;
                 let line = format!("{host}\n");
-                replace(&host_path, line.as_bytes(), 0o600).map_err(failed("write", &host_path))?;
+                if let Err(error) = replace(&host_path, line.as_bytes(), 0o600) {
+                    warnings.push(format!(
+                        "cannot write {}: {error}; this host's id is kept in {} until the next boot",
+                        host_path.display(),
+                        spare.display()
+                    ));
+                    let _ = fs::create_dir_all(runtime);
+                    let _ = replace(&spare, line.as_bytes(), 0o600);
+                    let writer = write(&host_path)?;
+                    writer.put(line.into_bytes());
+                    writers.push(writer);
+                }
                 host
             }
         };
@@ -104,14 +121,12 @@ impl Store {
             // Kept for a person to look at; the next save would replace it.
             let _ = fs::rename(&path, folder.join("saved.json.unreadable"));
         }
-        let writer =
-            Replacer::start(path.clone(), 0o600, Lasts::Disk).map_err(failed("write", &path))?;
-        Ok(Opened {
-            store: Self { writer: Some(writer), _lock: Some(lock) },
-            identity: identity(host)?,
-            saved,
-            warning,
-        })
+        warnings.extend(warning);
+        writers.insert(0, write(&path)?);
+        let store = Self { writers, _locks: locks };
+        // Whether it can be saved shows at once, and not when it must be.
+        store.save(&saved);
+        Ok(Opened { store, identity: identity(host)?, saved, warnings })
     }
 
     /// Reads what is there, and neither locks nor writes: for `run --dry-run` beside a running foip.
@@ -125,61 +140,84 @@ impl Store {
             None => random_id()?,
         };
         Ok(Opened {
-            store: Self { writer: None, _lock: None },
+            store: Self { writers: Vec::new(), _locks: Vec::new() },
             identity: identity(host)?,
             saved,
-            warning,
+            warnings: warning.into_iter().collect(),
         })
     }
 
     /// Saves as soon as the disk allows; never waits for it. Of several the newest wins.
     pub fn save(&self, saved: &Saved) {
         // Maps with text keys and plain values: serializing them cannot fail.
-        if let (Some(writer), Ok(text)) = (&self.writer, serde_json::to_vec_pretty(saved)) {
+        if let (Some(writer), Ok(text)) = (self.writers.first(), serde_json::to_vec_pretty(saved)) {
             writer.put(text);
         }
     }
 
-    /// Why the last save failed, if it did.
+    /// Why something is not saved, where that is so. It is tried again all the while.
     pub fn failure(&self) -> Option<String> {
-        self.writer.as_ref().and_then(Replacer::failure)
+        self.writers.iter().find_map(Replacer::failure)
     }
 
     /// Waits until everything is on disk, at most for `limit`. For the way out only.
     pub fn settle(&self, limit: Span) -> bool {
-        self.writer.as_ref().is_none_or(|writer| writer.settle(limit))
+        self.writers.iter().all(|writer| writer.settle(limit))
     }
 }
 
-fn lock(folder: &Path) -> Result<Flock<File>, StateError> {
+fn write(path: &Path) -> Result<Replacer, StateError> {
+    Replacer::start(path.to_owned(), 0o600, Lasts::Disk).map_err(|source| StateError::Failed {
+        what: "start a thread that writes",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Locks whatever can be locked of the directory and the file in it, else the runtime directory.
+fn lock(folder: &Path, runtime: &Path) -> Result<Vec<Flock<File>>, StateError> {
     let path = folder.join("lock");
-    let failed = |what| {
-        let path = path.clone();
-        move |source| StateError::Failed { what, path, source }
-    };
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(failed("open"))?;
+    let mut locks = Vec::new();
+    if let Ok(file) = File::open(folder) {
+        locks.extend(try_lock(file, folder)?);
+    }
+    let mut options = OpenOptions::new();
+    let writable = options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    if let Ok(file) = writable.open(&path).or_else(|_| File::open(&path))
+        && let Some(mut lock) = try_lock(file, folder)?
+    {
+        let number = format!("{}\n", std::process::id());
+        // For the message to a second process only.
+        let _ = lock
+            .set_len(0)
+            .and_then(|()| lock.rewind())
+            .and_then(|()| lock.write_all(number.as_bytes()));
+        locks.push(lock);
+    }
+    if locks.is_empty() {
+        let failed = |source| StateError::Failed { what: "lock", path: runtime.to_owned(), source };
+        fs::create_dir_all(runtime).map_err(failed)?;
+        locks.extend(try_lock(File::open(runtime).map_err(failed)?, runtime)?);
+    }
+    match locks.is_empty() {
+        false => Ok(locks),
+        true => Err(StateError::Failed {
+            what: "lock anything in",
+            path: folder.to_owned(),
+            source: io::Error::from(io::ErrorKind::Unsupported),
+        }),
+    }
+}
+
+/// `None` where this kind of file cannot be locked.
+fn try_lock(file: File, folder: &Path) -> Result<Option<Flock<File>>, StateError> {
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(mut lock) => {
-            let number = format!("{}\n", std::process::id());
-            lock.set_len(0)
-                .and_then(|()| lock.rewind())
-                .and_then(|()| lock.write_all(number.as_bytes()))
-                .map_err(failed("write"))?;
-            Ok(lock)
-        }
-        Err((mut file, Errno::EWOULDBLOCK)) => {
-            let mut text = String::new();
-            let _ = file.read_to_string(&mut text);
+        Ok(lock) => Ok(Some(lock)),
+        Err((_, Errno::EWOULDBLOCK)) => {
+            let text = fs::read_to_string(folder.join("lock")).unwrap_or_default();
             Err(StateError::Taken { folder: folder.to_owned(), pid: text.trim().parse().ok() })
         }
-        Err((_, errno)) => Err(failed("lock")(errno.into())),
+        Err(_) => Ok(None),
     }
 }
 
@@ -248,13 +286,17 @@ mod tests {
         Saved { epochs: BTreeMap::from([(group, Epoch(epoch))]), ..Saved::default() }
     }
 
+    fn open(folder: &Path) -> Result<Opened, StateError> {
+        Store::open(folder, &folder.join("run"))
+    }
+
     #[test]
     fn what_was_saved_is_there_at_the_next_start() {
         let folder = Folder::new();
         let state = folder.0.join("state");
-        let first = Store::open(&state).unwrap();
+        let first = open(&state).unwrap();
         assert_eq!(first.saved, Saved::default());
-        assert_eq!(first.warning, None);
+        assert_eq!(first.warnings, Vec::<String>::new());
         for epoch in 1..=50 {
             first.store.save(&saved(epoch));
         }
@@ -262,7 +304,7 @@ mod tests {
         let identity = first.identity.clone();
         drop(first);
 
-        let second = Store::open(&state).unwrap();
+        let second = open(&state).unwrap();
         assert_eq!(second.saved, saved(50));
         assert_eq!(second.identity.host, identity.host);
         assert_eq!(second.identity.boot, identity.boot);
@@ -276,13 +318,13 @@ mod tests {
     #[test]
     fn one_process_at_a_time_and_the_other_is_named() {
         let folder = Folder::new();
-        let first = Store::open(&folder.0).unwrap();
-        let error = Store::open(&folder.0).unwrap_err().to_string();
+        let first = open(&folder.0).unwrap();
+        let error = open(&folder.0).unwrap_err().to_string();
         let expected = format!("another foip (process {}) runs with ", std::process::id());
         assert!(error.starts_with(&expected), "{error}");
         assert!(Store::look(&folder.0).is_ok());
         drop(first);
-        assert!(Store::open(&folder.0).is_ok());
+        assert!(open(&folder.0).is_ok());
     }
 
     #[test]
@@ -290,10 +332,12 @@ mod tests {
         let folder = Folder::new();
         for text in ["", "{\"epochs\":", "\u{0}\u{0}", "{\"epochs\":{\"Bad Name\":1}}"] {
             fs::write(folder.0.join("saved.json"), text).unwrap();
-            let opened = Store::open(&folder.0).unwrap();
+            let opened = open(&folder.0).unwrap();
             assert_eq!(opened.saved, Saved::default());
-            let warning = opened.warning.unwrap();
-            assert!(warning.contains("is unreadable ("), "{warning}");
+            let warnings = opened.warnings;
+            assert!(warnings[0].contains("is unreadable ("), "{warnings:?}");
+            // Else it is written while the next round has begun.
+            assert!(opened.store.settle(Span::secs(5)));
             let kept = fs::read_to_string(folder.0.join("saved.json.unreadable")).unwrap();
             assert_eq!(kept, text);
         }
@@ -303,9 +347,9 @@ mod tests {
     fn a_broken_host_id_is_made_anew() {
         let folder = Folder::new();
         fs::write(folder.0.join("host-id"), "").unwrap();
-        let made = Store::open(&folder.0).unwrap().identity.host;
+        let made = open(&folder.0).unwrap().identity.host;
         assert_eq!(made.len(), 36);
-        assert_eq!(Store::open(&folder.0).unwrap().identity.host, made);
+        assert_eq!(open(&folder.0).unwrap().identity.host, made);
     }
 
     #[test]
@@ -315,5 +359,49 @@ mod tests {
         opened.store.save(&saved(1));
         assert!(opened.store.settle(Span::ZERO));
         assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 0);
+    }
+
+    /// A folder that takes nothing, whoever asks: what would be a file in it is a folder, or its parent is a file.
+    #[test]
+    fn without_a_state_directory_it_starts_and_says_so_and_saves_when_it_can() {
+        let folder = Folder::new();
+        let (state, run) = (folder.0.join("disk/state"), folder.0.join("run"));
+        fs::write(folder.0.join("disk"), "no directory").unwrap();
+        let first = Store::open(&state, &run).unwrap();
+        assert!(first.warnings[0].contains("cannot create the state directory"));
+        assert!(first.warnings[1].contains("host-id"), "{:?}", first.warnings);
+        first.store.settle(Span::secs(5));
+        assert!(first.store.failure().is_some());
+        // One at a time all the same.
+        let second = Store::open(&state, &run).unwrap_err().to_string();
+        assert!(second.starts_with("another foip runs with"), "{second}");
+        let host = first.identity.host.clone();
+        drop(first);
+        // The next process is the same host.
+        let third = Store::open(&state, &run).unwrap();
+        assert_eq!(third.identity.host, host);
+        third.store.settle(Span::secs(5));
+        // The disk is there again.
+        fs::remove_file(folder.0.join("disk")).unwrap();
+        fs::create_dir_all(&state).unwrap();
+        let end = crate::clock::now() + Span::secs(30);
+        while third.store.failure().is_some() {
+            assert!(crate::clock::now() < end, "{:?}", third.store.failure());
+            std::thread::park_timeout(Span::millis(50).as_std());
+        }
+        assert_eq!(read_id(&state.join("host-id")), Some(host));
+        assert!(state.join("saved.json").exists());
+    }
+
+    #[test]
+    fn a_lock_of_an_older_foip_on_the_file_alone_is_respected() {
+        let folder = Folder::new();
+        let path = folder.0.join("lock");
+        fs::write(&path, "4711\n").unwrap();
+        let held = Flock::lock(File::open(&path).unwrap(), FlockArg::LockExclusive);
+        let error = open(&folder.0).unwrap_err().to_string();
+        assert!(error.starts_with("another foip (process 4711) runs with"), "{error}");
+        drop(held);
+        assert!(open(&folder.0).is_ok());
     }
 }

@@ -12,10 +12,18 @@
 mod access;
 #[path = "cluster/builtin.rs"]
 mod builtin;
+#[path = "cluster/causes.rs"]
+mod causes;
+#[path = "cluster/crowd.rs"]
+mod crowd;
+#[path = "cluster/dropped.rs"]
+mod dropped;
 #[path = "cluster/faults.rs"]
 mod faults;
 #[path = "cluster/real.rs"]
 mod real;
+#[path = "cluster/reload.rs"]
+mod reload;
 #[path = "cluster/scratch.rs"]
 mod scratch;
 #[path = "cluster/servers.rs"]
@@ -111,6 +119,7 @@ impl World {
             managed: Default::default(),
             account: Some("100000".parse().unwrap()),
             node: "node-a".parse().unwrap(),
+            groups: Default::default(),
         }
     }
 
@@ -316,7 +325,10 @@ async fn outages(world: &World, real: &real::Real, home: &Scratch) {
     eventually("the other server is asked", WAIT, async || match cluster.read(&key).await {
         Ok(stored) => stored.unwrap().version == version,
         Err(failure) => {
-            assert!(matches!(failure, ApiFailure::Unknown(_)), "{failure:?}");
+            assert!(
+                matches!(failure, ApiFailure::Unknown(_) | ApiFailure::Refused(_)),
+                "{failure:?}"
+            );
             false
         }
     })

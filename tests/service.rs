@@ -10,10 +10,20 @@
     reason = "a test program stops at the first surprise"
 )]
 
+#[path = "service/disk.rs"]
+mod disk;
 #[path = "service/hangs.rs"]
 mod hangs;
+#[path = "service/host_changes.rs"]
+mod host_changes;
 #[path = "service/journal.rs"]
 mod journal;
+#[path = "service/place.rs"]
+mod place;
+#[path = "service/reload.rs"]
+mod reload;
+#[path = "service/storm.rs"]
+mod storm;
 
 use std::fs;
 use std::io::{PipeReader, PipeWriter, Read, Write};

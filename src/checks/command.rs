@@ -1,21 +1,29 @@
-//! A check's program: started without environment, input, output and capabilities, and killed with everything
-//! it started when its time is up.
+//! A check's program: started apart from foip (see `apart`), without environment, input and capabilities, and killed
+//! with everything it started when its time is up. The first line of what it writes is its answer.
 
-use std::io;
+use std::io::{self, PipeReader, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
 use super::Stop;
+use super::apart::{self, Hidden};
 use crate::clock;
 use crate::types::{Span, Tick};
 
+/// The user and the group that have no files.
+const NOBODY: u32 = 65534;
+
 /// How long a killed process may take to be gone before the try ends without it.
 const DYING: Span = Span::millis(500);
+
+/// So much of what a program writes is looked at.
+const SAID: usize = 4096;
 
 /// A program that was started.
 #[derive(Debug)]
@@ -24,61 +32,106 @@ pub(super) struct Running {
     /// It leads a process group of its own, with this number until it is reaped.
     group: Pid,
     status: Option<ExitStatus>,
+    output: PipeReader,
+    said: Vec<u8>,
 }
 
 impl Running {
     /// Starts a program; the first word is its path.
-    pub(super) fn start(words: &[String]) -> Result<Self, String> {
+    pub(super) fn start(words: &[String], hidden: &Hidden) -> Result<Self, String> {
         let Some((program, arguments)) = words.split_first() else {
             return Err("no program".into());
         };
-        // foip's right to change addresses is inherited by children through the ambient set, which belongs to the
-        // thread: this thread, which only runs checks, gives it up. The children then have no capabilities.
-        rustix::thread::clear_ambient_capability_set()
-            .map_err(|error| format!("cannot give up capabilities: {error}"))?;
-        let child = Command::new(program)
+        let failed = |what: &'static str| move |error| format!("cannot {what}: {error}");
+        let (output, writer) = io::pipe().map_err(failed("make a pipe"))?;
+        fcntl(&output, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
+            .map_err(|errno| format!("cannot make a pipe: {}", io::Error::from(errno)))?;
+        let both = writer.try_clone().map_err(failed("make a pipe"))?;
+        let mut command = Command::new(program);
+        command
             .args(arguments)
             .env_clear()
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .current_dir("/")
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .map_err(|error| format!("cannot start {program}: {error}"))?;
+            .stdout(writer)
+            .stderr(both)
+            .process_group(0);
+        if apart::is_root() {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        // What a thread gives up it never gets back, and its children do not have it either: so one thread for each start.
+        let started = std::thread::scope(|scope| {
+            let start = || -> Result<Child, String> {
+                // foip's right to change addresses is inherited by children through the ambient set, which is the thread's.
+                rustix::thread::clear_ambient_capability_set()
+                    .map_err(|error| format!("cannot give up capabilities: {error}"))?;
+                apart::confine(hidden)?;
+                command.spawn().map_err(|error| format!("cannot start {program}: {error}"))
+            };
+            let thread = std::thread::Builder::new().name("foip-check-start".into());
+            let thread = thread.spawn_scoped(scope, start).map_err(failed("start a thread"))?;
+            thread.join().unwrap_or_else(|_| Err("the thread that starts it died".to_owned()))
+        });
+        // The writing ends: else the program's end would not be seen in the pipe.
+        drop(command);
+        let child = started?;
         let number = i32::try_from(child.id()).map_err(|_| "no process number".to_owned())?;
-        Ok(Self { child, group: Pid::from_raw(number), status: None })
+        let group = Pid::from_raw(number);
+        Ok(Self { child, group, status: None, output, said: Vec::new() })
     }
 
-    /// Waits for the program's end, at most until `deadline`; what it leaves behind is killed.
-    pub(super) fn finish(&mut self, deadline: Tick, stop: &Stop) -> Result<(), String> {
+    /// Waits for the program's end, at most until `deadline`; what it leaves behind is killed. The first line that it
+    /// wrote is the answer, or how it ended.
+    pub(super) fn finish(&mut self, deadline: Tick, stop: &Stop) -> Result<String, String> {
         let mut pause = Span::millis(2);
         let in_time = loop {
             if self.has_ended()? {
                 break true;
             }
             let now = clock::now();
-            if now >= deadline || !stop.wait_until((now + pause).min(deadline)) {
+            let more = self.hear();
+            // One that writes without end is not waited for, and gets no time for it beyond its own.
+            let until = if more { now } else { now + pause };
+            if now >= deadline || !stop.wait_until(until.min(deadline)) {
                 break false;
             }
-            pause = pause.times(2).min(Span::millis(50));
+            pause = if more { Span::millis(2) } else { pause.times(2).min(Span::millis(50)) };
         };
+        self.hear();
         self.kill();
         // Not to be cut short by `stop`: a killed child is to be reaped.
         let end = clock::now() + DYING;
         while !self.is_over() && clock::now() < end {
             std::thread::park_timeout(Span::millis(2).as_std());
         }
+        let said = first_line(&self.said);
+        let with = |ended: String| match &said {
+            Some(said) => format!("{said} ({ended})"),
+            None => ended,
+        };
         match self.status {
-            _ if !in_time => Err("did not end in time and was killed".into()),
-            Some(status) if status.success() => Ok(()),
-            Some(status) => Err(match (status.code(), status.signal()) {
+            _ if !in_time => Err(with("did not end in time and was killed".into())),
+            Some(status) if status.success() => Ok(with("ended with status 0".into())),
+            Some(status) => Err(with(match (status.code(), status.signal()) {
                 (Some(code), _) => format!("ended with status {code}"),
                 (None, Some(signal)) => format!("was ended by signal {signal}"),
                 (None, None) => "ended without status".into(),
-            }),
-            None => Err("ended without status".into()),
+            })),
+            None => Err(with("ended without status".into())),
+        }
+    }
+
+    /// Takes in a part of what the program has written; only the beginning is kept. Was there any?
+    fn hear(&mut self) -> bool {
+        let mut buffer = [0; 16_384];
+        match self.output.read(&mut buffer) {
+            Ok(length) => {
+                let room = SAID.saturating_sub(self.said.len()).min(length);
+                self.said.extend_from_slice(&buffer[..room]);
+                length > 0
+            }
+            Err(_) => false,
         }
     }
 
@@ -111,8 +164,16 @@ impl Running {
     }
 }
 
+/// The first line with something on it.
+fn first_line(said: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(said);
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty())?;
+    Some(super::cleaned(line))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
     use std::path::Path;
     use std::sync::mpsc::{SyncSender, sync_channel};
 
@@ -128,19 +189,61 @@ mod tests {
         (go_on, Stop(stop))
     }
 
-    fn run(words: &[String], limit: Span) -> Result<(), String> {
+    fn run(words: &[String], limit: Span) -> Result<String, String> {
         let (_go_on, stop) = stop();
-        Running::start(words)?.finish(clock::now() + limit, &stop)
+        Running::start(words, &Hidden::default())?.finish(clock::now() + limit, &stop)
+    }
+
+    /// A folder that the program's user may write to.
+    fn open_folder() -> Folder {
+        let folder = Folder::new();
+        std::fs::set_permissions(&folder.0, std::fs::Permissions::from_mode(0o777)).unwrap();
+        folder
     }
 
     #[test]
     fn the_exit_status_decides() {
         let soon = Span::secs(10);
-        assert_eq!(run(&shell("exit 0"), soon), Ok(()));
+        assert_eq!(run(&shell("exit 0"), soon), Ok("ended with status 0".into()));
         assert_eq!(run(&shell("exit 3"), soon), Err("ended with status 3".into()));
         assert_eq!(run(&shell("kill -TERM $$"), soon), Err("was ended by signal 15".into()));
         let missing = run(&["/nowhere/program".to_owned()], soon).unwrap_err();
         assert!(missing.starts_with("cannot start /nowhere/program: "), "{missing}");
+    }
+
+    #[test]
+    fn the_first_line_is_the_answer_and_no_more_of_it_is_kept() {
+        let soon = Span::secs(10);
+        let said = run(&shell("echo; echo ' all is well '; echo more"), soon);
+        assert_eq!(said, Ok("all is well (ended with status 0)".into()));
+        let said = run(&shell("echo no route >&2; exit 2"), soon);
+        assert_eq!(said, Err("no route (ended with status 2)".into()));
+        let said = run(&shell("printf '\\033[31mALARM\\a\\n'; exit 1"), soon).unwrap_err();
+        assert!(!said.contains(char::is_control) && said.contains("ALARM"), "{said:?}");
+        // Much more than a pipe holds, and one line without end.
+        let said = run(&shell("head -c 3000000 /dev/zero | tr '\\0' x"), soon).unwrap();
+        assert!(said.len() < 300 && said.starts_with("xxx"), "{}", said.len());
+    }
+
+    #[test]
+    fn a_program_can_neither_read_foips_secrets_nor_send_foip_a_signal() {
+        let folder = open_folder();
+        let secret = folder.0.join("token");
+        std::fs::write(&secret, "secret").unwrap();
+        let hidden = Hidden { secret: vec![secret.clone()], fixed: Vec::new() };
+        let (_go_on, stop) = stop();
+        // Signal 0 asks whether another would be let through.
+        let script = format!(
+            "kill -0 {foip} && exit 7; cat {} && exit 8; kill -0 $$ || exit 9; cat /proc/{foip}/environ && exit 6; \
+             test -r /etc/passwd",
+            secret.display(),
+            foip = std::process::id(),
+        );
+        let mut running = Running::start(&shell(&script), &hidden).unwrap();
+        let ended = running.finish(clock::now() + Span::secs(10), &stop);
+        assert!(ended.as_ref().is_ok_and(|said| said.contains("status 0")), "{ended:?}");
+        // This thread has lost nothing.
+        assert_eq!(std::fs::read(&secret).unwrap(), b"secret");
     }
 
     /// Is this process there and alive?
@@ -160,7 +263,7 @@ mod tests {
 
     #[test]
     fn a_program_out_of_time_dies_with_all_its_children() {
-        let folder = Folder::new();
+        let folder = open_folder();
         let file = folder.0.join("child");
         let script =
             format!("trap '' TERM; sleep 1000 & echo $! > {}; wait; sleep 1000", file.display());
@@ -173,17 +276,17 @@ mod tests {
 
     #[test]
     fn what_a_program_leaves_behind_dies_too() {
-        let folder = Folder::new();
+        let folder = open_folder();
         let file = folder.0.join("child");
         let script = format!("sleep 1000 & echo $! > {}", file.display());
-        assert_eq!(run(&shell(&script), Span::secs(10)), Ok(()));
+        assert!(run(&shell(&script), Span::secs(10)).is_ok());
         wait_for_death(&file);
     }
 
     #[test]
     fn the_end_of_the_checks_ends_the_program() {
         let (go_on, stop) = stop();
-        let mut running = Running::start(&shell("sleep 1000")).unwrap();
+        let mut running = Running::start(&shell("sleep 1000"), &Hidden::default()).unwrap();
         drop(go_on);
         let begun = clock::now();
         assert!(running.finish(clock::now() + Span::secs(60), &stop).is_err());
@@ -193,13 +296,13 @@ mod tests {
 
     #[test]
     fn a_program_gets_neither_environment_nor_capabilities() {
-        let folder = Folder::new();
+        let folder = open_folder();
         let file = folder.0.join("seen");
         // On a thread of its own, with every capability that can be passed on put into the ambient set.
         let script = format!("(env; pwd; grep CapAmb /proc/self/status) > {}", file.display());
         let before = std::thread::spawn(move || {
             let raised = raise_ambient();
-            assert_eq!(run(&shell(&script), Span::secs(10)), Ok(()));
+            assert!(run(&shell(&script), Span::secs(10)).is_ok());
             raised
         });
         let raised = before.join().unwrap();

@@ -1,61 +1,93 @@
 //! The user's own checks: each on a thread of its own, telling when its verdict changes.
 //!
 //! ```text
-//! wait for the interval ─► probe ─► count ─► verdict changed? ─► tell(name, passing)
+//! wait for the interval ─► probe ─► count ─► verdict changed? ─► tell(name, passing, said)
 //!        ▲                            │ rise successes in a row: passing
 //!        └────────────────────────────┘ fall failures in a row: failing
 //! ```
 //!
 //! Before the first verdict nothing is told: what is not known is not bad (I11).
 
+mod apart;
 mod command;
 mod probe;
 
 use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 
 use crate::clock;
-use crate::config::CheckSettings;
+use crate::config::{CheckSettings, Probe};
 use crate::types::{Span, Tick};
+pub use apart::Hidden;
 
 /// A check's verdict.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
+    /// Which run of the check it comes from, see [`Checks::is_current`].
+    pub run: u64,
     /// The check's name in the configuration.
     pub name: String,
     /// Does it pass?
     pub passing: bool,
-    /// The last failure in words, where it does not.
-    pub why: Option<String>,
+    /// What was answered last, in words.
+    pub said: String,
 }
 
 /// The running checks. They end when this is dropped; nobody waits for them.
-#[derive(Debug)]
 pub struct Checks {
-    _threads: Vec<SyncSender<()>>,
+    hidden: Hidden,
+    tell: Arc<dyn Fn(Verdict) + Send + Sync>,
+    running: Vec<Running>,
+    last: u64,
+}
+
+/// A check and its thread.
+struct Running {
+    run: u64,
+    check: CheckSettings,
+    /// Nothing is ever sent: that this end is gone is the sign to stop.
+    _thread: SyncSender<()>,
 }
 
 impl Checks {
-    /// Starts them all. `tell` is called on their threads, once per change, and must not block.
+    /// None runs yet. `tell` is called on their threads, once per change, and must not block.
+    pub fn new(tell: impl Fn(Verdict) + Send + Sync + 'static) -> Self {
+        Self { hidden: Hidden::default(), tell: Arc::new(tell), running: Vec::new(), last: 0 }
+    }
+
+    /// From now on these run, and no others. What stays as it was goes on, with its verdict; all others begin anew.
+    ///
+    /// Their programs are kept from what is hidden.
     ///
     /// # Errors
-    /// A thread cannot be started.
-    pub fn start(
-        checks: &[CheckSettings],
-        tell: impl Fn(Verdict) + Clone + Send + 'static,
-    ) -> io::Result<Self> {
-        let mut threads = Vec::new();
-        for (index, check) in checks.iter().cloned().enumerate() {
-            // Nothing is ever sent: that the other end is gone is the sign to stop.
+    /// A thread cannot be started. Those before it run.
+    pub fn set(&mut self, checks: &[CheckSettings], hidden: Hidden) -> io::Result<()> {
+        let same = self.hidden == hidden;
+        self.hidden = hidden;
+        self.running.retain(|running| {
+            let program = matches!(running.check.probe, Probe::Command(_));
+            checks.contains(&running.check) && (same || !program)
+        });
+        for check in checks {
+            if self.running.iter().any(|running| running.check == *check) {
+                continue;
+            }
+            self.last += 1;
             let (thread, stop) = sync_channel(0);
-            let tell = tell.clone();
-            let name = format!("foip-check-{index}");
+            let (run, tell, check) = (self.last, Arc::clone(&self.tell), check.clone());
+            let (watched, hidden) = (check.clone(), self.hidden.clone());
             std::thread::Builder::new()
-                .name(name)
-                .spawn(move || watch(&check, &Stop(stop), tell))?;
-            threads.push(thread);
+                .name(format!("foip-check-{run}"))
+                .spawn(move || watch(run, &watched, hidden, &Stop(stop), &*tell))?;
+            self.running.push(Running { run, check, _thread: thread });
         }
-        Ok(Self { _threads: threads })
+        Ok(())
+    }
+
+    /// Is this run one of those that go on? A verdict may be on its way when its check ends.
+    pub fn is_current(&self, run: u64) -> bool {
+        self.running.iter().any(|running| running.run == run)
     }
 }
 
@@ -73,27 +105,37 @@ impl Stop {
     }
 }
 
-fn watch(check: &CheckSettings, stop: &Stop, tell: impl Fn(Verdict)) {
+fn watch(run: u64, check: &CheckSettings, hidden: Hidden, stop: &Stop, tell: &dyn Fn(Verdict)) {
     let mut count = Count::new(check.rise, check.fall);
-    let mut prober = probe::Prober::new();
+    let mut prober = probe::Prober::new(hidden);
     loop {
         let begun = clock::now();
         let result = prober.probe(&check.probe, begun + check.timeout, stop);
-        let why = result.as_ref().err().cloned();
-        if let Some(why) = &why {
+        if let Err(why) = &result {
             tracing::debug!(check = check.name, "check failed: {why}");
         }
         if !stop.wait_until(clock::now()) {
             return;
         }
         if let Some(passing) = count.add(result.is_ok()) {
-            tell(Verdict { name: check.name.clone(), passing, why });
+            let said = result.unwrap_or_else(|why| why);
+            tell(Verdict { run, name: check.name.clone(), passing, said });
         }
         // At least a little apart, where one took longer than the interval.
         let next = (begun + check.interval).max(clock::now() + Span::millis(100));
         if !stop.wait_until(next) {
             return;
         }
+    }
+}
+
+/// What a server or program said, fit to be shown: one short line without control characters.
+fn cleaned(text: &str) -> String {
+    const MOST: usize = 200;
+    let text: String = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
     }
 }
 
@@ -127,11 +169,12 @@ impl Count {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::collections::BTreeMap;
+    use std::net::{SocketAddr, TcpListener};
     use std::sync::mpsc;
+    use std::time::Duration;
 
     use super::*;
-    use crate::config::Probe;
 
     #[test]
     fn rise_and_fall_count_results_in_a_row() {
@@ -148,28 +191,61 @@ mod tests {
         assert_eq!(single.add(true), Some(true));
     }
 
-    #[test]
-    fn changes_are_told_with_their_reason_and_nothing_after_the_end() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let check = CheckSettings {
-            name: "tcp".into(),
-            probe: Probe::Tcp(listener.local_addr().unwrap()),
+    fn tcp(name: &str, at: SocketAddr) -> CheckSettings {
+        CheckSettings {
+            name: name.into(),
+            probe: Probe::Tcp(at),
             interval: Span::millis(20),
             timeout: Span::millis(500),
             rise: 1,
             fall: 2,
-        };
+        }
+    }
+
+    fn checks() -> (Checks, Receiver<Verdict>) {
         let (tell, told) = mpsc::channel();
-        let checks = Checks::start(&[check], move |verdict| tell.send(verdict).unwrap()).unwrap();
-        let soon = Span::secs(5).as_std();
-        let first = told.recv_timeout(soon).unwrap();
-        assert_eq!(first, Verdict { name: "tcp".into(), passing: true, why: None });
+        (Checks::new(move |verdict| tell.send(verdict).unwrap()), told)
+    }
+
+    const SOON: Duration = Duration::from_secs(5);
+
+    #[test]
+    fn changes_are_told_with_their_reason_and_nothing_after_the_end() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (mut checks, told) = checks();
+        checks.set(&[tcp("tcp", listener.local_addr().unwrap())], Hidden::default()).unwrap();
+        let first = told.recv_timeout(SOON).unwrap();
+        assert_eq!((first.name.as_str(), first.passing), ("tcp", true));
+        assert!(first.said.contains("connected"), "{}", first.said);
         drop(listener);
-        let second = told.recv_timeout(soon).unwrap();
+        let second = told.recv_timeout(SOON).unwrap();
         assert!(!second.passing);
-        assert!(second.why.unwrap().contains("refused"));
+        assert!(second.said.contains("refused"), "{}", second.said);
         drop(checks);
         // The sender goes when the thread ends.
-        assert_eq!(told.recv_timeout(soon), Err(mpsc::RecvTimeoutError::Disconnected));
+        assert_eq!(told.recv_timeout(SOON), Err(mpsc::RecvTimeoutError::Disconnected));
+    }
+
+    #[test]
+    fn a_new_set_ends_what_is_gone_starts_what_is_new_and_leaves_the_rest() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = listener.local_addr().unwrap();
+        let (mut checks, told) = checks();
+        checks
+            .set(&[tcp("stays", at), tcp("changes", at), tcp("goes", at)], Hidden::default())
+            .unwrap();
+        let runs: BTreeMap<_, _> = (0..3)
+            .map(|_| told.recv_timeout(SOON).unwrap())
+            .map(|verdict| (verdict.name, verdict.run))
+            .collect();
+        let changed = CheckSettings { rise: 2, ..tcp("changes", at) };
+        checks.set(&[changed, tcp("comes", at), tcp("stays", at)], Hidden::default()).unwrap();
+        let mut told_now: Vec<_> = (0..2).map(|_| told.recv_timeout(SOON).unwrap()).collect();
+        told_now.sort_by(|a, b| a.name.cmp(&b.name));
+        assert_eq!(told_now.iter().map(|v| &*v.name).collect::<Vec<_>>(), ["changes", "comes"]);
+        assert!(told_now.iter().all(|verdict| checks.is_current(verdict.run)));
+        let current = ["changes", "goes", "stays"].map(|name| checks.is_current(runs[name]));
+        assert_eq!(current, [false, false, true]);
+        assert_eq!(checks.running.len(), 3);
     }
 }

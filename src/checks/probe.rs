@@ -3,38 +3,41 @@
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use super::Stop;
 use super::command::Running;
+use super::{Hidden, Stop};
 use crate::clock;
 use crate::config::Probe;
 use crate::types::{Span, Tick};
 
 /// Tries one check, again and again.
 pub(super) struct Prober {
+    /// What a program is kept from.
+    hidden: Hidden,
     /// A program that outlived its kill signal: the kernel waits for a disk or the like.
     stuck: Option<Running>,
 }
 
 impl Prober {
-    pub(super) const fn new() -> Self {
-        Self { stuck: None }
+    pub(super) const fn new(hidden: Hidden) -> Self {
+        Self { hidden, stuck: None }
     }
 
-    /// Success, or why not, in words. Ends at `deadline`, or soon after `stop`.
+    /// What was answered, in words, as a success or as a failure. Ends at `deadline`, or soon after `stop`.
     pub(super) fn probe(
         &mut self,
         probe: &Probe,
         deadline: Tick,
         stop: &Stop,
-    ) -> Result<(), String> {
+    ) -> Result<String, String> {
         match probe {
-            Probe::Tcp(at) => {
-                connect(*at, deadline).map(drop).map_err(|error| format!("{at}: {error}"))
-            }
+            Probe::Tcp(at) => match connect(*at, deadline) {
+                Ok(_) => Ok(format!("{at}: connected")),
+                Err(error) => Err(format!("{at}: {error}")),
+            },
             Probe::Http { at, host, path } => get(*at, host, path, deadline)
                 .map_err(|error| format!("http://{host}{path}: {error}"))
                 .and_then(|status| match status {
-                    200..=399 => Ok(()),
+                    200..=399 => Ok(format!("http://{host}{path}: status {status}")),
                     _ => Err(format!("http://{host}{path}: status {status}")),
                 }),
             Probe::Command(words) => {
@@ -45,7 +48,7 @@ impl Prober {
                     // Not one more of them each time.
                     return Err("the program of an earlier try does not die".into());
                 }
-                let mut running = Running::start(words)?;
+                let mut running = Running::start(words, &self.hidden)?;
                 let result = running.finish(deadline, stop);
                 self.stuck = Some(running).filter(|running| !running.reaped());
                 result
@@ -142,11 +145,13 @@ mod tests {
         let probe = Probe::Http { at, host: "localhost".into(), path: "/healthz?a=1".into() };
         let (_go_on, stop) = sync_channel(0);
         let stop = Stop(stop);
-        let mut prober = Prober::new();
+        let mut prober = Prober::new(Hidden::default());
         let mut try_once = |limit: Span| prober.probe(&probe, clock::now() + limit, &stop);
         let soon = Span::secs(5);
-        assert_eq!(try_once(soon), Ok(()));
-        assert_eq!(try_once(soon), Ok(()));
+        for status in [200, 302] {
+            let expected = format!("http://localhost/healthz?a=1: status {status}");
+            assert_eq!(try_once(soon), Ok(expected));
+        }
         for why in [
             "status 500",
             "status 404",

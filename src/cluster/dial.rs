@@ -3,7 +3,9 @@
 //! kube can build one itself, and with it come its login plugins, which `kubeconfig` refuses: they bring a
 //! JSONPath engine and regular expressions, a tenth of the whole program.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -13,6 +15,7 @@ use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
 use hyper_timeout::TimeoutConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::rt::TokioExecutor;
 use kube::client::{Body, ConfigExt};
 use kube::config::AuthInfo;
@@ -21,15 +24,23 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use secrecy::ExposeSecret;
-use tower::{Layer, ServiceExt};
+use tower::{Layer, ServiceExt, service_fn};
+
+use super::cause::Unresolved;
+use super::failure::words;
 
 /// Why no client can be made; never what is in the kubeconfig.
 type Refused = &'static str;
 
 /// A client for the server that `cluster_url` names. Dials nothing yet.
 pub fn client(config: &kube::Config) -> Result<kube::Client, Refused> {
-    let mut tcp = HttpConnector::new();
+    let within = config.connect_timeout.unwrap_or(Duration::from_secs(1));
+    let mut tcp = HttpConnector::new_with_resolver(service_fn(move |name: Name| {
+        resolve(name, within / RESOLVING)
+    }));
     tcp.enforce_http(false);
+    // Shared among the addresses of a name: one that swallows packets leaves time for the next.
+    tcp.set_connect_timeout(Some(within));
     let tls = HttpsConnectorBuilder::new().with_tls_config(tls(config)?).https_or_http();
     let tls = match &config.tls_server_name {
         Some(name) => {
@@ -59,6 +70,25 @@ pub fn client(config: &kube::Config) -> Result<kube::Client, Refused> {
     Ok(kube::Client::new(service, config.default_namespace.clone()))
 }
 
+/// In a key that needs a password: `BEGIN ENCRYPTED PRIVATE KEY`, or `Proc-Type: 4,ENCRYPTED`.
+const LOCKED: &[u8] = b"ENCRYPTED";
+
+/// Longest wait for the resolver, in parts of the time for a connection.
+const RESOLVING: u32 = 2;
+
+/// Addresses of a name, within a time of its own: a resolver that hangs is told as such.
+async fn resolve(
+    name: Name,
+    within: Duration,
+) -> Result<std::vec::IntoIter<SocketAddr>, Unresolved> {
+    let unresolved = |why: String| Unresolved { name: words(name.as_str()), why };
+    match tokio::time::timeout(within, tokio::net::lookup_host((name.as_str(), 0))).await {
+        Ok(Ok(addresses)) => Ok(addresses.collect::<Vec<_>>().into_iter()),
+        Ok(Err(error)) => Err(unresolved(words(&error.to_string()))),
+        Err(_) => Err(unresolved("the resolver does not answer".to_owned())),
+    }
+}
+
 /// The authorities to believe and the certificate to show.
 pub fn tls(config: &kube::Config) -> Result<ClientConfig, Refused> {
     let mut roots = RootCertStore::empty();
@@ -74,14 +104,31 @@ pub fn tls(config: &kube::Config) -> Result<ClientConfig, Refused> {
     let (Some(chain), Some(key)) = (&auth.client_certificate_data, &auth.client_key_data) else {
         return Ok(builder.with_no_client_auth());
     };
-    let broken = "its client certificate and key are not whole or do not belong together";
-    let chain = STANDARD.decode(chain.trim()).map_err(|_| broken)?;
+    let chain =
+        STANDARD.decode(chain.trim()).map_err(|_| "its client certificate is not base64")?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&chain).collect();
-    let key = STANDARD.decode(key.expose_secret().trim()).map_err(|_| broken)?;
+    let key =
+        STANDARD.decode(key.expose_secret().trim()).map_err(|_| "its client key is not base64")?;
+    if key.windows(LOCKED.len()).any(|window| window == LOCKED) {
+        return Err(
+            "its client key is encrypted with a password, and foip asks nobody for one: store it without \
+             (openssl pkey -in KEY)",
+        );
+    }
     // k3s' keys are in SEC1 form, others in PKCS #8.
-    let key = PrivateKeyDer::from_pem_slice(&key).map_err(|_| broken)?;
-    let chain = chain.ok().filter(|chain| !chain.is_empty()).ok_or(broken)?;
-    builder.with_client_auth_cert(chain, key).map_err(|_| broken)
+    let key = PrivateKeyDer::from_pem_slice(&key)
+        .map_err(|_| "its client key is no whole private key")?;
+    let chain = chain
+        .ok()
+        .filter(|chain| !chain.is_empty())
+        .ok_or("its client certificate is no whole certificate")?;
+    builder.with_client_auth_cert(chain, key).map_err(|error| {
+        if matches!(error, rustls::Error::InconsistentKeys(_)) {
+            "its client key is of another certificate: they do not belong together"
+        } else {
+            "its client certificate or key is of a form that is not known here"
+        }
+    })
 }
 
 /// The header of a user without a certificate.

@@ -3,15 +3,26 @@
 use std::error::Error as StdError;
 use std::io;
 
+use super::cause::{self, Unresolved};
+use super::endpoints::Place;
 use crate::core::facts::ApiFailure;
 use crate::types::Span;
 
 /// Longest piece of a server's own words that is passed on.
 const WORDS: usize = 160;
 
+/// What a 404 is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct About {
+    /// The plural of its kind, as in paths: `leases`.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+}
+
 /// Everything that can go wrong between a request and an answer that can be used.
 ///
-/// Texts name the endpoint and never carry a body, a header or a key.
+/// Texts name the endpoint, the cause and what to do, and never carry a body, a header or a key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The kubeconfig cannot be used, and none was read before.
@@ -23,7 +34,10 @@ pub enum Error {
         why: String,
     },
     /// Every endpoint is one that foip manages: dialling it would be dialling ourselves.
-    #[error("no API endpoint to ask: {0} is a failover IP that foip manages")]
+    #[error(
+        "{0} in the kubeconfig is a failover IP that foip manages, and is never dialled: let its server be an \
+         address of this host, as https://127.0.0.1:6443"
+    )]
     NoEndpoint(String),
     /// The deadline passed.
     #[error("{at} did not answer within {after}")]
@@ -60,7 +74,7 @@ pub enum Error {
         why: String,
     },
     /// A complete answer that is not success.
-    #[error("{at} answered {code}{}{words}", if words.is_empty() { "" } else { ": " })]
+    #[error("{at} answered {code}{}{words}{}", if words.is_empty() { "" } else { ": " }, hint(*code, about.as_ref()))]
     Status {
         /// The endpoint.
         at: String,
@@ -68,8 +82,8 @@ pub enum Error {
         code: u16,
         /// The `message` of the Status object, or nothing.
         words: String,
-        /// The object that a 404 or 410 is about, if the Status names one.
-        about: Option<String>,
+        /// The object that a 404 is about, if the Status names one.
+        about: Option<About>,
     },
     /// An answer that is not what was asked for.
     #[error("answer of {at} not understood: {why}")]
@@ -85,6 +99,20 @@ pub enum Error {
     /// A value that the API cannot hold.
     #[error("{0}")]
     Unfit(String),
+    /// The ledger is named after the account at the provider.
+    #[error(
+        "netcup's account is not known yet, and with it the name of the ledger: log in (foip login), or see what \
+         keeps netcup from answering"
+    )]
+    NoAccount,
+    /// What failed in the end, after something that tells more.
+    #[error("{cause}; then: {error}")]
+    After {
+        /// What tells more.
+        cause: String,
+        /// What failed in the end.
+        error: Box<Error>,
+    },
 }
 
 impl Error {
@@ -92,19 +120,45 @@ impl Error {
     pub fn not_sent(&self) -> bool {
         match self {
             Self::Connect { .. } | Self::Tls { sent: false, .. } => true,
-            Self::Kubeconfig { .. } | Self::NoEndpoint(_) | Self::Unfit(_) => true,
+            Self::Kubeconfig { .. } | Self::NoEndpoint(_) | Self::Unfit(_) | Self::NoAccount => {
+                true
+            }
             Self::Timeout { .. }
             | Self::Tls { sent: true, .. }
             | Self::Cut { .. }
             | Self::Status { .. }
             | Self::Deleted(_)
             | Self::Garbage { .. } => false,
+            Self::After { error, .. } => error.not_sent(),
+        }
+    }
+
+    /// The endpoint that it is about.
+    pub fn at(&self) -> Option<&str> {
+        match self {
+            Self::Timeout { at, .. }
+            | Self::Connect { at, .. }
+            | Self::Tls { at, .. }
+            | Self::Cut { at, .. }
+            | Self::Status { at, .. }
+            | Self::Garbage { at, .. } => Some(at),
+            Self::Kubeconfig { .. }
+            | Self::NoEndpoint(_)
+            | Self::Deleted(_)
+            | Self::Unfit(_)
+            | Self::NoAccount => None,
+            Self::After { error, .. } => error.at(),
         }
     }
 
     /// Would other certificates help?
     pub fn is_tls(&self) -> bool {
         matches!(self, Self::Tls { .. })
+    }
+
+    /// Nothing is known but that no answer came.
+    pub fn is_silence(&self) -> bool {
+        matches!(innermost(self), Self::Timeout { .. })
     }
 
     /// HTTP status, if there was an answer.
@@ -119,7 +173,9 @@ impl Error {
             | Self::Cut { .. }
             | Self::Garbage { .. }
             | Self::Deleted(_)
-            | Self::Unfit(_) => None,
+            | Self::Unfit(_)
+            | Self::NoAccount => None,
+            Self::After { error, .. } => error.code(),
         }
     }
 
@@ -127,7 +183,8 @@ impl Error {
     ///
     /// A server that is starting, or a proxy, also answers 404; that says nothing about the object (I11).
     pub fn is_absent(&self, name: &str) -> bool {
-        matches!(self, Self::Status { code: 404, about: Some(about), .. } if about == name)
+        let Self::Status { code: 404, about: Some(about), .. } = self else { return false };
+        about.name == name && about.kind != NAMESPACES
     }
 
     /// What went wrong with a request, from the error of the client library.
@@ -135,32 +192,69 @@ impl Error {
         let at = at.to_owned();
         let before = connect_phase(error);
         if let Some(tls) = find::<rustls::Error>(error) {
-            let why = words(&tls.to_string());
-            return Self::Tls { at, why, sent: !before };
+            return Self::Tls { at, why: cause::of_tls(tls), sent: !before };
         }
-        let why = words(&root(error));
-        if before { Self::Connect { at, why } } else { Self::Cut { at, why } }
+        if let Some(unresolved) = find::<Unresolved>(error) {
+            return Self::Connect { at, why: unresolved.to_string() };
+        }
+        if !before {
+            return Self::Cut { at, why: words(&root(error)) };
+        }
+        let host = Place::parse(&at).and_then(|place| place.address());
+        let why = match find::<io::Error>(error) {
+            Some(io) => cause::of_connection(io, host),
+            None => words(&root(error)),
+        };
+        Self::Connect { at, why }
+    }
+}
+
+const NAMESPACES: &str = "namespaces";
+
+/// What to do about an answer, where that is known.
+fn hint(code: u16, about: Option<&About>) -> &'static str {
+    match code {
+        401 => {
+            " (the kubeconfig's client certificate or token has expired or is of another cluster: copy the \
+             kubeconfig again)"
+        }
+        403 => {
+            " (the kubeconfig's user may not do this: foip gets, lists, watches, creates and updates Leases, and gets, \
+             lists and watches Nodes)"
+        }
+        404 if about.is_some_and(|about| about.kind == NAMESPACES) => {
+            " (create it, or correct `namespace` in [kubernetes])"
+        }
+        503 => " (it is starting, or its datastore does not answer)",
+        _ => "",
     }
 }
 
 impl From<Error> for ApiFailure {
     fn from(error: Error) -> Self {
         let text = error.to_string();
-        match error {
+        match innermost(&error) {
             Error::Status { code: 409, .. } | Error::Deleted(_) => Self::Conflict,
-            Error::Status { code: 400 | 401 | 403 | 413 | 422, .. } | Error::Unfit(_) => {
+            Error::Status { code: 400 | 401 | 403 | 413 | 422, .. } => Self::Denied(text),
+            Error::Status { code: 404, about: Some(about), .. } if about.kind == NAMESPACES => {
                 Self::Denied(text)
             }
-            Error::Status { .. }
-            | Error::Kubeconfig { .. }
+            Error::Unfit(_) | Error::NoAccount => Self::Denied(text),
+            Error::Status { .. } => Self::Refused(text),
+            Error::Kubeconfig { .. }
             | Error::NoEndpoint(_)
             | Error::Timeout { .. }
             | Error::Connect { .. }
             | Error::Tls { .. }
             | Error::Cut { .. }
-            | Error::Garbage { .. } => Self::Unknown(text),
+            | Error::Garbage { .. }
+            | Error::After { .. } => Self::Unknown(text),
         }
     }
+}
+
+fn innermost(error: &Error) -> &Error {
+    if let Error::After { error, .. } = error { innermost(error) } else { error }
 }
 
 /// Text of a foreign program, fit for one line: no control characters, not long.
@@ -214,7 +308,7 @@ mod tests {
             at: "https://192.0.2.1:6443".into(),
             code,
             words: "no".into(),
-            about: about.map(str::to_owned),
+            about: about.map(|name| About { kind: "leases".into(), name: name.into() }),
         }
     }
 
@@ -227,12 +321,14 @@ mod tests {
                 "{denied}"
             );
         }
-        for unknown in [202, 302, 404, 405, 408, 410, 418, 429, 500, 502, 503, 504, 599] {
+        for refused in [202, 302, 404, 405, 408, 410, 418, 429, 500, 502, 503, 504, 599] {
             assert!(
-                matches!(ApiFailure::from(status(unknown, None)), ApiFailure::Unknown(_)),
-                "{unknown}"
+                matches!(ApiFailure::from(status(refused, None)), ApiFailure::Refused(_)),
+                "{refused}"
             );
         }
+        let silence = Error::Timeout { at: "https://192.0.2.1:6443".into(), after: Span::secs(2) };
+        assert!(matches!(ApiFailure::from(silence), ApiFailure::Unknown(_)));
     }
 
     #[test]
@@ -241,6 +337,32 @@ mod tests {
         assert!(!status(404, Some("foip-other")).is_absent("foip-default"));
         assert!(!status(404, None).is_absent("foip-default"));
         assert!(!status(410, Some("foip-default")).is_absent("foip-default"));
+    }
+
+    #[test]
+    fn a_namespace_that_is_not_there_is_a_refusal_and_not_an_absent_lease() {
+        let about = About { kind: "namespaces".into(), name: "foip-default".into() };
+        let at = "https://192.0.2.1:6443".into();
+        let error = Error::Status { at, code: 404, words: "no".into(), about: Some(about) };
+        assert!(!error.is_absent("foip-default"));
+        let Err::<(), _>(ApiFailure::Denied(why)) = Err(error.into()) else { panic!() };
+        assert!(why.contains("`namespace` in [kubernetes]"), "{why}");
+    }
+
+    #[test]
+    fn what_came_first_is_told_first_and_decides_nothing() {
+        for (inner, kind) in [
+            (status(409, None), ApiFailure::Conflict),
+            (status(403, None), ApiFailure::Denied(String::new())),
+            (status(599, None), ApiFailure::Refused(String::new())),
+        ] {
+            let code = inner.code();
+            let error = Error::After { cause: "the first".into(), error: Box::new(inner) };
+            assert_eq!(error.code(), code);
+            assert!(error.to_string().starts_with("the first; then: https://"));
+            let failure = ApiFailure::from(error);
+            assert_eq!(std::mem::discriminant(&failure), std::mem::discriminant(&kind));
+        }
     }
 
     #[test]
@@ -258,8 +380,9 @@ mod tests {
             words: String::new(),
             about: None,
         };
-        assert_eq!(bare.to_string(), "https://192.0.2.1:6443 answered 503");
-        assert_eq!(status(503, None).to_string(), "https://192.0.2.1:6443 answered 503: no");
+        let text = bare.to_string();
+        assert!(text.starts_with("https://192.0.2.1:6443 answered 503 ("), "{text}");
+        assert_eq!(status(500, None).to_string(), "https://192.0.2.1:6443 answered 500: no");
     }
 
     #[test]

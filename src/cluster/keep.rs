@@ -5,22 +5,21 @@ use std::sync::Arc;
 use super::endpoints::{self, Place};
 use super::failure::Error;
 use super::link::Link;
-use super::node::{EndpointSlice, NodeList};
+use super::node::EndpointSlice;
+use super::nodes::{self, Nodes, Server};
 use super::watch::jittered;
-use super::wire::{Answer, Ask, MANY, ONE, quoted};
+use super::wire::{Answer, Ask, Whole};
 use crate::clock;
 use crate::types::{Span, Tick};
 
-/// How often the other servers are asked for.
-const LEARN: Span = Span::secs(240);
+/// How often the Nodes and the other servers are asked for: as long it may take until a new Node counts.
+const LEARN: Span = Span::secs(25);
 
 /// The same after it went wrong.
 const LEARN_AGAIN: Span = Span::secs(15);
 
 /// How often the local server is probed while another one is in use.
 const PROBE: Span = Span::secs(3);
-
-const SERVERS: &str = "node-role.kubernetes.io/control-plane";
 
 /// Runs for ever.
 pub async fn run(link: &Arc<Link>) {
@@ -64,13 +63,13 @@ pub async fn local_ready(link: &Arc<Link>) -> bool {
             None => return false,
         },
     };
-    let good = |answer: Result<Answer, Error>| answer.is_ok_and(|answer| answer.code == 200);
+    let good = |answer: Result<Answer<Whole>, Error>| answer.is_ok_and(|answer| answer.code == 200);
     // After an outage of the datastore `/readyz` fails for half a minute longer than anything else: its own connection
     // backs off. What counts is whether the server serves.
-    let leases =
-        format!("/apis/coordination.k8s.io/v1/namespaces/{}/leases?limit=1", link.namespace);
-    let serves = Ask::get(leases, ONE);
-    let ready = good(link.probe(&local, &Ask::get("/readyz", ONE)).await)
+    let namespace = link.state().options.namespace.clone();
+    let leases = format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases?limit=1");
+    let serves = Ask::get(leases);
+    let ready = good(link.probe(&local, &Ask::get("/readyz")).await)
         || good(link.probe(&local, &serves).await);
     if ready {
         link.local_answers();
@@ -81,16 +80,18 @@ pub async fn local_ready(link: &Arc<Link>) -> bool {
 /// Asks who serves the API. Says whether nothing went wrong, and for which generation of the kubeconfig.
 async fn learn(link: &Arc<Link>) -> (bool, u64) {
     let slice = link
-        .call(&Ask::get(
-            "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes",
-            ONE,
-        ))
+        .call(&Ask::aside("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes"))
         .await
         .and_then(|answer| answer.object::<EndpointSlice>());
-    let nodes = link
-        .call(&Ask::get(format!("/api/v1/nodes?labelSelector={}", quoted(SERVERS)), MANY))
-        .await
-        .and_then(|answer| answer.object::<NodeList>());
+    let mut nodes = nodes::list(link).await;
+    if let Ok(nodes) = &mut nodes {
+        let names = std::mem::take(&mut nodes.names);
+        link.members.send_if_modified(|members| {
+            let changed = members.as_deref() != Some(&names);
+            *members = Some(Arc::new(names));
+            changed
+        });
+    }
     let whole = is_final(&slice) && is_final(&nodes);
     let (changed, generation) = {
         let mut state = link.state();
@@ -102,7 +103,8 @@ async fn learn(link: &Arc<Link>) -> (bool, u64) {
         if local.has_path() {
             return (true, generation);
         }
-        let mut found = servers(&local, link.node.as_str(), slice.ok(), nodes.ok());
+        let own = state.options.node.clone();
+        let mut found = servers(&local, own.as_str(), slice.ok(), nodes.ok());
         if !whole {
             // Half an answer takes nobody off the list.
             found.extend(before.iter().cloned());
@@ -111,7 +113,8 @@ async fn learn(link: &Arc<Link>) -> (bool, u64) {
         let after = state.endpoints.others().to_vec();
         ((after != before).then_some(after), generation)
     };
-    if let (Some(servers), Some(cache)) = (changed, link.cache.clone()) {
+    let cache = link.state().options.cache.clone();
+    if let (Some(servers), Some(cache)) = (changed, cache) {
         // Best effort, and off this thread: a disk that hangs must not matter.
         drop(tokio::task::spawn_blocking(move || endpoints::remember(&cache, &servers)));
     }
@@ -130,19 +133,18 @@ fn servers(
     local: &Place,
     own: &str,
     slice: Option<EndpointSlice>,
-    nodes: Option<NodeList>,
+    nodes: Option<Nodes>,
 ) -> Vec<Place> {
     let port = local.port();
     let mut found = slice.map(|slice| slice.servers(port)).unwrap_or_default();
-    let nodes = nodes.map(|list| list.items).unwrap_or_default();
-    for node in &nodes {
-        found.extend(node.internal().into_iter().map(|address| (address, port)));
+    let nodes = nodes.map(|nodes| nodes.servers).unwrap_or_default();
+    for Server { internal, .. } in &nodes {
+        found.extend(internal.iter().map(|address| (*address, port)));
     }
     // The own node is reached through the kubeconfig's URL already.
-    let own_node = nodes.iter().find(|node| node.metadata.name == own);
+    let own_node = nodes.iter().find(|node| node.name == own);
     if let Some(node) = own_node.filter(|_| local.is_loopback()) {
-        let own = node.facts().addresses;
-        found.retain(|(address, _)| !own.contains(address));
+        found.retain(|(address, _)| !node.all.contains(address));
     }
     found.into_iter().map(|(address, port)| Place::at(address.to_canonical(), port)).collect()
 }
@@ -151,18 +153,16 @@ fn servers(
 mod tests {
     use super::*;
 
-    fn node(name: &str, address: &str) -> serde_json::Value {
-        serde_json::json!({"metadata": {"name": name},
-            "status": {"addresses": [{"type": "InternalIP", "address": address}]}})
+    fn node(name: &str, address: &str) -> Server {
+        let all: std::collections::BTreeSet<_> = [address.parse().unwrap()].into();
+        Server { name: name.into(), internal: all.clone(), all }
     }
 
     #[test]
     fn servers_come_from_both_sources_without_the_own_node() {
         let nodes = || {
-            serde_json::from_value::<NodeList>(serde_json::json!({"kind": "NodeList", "items": [
-                node("node-a", "192.0.2.1"), node("node-b", "192.0.2.2"),
-            ]}))
-            .ok()
+            let servers = vec![node("node-a", "192.0.2.1"), node("node-b", "192.0.2.2")];
+            Some(Nodes { servers, ..Nodes::default() })
         };
         let slice = || {
             serde_json::from_value::<EndpointSlice>(serde_json::json!({

@@ -4,7 +4,9 @@
 //! written. Whatever does not pass every check here changes nothing: the access read before stays.
 
 use std::collections::hash_map::DefaultHasher;
+use std::fs::{File, Metadata};
 use std::hash::{Hash, Hasher};
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -15,13 +17,14 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::dial;
 use super::endpoints::Place;
+use super::failure::words;
 use crate::types::Span;
 
 /// How long a connection may be silent: longer than the minute between two bookmarks of a watch.
 /// Requests have a deadline of their own.
 const SILENCE: Span = Span::secs(95);
 
-/// Largest file that is read: k3s' own is 3 KB.
+/// Largest file that is read, here and of those it names: k3s' own is 3 KB.
 const MOST: u64 = 1 << 20;
 
 /// What tells one version of the file from the next without reading it.
@@ -46,7 +49,8 @@ pub struct Access {
 
 /// The file's stamp. Blocks on the disk.
 pub fn stamp(path: &Path) -> Result<Stamp, String> {
-    let meta = std::fs::metadata(path).map_err(|error| error.to_string())?;
+    let meta = std::fs::metadata(path).map_err(|error| not_read(&error))?;
+    regular(&meta)?;
     Ok(Stamp {
         device: meta.dev(),
         inode: meta.ino(),
@@ -57,30 +61,82 @@ pub fn stamp(path: &Path) -> Result<Stamp, String> {
 
 /// Reads and checks the file and the files that it names. Blocks on the disk.
 pub fn load(path: &Path, timeout: Span) -> Result<Access, String> {
-    let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
-    if size > MOST {
+    let bytes = read(path)?;
+    if bytes.starts_with(&[0x1f, 0x8b]) {
+        return Err("is compressed with gzip: put the text itself there".into());
+    }
+    let text = String::from_utf8(bytes).map_err(|_| "is not text")?;
+    parse(&text, path.parent().unwrap_or(Path::new("/")), timeout)
+}
+
+/// What is in a regular file that is not too large. Anything else is not even opened: a pipe or a device may
+/// hang, or never end.
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    regular(&std::fs::metadata(path).map_err(|error| not_read(&error))?)?;
+    let file = File::open(path).map_err(|error| not_read(&error))?;
+    regular(&file.metadata().map_err(|error| not_read(&error))?)?;
+    let mut bytes = Vec::new();
+    file.take(MOST + 1).read_to_end(&mut bytes).map_err(|error| not_read(&error))?;
+    if bytes.len() as u64 > MOST {
         return Err(format!("is larger than {MOST} bytes"));
     }
-    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
-    parse(&text, path.parent().unwrap_or(Path::new("/")), timeout)
+    Ok(bytes)
+}
+
+fn regular(meta: &Metadata) -> Result<(), String> {
+    if meta.is_file() {
+        return Ok(());
+    }
+    let what = if meta.is_dir() { "is a directory" } else { "is a pipe or a device" };
+    Err(format!("{what}, not a file"))
+}
+
+fn not_read(error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::NotFound {
+        return "there is no such file: k3s writes its own when its server starts (does it run here?); another one \
+                is named by `kubeconfig` in [kubernetes]"
+            .into();
+    }
+    words(&error.to_string())
 }
 
 /// The access that this text describes; `folder` is what its relative paths start from.
 pub fn parse(text: &str, folder: &Path, timeout: Span) -> Result<Access, String> {
     if text.trim().is_empty() {
-        return Err("is empty: k3s is perhaps writing it now".into());
+        return Err("is empty: k3s is perhaps writing it now; if it stays so, restart k3s".into());
     }
     // The reader's own message can quote the file, keys included.
-    let mut whole = Kubeconfig::from_yaml(text).map_err(|_| "is not a whole YAML document")?;
-    let (cluster, user) = selected(&mut whole)?;
+    let mut whole = Kubeconfig::from_yaml(text).map_err(|_| NOT_WHOLE)?;
+    checked(&mut whole, folder, timeout).map_err(|why| match cut_off(text) {
+        Some(missing) => {
+            format!("{why} (there is no `{missing}` in it: does it end in the middle?)")
+        }
+        None => why,
+    })
+}
+
+const NOT_WHOLE: &str = "is not a whole YAML document: it ends in the middle, or an edit broke it; k3s writes its own \
+     anew when it starts";
+
+/// The first part that every kubeconfig has and this one has not.
+fn cut_off(text: &str) -> Option<&'static str> {
+    let has = |name: &str| {
+        let yaml = text.lines().any(|line| line.trim_start_matches('\u{feff}').starts_with(name));
+        yaml || text.contains(&format!("\"{name}\""))
+    };
+    ["clusters", "contexts", "current-context", "users"].into_iter().find(|name| !has(name))
+}
+
+fn checked(whole: &mut Kubeconfig, folder: &Path, timeout: Span) -> Result<Access, String> {
+    let (cluster, user) = selected(whole)?;
     check_cluster(cluster, folder)?;
     check_user(user, folder)?;
-    let fingerprint = fingerprint(cluster, user);
     let plain = cluster.server.as_deref().is_some_and(|url| url.starts_with("http://"));
     let bare = cluster.certificate_authority_data.is_none();
+    let fingerprint = fingerprint(cluster, user, timeout);
 
-    let mut config = kube::Config::try_from(whole).map_err(
-        |_| "its certificates, URL or proxy settings cannot be read: half written, or not base64",
+    let mut config = kube::Config::try_from(whole.clone()).map_err(
+        |_| "its certificate-authority or its server's URL cannot be read: the file ends in the middle, or was edited",
     )?;
     // A proxy from the environment must not carry the lock's requests.
     config.proxy_url = None;
@@ -96,10 +152,10 @@ pub fn parse(text: &str, folder: &Path, timeout: Span) -> Result<Access, String>
         return Err("its server is a plain http URL: only https is dialled off this host".into());
     }
     if bare && !plain {
-        return Err("names no certificate-authority for its server".into());
+        return Err("names no certificate-authority for its server, as k3s' own does".into());
     }
     if !plain && config.root_cert.as_ref().is_none_or(Vec::is_empty) {
-        return Err("its certificate-authority holds no certificate".into());
+        return Err("its certificate-authority holds no certificate (BEGIN CERTIFICATE)".into());
     }
     dial::tls(&config)?;
     Ok(Access { config, local, fingerprint })
@@ -136,26 +192,37 @@ fn selected(whole: &mut Kubeconfig) -> Result<(&mut Cluster, &mut AuthInfo), Str
 
 fn check_cluster(cluster: &mut Cluster, folder: &Path) -> Result<(), String> {
     if cluster.insecure_skip_tls_verify == Some(true) {
-        return Err("asks for insecure-skip-tls-verify, which foip does not do".into());
+        return Err("asks for insecure-skip-tls-verify, which foip does not do: name the \
+             certificate-authority-data of the cluster instead"
+            .into());
     }
     if cluster.proxy_url.as_ref().is_some_and(|url| !url.is_empty()) {
-        return Err("names a proxy-url, which foip does not use".into());
+        return Err(
+            "names a proxy-url, which foip does not use: let server be an address that this host \
+             reaches, and take proxy-url out"
+                .into(),
+        );
     }
-    inline(&mut cluster.certificate_authority_data, cluster.certificate_authority.take(), folder)
+    let (data, file) =
+        (&mut cluster.certificate_authority_data, &mut cluster.certificate_authority);
+    inline(data, file, folder, "certificate-authority")
 }
 
 /// Credentials must be there: kube takes a user that is cut off for one without any.
 fn check_user(user: &mut AuthInfo, folder: &Path) -> Result<(), String> {
     if user.exec.is_some() || user.auth_provider.is_some() {
-        return Err("gets its credentials from a plugin, which foip does not run".into());
+        return Err("gets its credentials from a plugin (exec or auth-provider), which foip does not run: use \
+             a client certificate or a token"
+            .into());
     }
-    inline(&mut user.client_certificate_data, user.client_certificate.take(), folder)?;
+    let (data, file) = (&mut user.client_certificate_data, &mut user.client_certificate);
+    inline(data, file, folder, "client-certificate")?;
     let mut key = user.client_key_data.take().map(|key| key.expose_secret().to_owned());
-    inline(&mut key, user.client_key.take(), folder)?;
+    inline(&mut key, &mut user.client_key, folder, "client-key")?;
     user.client_key_data = key.map(SecretString::from);
     if let Some(file) = user.token_file.take().filter(|_| user.token.is_none()) {
-        let token = std::fs::read_to_string(folder.join(&file))
-            .map_err(|error| format!("names {file}: {error}"))?;
+        let token = named("tokenFile", &file, folder)?;
+        let token = String::from_utf8(token).map_err(|_| "its tokenFile is not text")?;
         user.token = Some(SecretString::from(token.trim().to_owned()));
     }
     let certificate = user.client_certificate_data.is_some() && user.client_key_data.is_some();
@@ -167,18 +234,48 @@ fn check_user(user: &mut AuthInfo, folder: &Path) -> Result<(), String> {
     }
 }
 
-/// Reads what is named by path now, so that nothing reads files while requests are made.
-fn inline(data: &mut Option<String>, file: Option<String>, folder: &Path) -> Result<(), String> {
-    if let (None, Some(file)) = (&data, file) {
-        let content =
-            std::fs::read(folder.join(&file)).map_err(|error| format!("names {file}: {error}"))?;
-        *data = Some(STANDARD.encode(content));
+/// Reads what is named by path now, so that nothing reads files while requests are made, and leaves
+/// base64 on one line: in YAML it may have several, and kube takes it as one.
+fn inline(
+    data: &mut Option<String>,
+    file: &mut Option<String>,
+    folder: &Path,
+    what: &str,
+) -> Result<(), String> {
+    let file = file.take();
+    if let Some(data) = data {
+        data.retain(|c| !c.is_ascii_whitespace());
+        return match STANDARD.decode(data.as_bytes()) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(format!(
+                "its {what}-data is not base64: the file ends in the middle, or was edited"
+            )),
+        };
+    }
+    if let Some(file) = file {
+        *data = Some(STANDARD.encode(named(what, &file, folder)?));
     }
     Ok(())
 }
 
-fn fingerprint(cluster: &Cluster, user: &AuthInfo) -> u64 {
+/// The content of a file that the kubeconfig names.
+fn named(what: &str, file: &str, folder: &Path) -> Result<Vec<u8>, String> {
+    let path = folder.join(file);
+    let missing = || match std::fs::symlink_metadata(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Some("which is not there".to_owned())
+        }
+        Ok(_) | Err(_) => None,
+    };
+    read(&path).map_err(|why| {
+        let why = missing().unwrap_or_else(|| format!("which cannot be used: {why}"));
+        format!("names {} as its {what}, {why}", words(&path.display().to_string()))
+    })
+}
+
+fn fingerprint(cluster: &Cluster, user: &AuthInfo, timeout: Span) -> u64 {
     let mut hasher = DefaultHasher::new();
+    timeout.hash(&mut hasher);
     cluster.server.hash(&mut hasher);
     cluster.tls_server_name.hash(&mut hasher);
     cluster.certificate_authority_data.hash(&mut hasher);

@@ -121,6 +121,79 @@ fn the_current_context_is_followed() {
     );
 }
 
+/// Go's decoder, and with it kubectl, takes base64 with line breaks.
+#[test]
+fn base64_may_have_line_breaks() {
+    let made = made();
+    let ca = STANDARD.encode(&made.ca);
+    let lines: Vec<String> = ca
+        .as_bytes()
+        .chunks(60)
+        .map(|line| format!("      {}\n", String::from_utf8_lossy(line)))
+        .collect();
+    let block = format!("|\n{}", lines.concat());
+    let text = made.text().replace(&format!("{ca}\n"), &block);
+    assert!(text.contains("certificate-authority-data: |\n"));
+    let access = read(&text).unwrap();
+    assert_eq!(access.fingerprint, read(&made.text()).unwrap().fingerprint);
+}
+
+#[test]
+fn another_deadline_is_another_access() {
+    let text = made().text();
+    let other = parse(&text, Path::new("/nonexistent"), Span::secs(5)).unwrap();
+    assert_ne!(other.fingerprint, read(&text).unwrap().fingerprint);
+}
+
+/// What is read is a regular file of some size: a pipe would hang, a device never end.
+#[test]
+fn files_that_never_end_are_not_read() {
+    let made = made();
+    let folder = std::env::temp_dir().join(format!("foip-kubeconfig-odd-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    nix::unistd::mkfifo(&folder.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    std::fs::create_dir_all(folder.join("folder")).unwrap();
+    let large = std::fs::File::create(folder.join("large")).unwrap();
+    large.set_len(1 << 40).unwrap();
+    let large = format!("is larger than {MOST} bytes");
+    for (file, why) in [
+        ("pipe", "is a pipe or a device, not a file"),
+        ("/dev/zero", "is a pipe or a device, not a file"),
+        ("folder", "is a directory, not a file"),
+        ("large", large.as_str()),
+    ] {
+        let path = folder.join(file);
+        assert_eq!(load(&path, Span::secs(2)).map(drop), Err(why.to_owned()), "{file}");
+        for (data, named) in [
+            ("certificate-authority-data", "certificate-authority"),
+            ("client-certificate-data", "client-certificate"),
+            ("client-key-data", "client-key"),
+        ] {
+            let text: String = made
+                .text()
+                .lines()
+                .map(|line| match line.trim_start().starts_with(data) {
+                    true => format!("    {named}: {}\n", path.display()),
+                    false => format!("{line}\n"),
+                })
+                .collect();
+            let said = parse(&text, &folder, Span::secs(2)).map(drop).unwrap_err();
+            let wanted = format!("as its {named}, which cannot be used: {why}");
+            assert!(said.contains(&wanted) && said.contains(file), "{said}");
+        }
+        let token = format!("    tokenFile: {}\n", path.display());
+        let text = made.text();
+        let text: String = text
+            .lines()
+            .filter(|line| !line.contains("client-key-data"))
+            .map(|line| format!("{line}\n").replace("client-certificate-data", "other"))
+            .collect();
+        let said = parse(&format!("{text}{token}"), &folder, Span::secs(2)).map(drop).unwrap_err();
+        assert!(said.contains("tokenFile"), "{said}");
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
 #[test]
 fn what_foip_does_not_do_is_refused_by_name() {
     let made = made();

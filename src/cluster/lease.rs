@@ -6,6 +6,7 @@
 //! its resourceVersion, and only the uid stops that (Lease strategy `AllowCreateOnUpdate`; measured with 1.36).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
@@ -24,6 +25,19 @@ pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "foip");
 /// The label that tells the kinds of Leases apart: `group`, `ledger` or `node`.
 pub const KIND: &str = "netcup.noshoes.xyz/kind";
 
+/// So many notes of one object are read. foip writes a dozen.
+const NOTES: usize = 64;
+
+/// So much of all notes of one object is read, in bytes. A ledger with the longest of names has 40,000.
+const NOTE_BYTES: usize = 64 << 10;
+
+/// Longest name, of a holder or a version.
+const NAME: usize = 512;
+
+/// So much of what others put on an object of ours is kept when it is replaced, in bytes. The object is
+/// foip's, and what is larger than that was hardly put there for good.
+const FOREIGN: usize = 16 << 10;
+
 /// How many versions of one object are remembered: a late watch may bring an older one after a read.
 const REMEMBERED: usize = 3;
 
@@ -35,12 +49,7 @@ pub fn name_of(key: &Key, account: Option<&Account>) -> Result<String, Error> {
         // Object names are lower case; netcup's customer numbers are digits in practice.
         Key::Ledger => account
             .map(|account| format!("foip-ledger-{}", account.as_str().to_ascii_lowercase()))
-            .ok_or_else(|| {
-                Error::Unfit(
-                    "the ledger has no name: the provider account is not known yet, log in first"
-                        .into(),
-                )
-            }),
+            .ok_or(Error::NoAccount),
     }
 }
 
@@ -66,22 +75,38 @@ fn kind_of(key: &Key) -> &'static str {
 }
 
 /// The content of an object, or what is missing in it.
+///
+/// Of notes that are more or larger than any that foip writes, the largest are left out: the core then finds
+/// an edited object, and its next write mends it.
 pub fn stored_of(lease: &Lease) -> Result<Stored, String> {
     let version = match lease.metadata.resource_version.as_deref() {
         None | Some("" | "0") => return Err("the object has no resourceVersion".into()),
+        Some(version) if version.len() > NAME => {
+            return Err("the object's resourceVersion is too long".into());
+        }
         Some(version) => ResourceVersion(version.to_owned()),
     };
-    let spec = lease.spec.clone().unwrap_or_default();
-    let notes = lease.metadata.annotations.iter().flatten();
-    let notes = notes
-        .filter_map(|(name, value)| Some((name.strip_prefix(PREFIX)?.to_owned(), value.clone())));
+    let spec = lease.spec.as_ref();
+    let annotations = lease.metadata.annotations.iter().flatten();
+    let mut notes: Vec<(&str, &str)> = annotations
+        .filter_map(|(name, value)| Some((name.strip_prefix(PREFIX)?, value.as_str())))
+        .collect();
+    notes.sort_by_key(|(name, value)| name.len() + value.len());
+    let mut room = NOTE_BYTES;
+    let fits = |(name, value): &(&str, &str)| {
+        let left = room.checked_sub(name.len() + value.len());
+        room = left.unwrap_or(0);
+        left.is_some()
+    };
+    let notes = notes.into_iter().take(NOTES).take_while(fits);
+    let holder = spec.and_then(|spec| spec.holder_identity.as_ref());
     Ok(Stored {
         version,
         doc: Doc {
-            holder: spec.holder_identity,
-            duration: spec.lease_duration_seconds.map(i64::from),
-            transitions: spec.lease_transitions.map(i64::from),
-            notes: notes.collect(),
+            holder: holder.map(|holder| holder.chars().take(NAME).collect()),
+            duration: spec.and_then(|spec| spec.lease_duration_seconds).map(i64::from),
+            transitions: spec.and_then(|spec| spec.lease_transitions).map(i64::from),
+            notes: notes.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         },
     })
 }
@@ -89,7 +114,7 @@ pub fn stored_of(lease: &Lease) -> Result<Stored, String> {
 /// What others put on our objects, from the last times each was seen.
 #[derive(Debug, Default)]
 pub struct Strangers {
-    seen: BTreeMap<String, Vec<(ResourceVersion, Lease)>>,
+    seen: BTreeMap<String, Vec<(ResourceVersion, Arc<Lease>)>>,
 }
 
 impl Strangers {
@@ -101,13 +126,22 @@ impl Strangers {
             return;
         };
         let version = ResourceVersion(version);
-        let rest = foreign_part(lease);
+        let mut rest = Arc::new(foreign_part(lease));
         let seen = self.seen.entry(name).or_default();
+        // Most versions differ in nothing that is not ours.
+        if let Some((_, same)) = seen.last().filter(|(_, last)| *last == rest) {
+            rest = Arc::clone(same);
+        }
         seen.retain(|(other, _)| *other != version);
         seen.push((version, rest));
         if seen.len() > REMEMBERED {
             seen.remove(0);
         }
+    }
+
+    /// Was this object ever noted?
+    pub fn knows(&self, name: &str) -> bool {
+        self.seen.contains_key(name)
     }
 
     /// The object is gone, and with it what others had put on it.
@@ -172,7 +206,7 @@ impl Strangers {
     fn last(&self, name: &str, version: &ResourceVersion) -> Option<Lease> {
         let seen = self.seen.get(name)?;
         let exact = seen.iter().find(|(other, _)| other == version);
-        exact.or(seen.last()).map(|(_, lease)| lease.clone())
+        exact.or(seen.last()).map(|(_, lease)| Lease::clone(lease))
     }
 }
 
@@ -187,17 +221,27 @@ fn foreign_part(lease: &Lease) -> Lease {
         renew_time: None,
         ..spec.clone()
     });
-    Lease {
+    let uid = meta.uid.clone();
+    let rest = Lease {
         metadata: ObjectMeta {
             annotations: Some(annotations).filter(|all| !all.is_empty()),
             labels: meta.labels.clone(),
-            uid: meta.uid.clone(),
+            uid: uid.clone(),
             finalizers: meta.finalizers.clone(),
             owner_references: meta.owner_references.clone(),
             ..ObjectMeta::default()
         },
         spec,
+    };
+    if serde_json::to_vec(&rest).is_ok_and(|text| text.len() <= FOREIGN) {
+        return rest;
     }
+    let spec = rest.spec.map(|spec| LeaseSpec {
+        acquire_time: spec.acquire_time,
+        lease_transitions: spec.lease_transitions,
+        ..LeaseSpec::default()
+    });
+    Lease { metadata: ObjectMeta { uid, ..ObjectMeta::default() }, spec }
 }
 
 fn within(name: &str, field: &str, value: i64, least: i32) -> Result<i32, Error> {
@@ -358,6 +402,41 @@ mod tests {
         }
         let bare = Lease::default();
         assert!(stored_of(&bare).is_err());
+    }
+
+    #[test]
+    fn a_note_that_is_too_large_is_left_out_and_the_others_are_read() {
+        let mut lease = seen("7");
+        let annotations = lease.metadata.annotations.get_or_insert_default();
+        annotations.insert(format!("{PREFIX}aaa"), "x".repeat(200 << 10));
+        annotations.insert(format!("{PREFIX}zzz"), "kept".into());
+        let stored = stored_of(&lease).unwrap();
+        assert_eq!(stored.doc.notes.get("zzz").unwrap(), "kept");
+        assert_eq!(stored.doc.notes.len(), 2, "{:?}", stored.doc.notes.keys());
+        for n in 0..10_000 {
+            annotations_of(&mut lease).insert(format!("{PREFIX}n{n}"), String::new());
+        }
+        lease.spec.get_or_insert_default().holder_identity = Some("h".repeat(1 << 20));
+        let stored = stored_of(&lease).unwrap();
+        assert_eq!(stored.doc.notes.len(), NOTES);
+        assert_eq!(stored.doc.holder.unwrap().len(), NAME);
+    }
+
+    fn annotations_of(lease: &mut Lease) -> &mut BTreeMap<String, String> {
+        lease.metadata.annotations.get_or_insert_default()
+    }
+
+    #[test]
+    fn what_strangers_put_there_is_not_kept_without_bound() {
+        let mut strangers = Strangers::default();
+        let mut lease = seen("7");
+        annotations_of(&mut lease).insert("example.com/large".into(), "x".repeat(250_000));
+        strangers.note(&lease);
+        let made = put(&strangers, "7", &Doc { transitions: Some(4), ..Doc::default() });
+        assert!(serde_json::to_vec(&made).unwrap().len() < 2000);
+        // Without the uid an API server could bring a deleted object back.
+        assert_eq!(made.metadata.uid.as_deref(), Some("u"));
+        assert_eq!(made.spec.unwrap().acquire_time, lease.spec.unwrap().acquire_time);
     }
 
     #[test]

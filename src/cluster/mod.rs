@@ -3,15 +3,21 @@
 //! ```text
 //!   Cluster --ask--> link: access (kubeconfig) + endpoint in use + deadline --> wire: one request
 //!      |                                                                          |
-//!      +-- lease: Lease <-> Doc        node: Node, EndpointSlice        failure <-+
+//!      +-- lease: Lease <-> Doc        node: Node, EndpointSlice        failure <-+-- cause: in words
+//!      +-- listing, nodes: lists, page by page (split: object by object), object: which are taken
 //!      +-- watch, keep_endpoints: two loops that run as long as the process
 //! ```
+//!
+//! Whoever may write Leases may make many, large and odd ones: what is held of them is bounded by the configuration and
+//! the number of Nodes. A list or a watch that fails says nothing against a server that answers reads and writes.
 //!
 //! Every method is one question with one deadline, and stands alone: calls may run side by side, and may be
 //! dropped at any await (a write that was dropped may still land). Nothing here decides anything: what an
 //! answer means is the core's business. Reads are quorum reads: `resourceVersion` is never given, since
 //! with 0 an API server answers from a cache, even without quorum.
 
+mod access;
+mod cause;
 mod dial;
 pub mod endpoints;
 pub mod failure;
@@ -19,7 +25,12 @@ mod keep;
 pub mod kubeconfig;
 pub mod lease;
 mod link;
+mod listing;
 pub mod node;
+mod nodes;
+mod object;
+mod remarks;
+mod split;
 mod watch;
 mod watch_node;
 mod wire;
@@ -29,17 +40,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use http::Method;
-use k8s_openapi::api::coordination::v1::Lease;
-use serde::Deserialize;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch as latest};
 
 use crate::clock;
 use crate::core::facts::{ApiFailure, Doc, Key, NodeFacts, Stored};
-use crate::types::{Account, FailoverIp, NodeName, ResourceVersion, Span};
+use crate::types::{Account, FailoverIp, GroupName, NodeName, ResourceVersion, Span};
 use failure::Error;
 use link::Link;
+use listing::Listed;
 pub use node::NodeAnnotations;
-use wire::{Ask, MANY, ONE, garbage, quoted};
+use object::{Admission, Object};
+pub use remarks::Said;
+use wire::{Ask, garbage};
 
 /// How the cluster is reached.
 #[derive(Clone, Debug)]
@@ -58,6 +70,8 @@ pub struct Options {
     pub account: Option<Account>,
     /// The own node.
     pub node: NodeName,
+    /// The groups that this process serves.
+    pub groups: BTreeSet<GroupName>,
 }
 
 /// The Kubernetes API, as foip needs it. Clones share everything.
@@ -66,37 +80,21 @@ pub struct Cluster {
     link: Arc<Link>,
 }
 
-/// Anything else is no list, though it may look like an empty one.
-#[derive(Deserialize)]
-enum ListKind {
-    LeaseList,
-}
-
-#[derive(Deserialize)]
-struct LeaseList {
-    #[serde(rename = "kind")]
-    _kind: ListKind,
-    metadata: ListMetadata,
-    items: Option<Vec<Lease>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ListMetadata {
-    resource_version: Option<String>,
-}
-
 impl Cluster {
     /// Does no I/O and cannot fail. The methods need a tokio runtime with time and I/O.
     pub fn new(options: Options) -> Self {
         Self { link: Arc::new(Link::new(options)) }
     }
 
-    /// Takes over what a new configuration, or the first login, changed.
-    pub fn reconfigure(&self, managed: BTreeSet<FailoverIp>, account: Option<Account>) {
-        let mut state = self.link.state();
-        state.endpoints.set_managed(managed);
-        state.account = account;
+    /// Takes over a new configuration, or what the first login changed: all of it, with the next question. Watches begin
+    /// anew where they have to. Another kubeconfig is used as soon as it can be read, and the old one until then.
+    pub fn reconfigure(&self, options: Options) {
+        self.link.reconfigure(options);
+    }
+
+    /// The configuration in force.
+    pub fn options(&self) -> Options {
+        self.link.state().options.clone()
     }
 
     /// Quorum read of one object; `None` only if an API server said that there is no such object.
@@ -107,9 +105,9 @@ impl Cluster {
     async fn read_object(&self, key: &Key) -> Result<Option<Stored>, Error> {
         let name = self.name(key)?;
         let path = format!("{}/{name}", self.leases());
-        let answer = self.link.call(&Ask::get(path, ONE)).await?;
-        match answer.object::<Lease>() {
-            Ok(lease) => self.take(&answer.at, &name, &lease).map(Some),
+        let answer = self.link.call(&Ask::get(path)).await?;
+        match answer.object::<Object>() {
+            Ok(object) => self.take(&answer.at, &name, object).map(Some),
             Err(error) if error.is_absent(&name) => {
                 self.link.state().strangers.forget(&name);
                 Ok(None)
@@ -121,30 +119,28 @@ impl Cluster {
     /// Quorum read of all of foip's Leases, told by their label.
     ///
     /// An object that somebody took the label off is not in it; `read` finds it, and writing it brings the label back.
+    /// Of objects that are no node's and no group's here only a few are in it.
     pub async fn list(&self) -> Result<Vec<(Key, Stored)>, ApiFailure> {
-        Ok(self.list_from().await.map(|(_, objects)| objects)?)
+        let Listed { mut objects, whole, .. } = self.list_from().await?;
+        if whole {
+            return Ok(objects);
+        }
+        // Somebody has made so many that the end was not reached: what must be known is read one by one.
+        for key in self.link.admission().must_know() {
+            if objects.iter().any(|(listed, _)| *listed == key) {
+                continue;
+            }
+            match self.read_object(&key).await {
+                Ok(stored) => objects.extend(stored.map(|stored| (key, stored))),
+                Err(_) => break,
+            }
+        }
+        Ok(objects)
     }
 
     /// The list with the version that a watch can go on from.
-    async fn list_from(&self) -> Result<(String, Vec<(Key, Stored)>), Error> {
-        let ours = quoted(&format!("{}={}", lease::MANAGED_BY.0, lease::MANAGED_BY.1));
-        let path = format!("{}?labelSelector={ours}", self.leases());
-        let answer = self.link.call(&Ask::get(path, MANY)).await?;
-        let list: LeaseList = answer.object()?;
-        let version = list
-            .metadata
-            .resource_version
-            .filter(|version| !matches!(version.as_str(), "" | "0"))
-            .ok_or_else(|| garbage(&answer.at, "the list has no resourceVersion"))?;
-        let mut objects = Vec::new();
-        for lease in list.items.unwrap_or_default() {
-            let name = lease.metadata.name.clone().unwrap_or_default();
-            let key = lease::key_of(&name, self.link.state().account.as_ref());
-            if let Some(key) = key {
-                objects.push((key, self.take(&answer.at, &name, &lease)?));
-            }
-        }
-        Ok((version, objects))
+    async fn list_from(&self) -> Result<Listed, Error> {
+        listing::list(&self.link, &self.leases(), self.link.admission()).await
     }
 
     /// Writes the whole object over `version`, or creates it where that is `None`.
@@ -178,10 +174,10 @@ impl Cluster {
             Some(_) => (Method::PUT, format!("{}/{name}", self.leases())),
             None => (Method::POST, self.leases()),
         };
-        let ask = Ask { method, path: format!("{path}?fieldManager=foip"), body, most: ONE };
+        let ask = Ask { method, path: format!("{path}?fieldManager=foip"), body, aside: false };
         let answer = self.link.call(&ask).await?;
-        match answer.object::<Lease>() {
-            Ok(lease) => Ok(self.take(&answer.at, &name, &lease)?.version),
+        match answer.object::<Object>() {
+            Ok(object) => Ok(self.take(&answer.at, &name, object)?.version),
             Err(error) if version.is_some() && error.is_absent(&name) => Err(Error::Deleted(name)),
             Err(error) => Err(error),
         }
@@ -199,9 +195,10 @@ impl Cluster {
     }
 
     async fn own_node(&self) -> Result<Option<node::Node>, Error> {
-        let name = self.link.node.as_str();
+        let own = self.link.state().options.node.clone();
+        let name = own.as_str();
         let path = format!("/api/v1/nodes/{name}");
-        let answer = self.link.call(&Ask::get(path, ONE)).await?;
+        let answer = self.link.call(&Ask::get(path)).await?;
         match answer.object::<node::Node>() {
             Ok(node) if node.metadata.name == name => Ok(Some(node)),
             Ok(_) => Err(garbage(&answer.at, "another object than the own Node")),
@@ -234,22 +231,61 @@ impl Cluster {
         keep::run(&self.link).await;
     }
 
+    /// The names of all Nodes of the cluster as last listed whole, kept up by `keep_endpoints`; `None` before the first
+    /// such list, and for ever where RBAC forbids it.
+    pub fn members(&self) -> latest::Receiver<Option<Arc<BTreeSet<NodeName>>>> {
+        self.link.members.subscribe()
+    }
+
+    /// What a person should know though no call failed, and how that changes.
+    pub fn remarks(&self) -> latest::Receiver<Said> {
+        self.link.remarks.subscribe()
+    }
+
     fn leases(&self) -> String {
-        let namespace = &self.link.namespace;
+        let namespace = self.link.state().options.namespace.clone();
         format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases")
     }
 
     fn name(&self, key: &Key) -> Result<String, Error> {
-        lease::name_of(key, self.link.state().account.as_ref())
+        lease::name_of(key, self.link.state().options.account.as_ref())
     }
 
     /// Checks that an object is the one asked for, and remembers what others put on it.
-    fn take(&self, at: &str, name: &str, lease: &Lease) -> Result<Stored, Error> {
-        if lease.metadata.name.as_deref() != Some(name) {
+    fn take(&self, at: &str, name: &str, object: Object) -> Result<Stored, Error> {
+        if object.name() != name {
             return Err(garbage(at, format!("another object than {name}")));
         }
-        let stored = lease::stored_of(lease).map_err(|why| garbage(at, why))?;
-        self.link.state().strangers.note(lease);
+        let lease = object.into_lease();
+        let stored = lease::stored_of(&lease).map_err(|why| garbage(at, why))?;
+        self.link.state().strangers.note(&lease);
         Ok(stored)
+    }
+}
+
+impl Link {
+    /// Which of the Leases with foip's label are taken.
+    fn admission(&self) -> Admission {
+        let members = self.members.borrow().clone();
+        Admission::new(&self.state().options, members)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A configuration that leads nowhere.
+    pub fn options() -> Options {
+        Options {
+            kubeconfig: "/nonexistent/k3s.yaml".into(),
+            namespace: "kube-system".into(),
+            timeout: Span::secs(2),
+            cache: None,
+            managed: BTreeSet::new(),
+            account: "100000".parse().ok(),
+            node: "node-a".parse().unwrap(),
+            groups: ["default".parse().unwrap()].into(),
+        }
     }
 }

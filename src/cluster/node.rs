@@ -10,6 +10,18 @@ use serde::Deserialize;
 use crate::core::facts::{Condition, NodeFacts};
 use crate::types::{Mac, Malformed, ServerName};
 
+/// So many conditions of a Node are read. Kubernetes has five, and others add a few.
+const CONDITIONS: usize = 64;
+
+/// Longest name of a condition.
+const NAME: usize = 316;
+
+/// So many addresses of a Node are read.
+const ADDRESSES: usize = 64;
+
+/// Longest annotation that is read: k3s' arguments are the longest of use.
+const ANNOTATION: usize = 64 << 10;
+
 /// What people and k3s wrote on the own Node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeAnnotations {
@@ -38,6 +50,7 @@ pub struct Metadata {
     /// The object's name.
     pub name: String,
     annotations: Option<BTreeMap<String, String>>,
+    labels: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -65,20 +78,10 @@ struct NodeAddress {
     address: String,
 }
 
-/// What a list of Nodes and a slice say that they are: an answer without it is garbage, not an empty list.
+/// What a slice says that it is: an answer without it is garbage, not an empty slice.
 #[derive(Debug, Deserialize)]
 enum Kind {
-    NodeList,
     EndpointSlice,
-}
-
-/// A list of Nodes.
-#[derive(Debug, Deserialize)]
-pub struct NodeList {
-    #[serde(rename = "kind")]
-    _kind: Kind,
-    /// The Nodes.
-    pub items: Vec<Node>,
 }
 
 /// The EndpointSlice `kubernetes`: where API servers say that they are.
@@ -107,6 +110,8 @@ impl Node {
         let conditions = self.status.iter().flat_map(|s| s.conditions.iter().flatten());
         NodeFacts {
             conditions: conditions
+                .take(CONDITIONS)
+                .filter(|c| c.r#type.len() <= NAME)
                 .map(|c| {
                     let status = match c.status.as_str() {
                         "True" => Condition::True,
@@ -123,7 +128,10 @@ impl Node {
 
     /// What people and k3s wrote on it.
     pub fn annotations(&self) -> NodeAnnotations {
-        let value = |name: &str| Some(self.metadata.annotations.as_ref()?.get(name)?.trim());
+        let value = |name: &str| {
+            let value = self.metadata.annotations.as_ref()?.get(name)?.trim();
+            (value.len() <= ANNOTATION).then_some(value)
+        };
         NodeAnnotations {
             server_name: value("netcup.noshoes.xyz/server-name").map(str::parse),
             // The older operator's users wrote upper case and dashes, too.
@@ -131,6 +139,11 @@ impl Node {
                 .map(|mac| mac.to_ascii_lowercase().replace('-', ":").parse()),
             node_args: value("k3s.io/node-args").and_then(|args| serde_json::from_str(args).ok()),
         }
+    }
+
+    /// Does it carry this label?
+    pub fn has_label(&self, label: &str) -> bool {
+        self.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(label))
     }
 
     /// The InternalIPs.
@@ -142,6 +155,7 @@ impl Node {
         let all = self.status.iter().flat_map(|s| s.addresses.iter().flatten());
         all.filter(|address| types.contains(&address.r#type.as_str()))
             .filter_map(|address| address.address.parse().ok())
+            .take(ADDRESSES)
             .collect()
     }
 }
@@ -198,6 +212,23 @@ mod tests {
         assert_eq!(facts.conditions["Odd"], Condition::Unknown);
         let addresses: Vec<String> = facts.addresses.iter().map(IpAddr::to_string).collect();
         assert_eq!(addresses, ["192.0.2.1", "2001:db8::1"]);
+    }
+
+    #[test]
+    fn what_others_put_on_a_node_is_bounded() {
+        let conditions: Vec<_> = (0..10_000)
+            .map(|n| serde_json::json!({"type": format!("C{n}"), "status": "True"}))
+            .collect();
+        let addresses: Vec<_> = (0..10_000)
+            .map(|n| serde_json::json!({"type": "InternalIP", "address": format!("10.0.{}.{}", n / 250, n % 250)}))
+            .collect();
+        let node = node(serde_json::json!({
+            "metadata": {"annotations": {"k3s.io/node-args": format!("[\"{}\"]", "x".repeat(200_000))}},
+            "status": {"conditions": conditions, "addresses": addresses},
+        }));
+        let facts = node.facts();
+        assert_eq!((facts.conditions.len(), facts.addresses.len()), (CONDITIONS, ADDRESSES));
+        assert_eq!(node.annotations().node_args, None);
     }
 
     #[test]

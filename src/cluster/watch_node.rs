@@ -7,9 +7,10 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use super::Cluster;
+use super::endpoints::Place;
 use super::node::Node;
 use super::watch::{SILENCE, jittered};
-use super::wire::{Ask, ONE, quoted};
+use super::wire::{Ask, Line, quoted};
 use crate::core::facts::NodeFacts;
 use crate::types::Span;
 
@@ -18,6 +19,9 @@ const LENGTH: Span = Span::secs(290);
 
 /// Between two rounds.
 const PAUSE: Span = Span::secs(2);
+
+/// After each change that is told.
+const PACE: Span = Span::millis(50);
 
 #[derive(Deserialize)]
 struct Event {
@@ -28,26 +32,26 @@ struct Event {
 
 /// Runs until the receiver is dropped.
 pub async fn run(cluster: &Cluster, seen: &mpsc::Sender<NodeFacts>) {
+    let mut avoid = Vec::new();
     while !seen.is_closed() {
-        round(cluster, seen).await;
+        round(cluster, seen, &mut avoid).await;
         tokio::time::sleep(jittered(PAUSE).as_std()).await;
     }
 }
 
 /// One watch, until it ends, is cut, falls silent, or another endpoint is used.
-async fn round(cluster: &Cluster, seen: &mpsc::Sender<NodeFacts>) {
+async fn round(cluster: &Cluster, seen: &mpsc::Sender<NodeFacts>, avoid: &mut Vec<Place>) {
     let link = &cluster.link;
     let mut moved = link.moved.subscribe();
-    let name = link.node.as_str();
-    let ask = Ask::get(
-        format!(
-            "/api/v1/nodes?watch=true&allowWatchBookmarks=true&fieldSelector={}&timeoutSeconds={}",
-            quoted(&format!("metadata.name={name}")),
-            jittered(LENGTH).as_secs(),
-        ),
-        ONE,
-    );
-    let Ok(mut stream) = link.open(&ask).await else { return };
+    let node = link.state().options.node.clone();
+    let name = node.as_str();
+    let ask = Ask::get(format!(
+        "/api/v1/nodes?watch=true&allowWatchBookmarks=true&fieldSelector={}&timeoutSeconds={}",
+        quoted(&format!("metadata.name={name}")),
+        jittered(LENGTH).as_secs(),
+    ));
+    let Ok(mut stream) = link.open(&ask, avoid).await else { return };
+    let mut told: Option<NodeFacts> = None;
     // Opening it may itself have moved to another endpoint; that is where the watch is.
     moved.mark_unchanged();
     loop {
@@ -55,8 +59,14 @@ async fn round(cluster: &Cluster, seen: &mpsc::Sender<NodeFacts>) {
             line = tokio::time::timeout(SILENCE.as_std(), stream.line()) => line,
             _ = moved.changed() => return,
         };
-        let Ok(Ok(Some(line))) = line else { return };
+        let line = match line {
+            Ok(Ok(Line::Whole(line))) => line,
+            // A Node of that size is none that can be read.
+            Ok(Ok(Line::TooLong)) => continue,
+            Ok(Ok(Line::End) | Err(_)) | Err(_) => return,
+        };
         let Ok(Event { r#type, object: node }) = serde_json::from_slice(&line) else { return };
+        avoid.clear();
         match r#type.as_str() {
             "ADDED" | "MODIFIED" => {}
             // Says only that the watch lives: a Node may be quiet for longer than a dead connection may.
@@ -64,8 +74,15 @@ async fn round(cluster: &Cluster, seen: &mpsc::Sender<NodeFacts>) {
             // A deleted Node is the read's business; an error ends the round.
             _ => return,
         }
-        if node.metadata.name == name && seen.send(node.facts()).await.is_err() {
+        let facts = node.facts();
+        if node.metadata.name != name || told.as_ref() == Some(&facts) {
+            continue;
+        }
+        told = Some(facts.clone());
+        if seen.send(facts).await.is_err() {
             return;
         }
+        // Whoever changes the Node without end is heard at this pace.
+        tokio::time::sleep(PACE.as_std()).await;
     }
 }

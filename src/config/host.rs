@@ -7,6 +7,11 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde::Serialize;
 
+use crate::types::NodeName;
+
+/// A certificate's file is a few kilobytes.
+const CERTIFICATE: u64 = 65_536;
+
 /// Where this process may keep things; systemd says so in the environment (`systemd.exec(5)`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Places {
@@ -66,11 +71,18 @@ impl Host {
 
     /// The node's name: from the kubelet's certificate, else the lower-cased hostname, as k3s does it.
     pub(super) fn node_name(&self) -> String {
-        let from_certificate = fs::read(&self.kubelet_certificate)
-            .ok()
-            .and_then(|pem| CertificateDer::from_pem_slice(&pem).ok())
-            .and_then(|der| node_of_certificate(&der));
-        from_certificate.unwrap_or_else(|| self.hostname.to_lowercase())
+        self.certificate_name().unwrap_or_else(|| self.hostname.to_lowercase())
+    }
+
+    /// The node's name in the kubelet's certificate, where that can be read and has one.
+    pub fn certified_name(&self) -> Option<NodeName> {
+        NodeName::try_from(self.certificate_name()?).ok()
+    }
+
+    fn certificate_name(&self) -> Option<String> {
+        let pem = crate::files::read_capped(&self.kubelet_certificate, CERTIFICATE).ok()?;
+        let der = CertificateDer::from_pem_slice(&pem).ok()?;
+        node_of_certificate(&der)
     }
 }
 

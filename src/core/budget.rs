@@ -98,7 +98,7 @@ impl Budget<'_> {
                 same.filter_map(|call| spent_until(call, GAP)).max().unwrap_or_default()
             }
         };
-        windows.chain([gap, self.blocked(ip, calls)]).max().unwrap_or_default()
+        windows.chain([gap, self.blocked(ip, need, calls)]).max().unwrap_or_default()
     }
 
     /// When the back-off of this IP towards this server is over.
@@ -119,18 +119,18 @@ impl Budget<'_> {
 
     /// Before when no further call for the IP makes sense: the provider named a moment, or somebody else has spent the
     /// window. SOAP's fault is about one IP, everything else about the account.
-    fn blocked(&self, ip: FailoverIp, more: usize) -> ProviderTime {
+    fn blocked(&self, ip: FailoverIp, need: Need, calls: usize) -> ProviderTime {
         let concerned = |call: &&Call| match self.api {
             Api::Rest => true,
             Api::Soap => call.ip == ip,
         };
-        let mut calls: Vec<&Call> = self.ledger.calls().filter(concerned).collect();
-        calls.sort_unstable_by_key(|call| call.at);
-        let ends = calls.iter().filter_map(|call| call.end);
+        let mut known: Vec<&Call> = self.ledger.calls().filter(concerned).collect();
+        known.sort_unstable_by_key(|call| call.at);
+        let ends = known.iter().filter_map(|call| call.end);
         // No window is longer than the longest.
         let told = ends.filter_map(|end| Some(end.at + end.after?.min(WINDOWS[1].0) + SLACK_KNOWN));
         let told = told.max().unwrap_or_default();
-        let ended = calls.iter().rev().filter_map(|call| Some((call.at, call.end?)));
+        let ended = known.iter().rev().filter_map(|call| Some((call.at, call.end?)));
         let throttled: Vec<(ProviderTime, End)> = ended
             .filter(|(_, end)| end.result != Ending::NotSent)
             .take_while(|(_, end)| end.result == Ending::Throttled)
@@ -144,18 +144,18 @@ impl Budget<'_> {
         let tries: Vec<ProviderTime> =
             [first].into_iter().chain(pairs.map(|pair| pair[1].0)).collect();
         let doublings = u32::try_from(tries.len() - 1).unwrap_or(u32::MAX).min(4);
-        let next = match self.api {
-            // Its limit is certain, and asking again might begin it anew.
-            Api::Soap => {
+        let next = match (self.api, need) {
+            // Its limit is certain, and asking again might begin it anew; and what is not urgent waits.
+            (Api::Soap, _) | (Api::Rest, Need::Planned) => {
                 last.at + WINDOWS[0].0.times(1 << doublings).min(WINDOWS[1].0) + SLACK_KNOWN
             }
             // Whose spending it is, and when it ends, is not known: it is probed with one call at a time.
-            Api::Rest => {
+            (Api::Rest, Need::Urgent) => {
                 let pause = PROBE.0.times(1 << doublings).min(PROBE.1);
                 let room = tries.get(PROBES - 1).map(|at| *at + WINDOWS[0].0 + SLACK_KNOWN);
-                let open = calls.iter().filter(|call| call.end.is_none() && call.at >= first);
+                let open = known.iter().filter(|call| call.end.is_none() && call.at >= first);
                 let alone = open.map(|call| call.arrives).max();
-                let over = (more > 1).then(|| last.at + WINDOWS[0].0 + SLACK_KNOWN);
+                let over = (calls > 1).then(|| last.at + WINDOWS[0].0 + SLACK_KNOWN);
                 let moments = [Some(last.at + pause), room, alone, over];
                 moments.into_iter().flatten().max().unwrap_or_default()
             }

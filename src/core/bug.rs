@@ -73,6 +73,16 @@ pub enum Bug {
     /// A node record that somebody deleted is written again at the next heartbeat only. The scenario of the rule shows
     /// it: all objects have to go while a node is away.
     RecordStaysGone,
+    /// What the provider says of when to come back is not heard.
+    ForgetsToWait,
+    /// A link that is back is not announced on.
+    SilentAfterFlap,
+    /// No alarm is ever raised.
+    RaisesNoAlarm,
+    /// An alarm is never over.
+    AlarmsForEver,
+    /// A holder that cannot route goes on holding.
+    NeverUnable,
 }
 
 impl Bug {
@@ -100,5 +110,14 @@ impl Bug {
         Self::IgnoresOwnCalls,
         Self::EpochFromLeaseAlone,
         Self::FollowsTheDead,
+    ];
+
+    /// Those that show while something lasts.
+    pub const LASTING: [Self; 5] = [
+        Self::ForgetsToWait,
+        Self::SilentAfterFlap,
+        Self::RaisesNoAlarm,
+        Self::AlarmsForEver,
+        Self::NeverUnable,
     ];
 }

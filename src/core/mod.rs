@@ -255,6 +255,9 @@ impl Core {
             true => None,
             false => self.unable.or(Some(self.now)),
         };
+        if self.planted(bug::Bug::NeverUnable) {
+            self.unable = None;
+        }
         self.plan_health();
         self.plan_roles();
         self.plan_ills();
@@ -371,6 +374,12 @@ impl Core {
     }
 
     fn plan_alarms(&mut self) {
+        if self.planted(bug::Bug::RaisesNoAlarm) {
+            self.alarms.clear();
+        }
+        if self.planted(bug::Bug::AlarmsForEver) {
+            self.alarms.extend(self.raised.clone());
+        }
         let over: Vec<&'static str> =
             self.raised.keys().copied().filter(|code| !self.alarms.contains_key(code)).collect();
         for code in over {

@@ -76,7 +76,7 @@ impl Core {
 
     /// The NIC's state changed.
     pub(super) fn take_link(&mut self, up: bool, default_route: bool) {
-        if up && self.health.link == Some(false) {
+        if up && self.health.link == Some(false) && !self.planted(Bug::SilentAfterFlap) {
             self.addresses.announce_again();
         }
         (self.health.link, self.health.default_route) = (Some(up), Some(default_route));

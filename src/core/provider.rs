@@ -18,8 +18,9 @@ use crate::types::{FailoverIp, GroupName, Server, Span, Tick};
 /// How often the holder asks when nothing happens.
 const HOLDER: Span = Span::secs(30);
 
-/// The same for a node without any role: what it says of itself is to be true when it is needed (L7).
-const STANDBY: Span = Span::secs(60);
+/// The same for a node without any role, times the number of requests that one question costs. Before it bids it asks
+/// once more: its word may be as old as this.
+const STANDBY: Span = Span::secs(300);
 
 /// A node that has an address but no role asks this often whether it should.
 const LEFTOVER: Span = Span::secs(10);
@@ -284,7 +285,10 @@ impl Core {
                     }
                     ProviderFailure::Auth(_) | ProviderFailure::Config(_) => Some(RETRY.1),
                 };
-                self.provider.told_to_wait(failure.after(), self.now);
+                if !self.planted(Bug::ForgetsToWait) {
+                    self.provider.told_to_wait(failure.after(), self.now);
+                }
+                let after = after.filter(|_| !self.planted(Bug::ForgetsToWait));
                 let pause = pause.max(after.unwrap_or_default().min(LONGEST_WAIT));
                 self.provider.not_before = self.now + pause + self.jitter(Span::millis(200));
                 self.provider.failure = Some(failure);
@@ -414,13 +418,23 @@ impl Core {
 
     /// How long an answer is good for this node, in the role it has.
     fn patience(&self) -> Span {
+        let families = [
+            |ip: &FailoverIp| matches!(ip, FailoverIp::V4(_)),
+            |ip: &FailoverIp| matches!(ip, FailoverIp::V6(_)),
+        ];
+        let cost = match self.cfg.api {
+            // One list for each family, and a new access token: it lives five minutes.
+            Api::Rest => 1 + families.iter().filter(|is| self.routes.keys().any(*is)).count(),
+            Api::Soap => self.company().count() + 2,
+        };
         let holds = self.locks.values().any(|lock| lock.authority(self.now).is_some());
+        let standby = STANDBY.times(u64::try_from(cost).unwrap_or(1));
         if holds {
             HOLDER
         } else if self.addresses.any_ours() {
             LEFTOVER
         } else {
-            STANDBY
+            standby
         }
     }
 }

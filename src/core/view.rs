@@ -63,7 +63,7 @@ pub struct Sight {
     /// The object that the view was made of, where it was shown: a list brings it again and again.
     shown: Option<Doc>,
     /// Whom the last sound record named: where the Lease is gone, that one is not there to take it.
-    last_holder: Option<NodeName>,
+    last_holder: Option<(NodeName, String)>,
 }
 
 impl Sight {
@@ -116,7 +116,7 @@ impl Sight {
         }
         if sound {
             self.newest = record.order();
-            self.last_holder = record.holder.clone().filter(|_| !record.handed);
+            self.last_holder = named(&record);
         }
         self.view = View::Seen(Box::new(Seen { record, since: now, sound }));
         self.shown = Some(stored.doc.clone());
@@ -142,7 +142,7 @@ impl Sight {
         }
         self.highest = self.highest.max(record.epoch);
         self.newest = self.newest.max(record.order());
-        self.last_holder = record.holder.clone().filter(|_| !record.handed);
+        self.last_holder = named(&record);
         self.view = View::Seen(Box::new(Seen { record, since: now, sound: true }));
         self.shown = None;
         true
@@ -169,8 +169,9 @@ impl Sight {
         }
     }
 
-    /// Who held it by the last record that could be believed, and has let it run out or vanish.
-    pub fn late_holder(&self) -> Option<&NodeName> {
+    /// Who held it by the last record that could be believed, and has let it run out or vanish, with the nonce of its
+    /// process.
+    pub fn late_holder(&self) -> Option<&(NodeName, String)> {
         self.last_holder.as_ref()
     }
 
@@ -178,6 +179,11 @@ impl Sight {
     pub fn sound(&self) -> Option<&Record> {
         self.seen().filter(|seen| seen.sound).map(|seen| &seen.record)
     }
+}
+
+fn named(record: &Record) -> Option<(NodeName, String)> {
+    let holder = record.holder.clone().filter(|_| !record.handed)?;
+    Some((holder, record.by.nonce.clone()))
 }
 
 #[cfg(test)]

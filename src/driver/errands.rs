@@ -1,15 +1,17 @@
-//! What goes on beside the loop for as long as the process lives: watches, probes, checks.
+//! What goes on beside the loop: watches and probes, and a look at files that k3s writes.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 
-use tokio::sync::mpsc::{UnboundedSender, channel};
+use tokio::sync::mpsc::{Receiver, UnboundedSender, channel};
+use tokio::task::AbortHandle;
 
 use super::Message;
-use super::hands::Hands;
-use crate::checks::Checks;
-use crate::config::Settings;
+use crate::cluster::{Cluster, Said};
+use crate::config::{Host, Settings};
 use crate::core::event::Event;
+use crate::core::facts::{Key, NodeFacts, Stored};
 use crate::logging::Level;
 use crate::types::Span;
 
@@ -25,68 +27,117 @@ const KUBECONFIG_LOOK: Span = Span::secs(2);
 /// What k3s writes at each start.
 const K3S_KUBECONFIG: &str = "/etc/rancher/k3s/k3s.yaml";
 
+/// How often the kubelet's certificate is read again.
+const NAME_LOOK: Span = Span::secs(10);
+
 /// Changes that wait for the loop.
-const WATCHED: usize = 256;
+const WATCHED: usize = 64;
 
-/// Starts what goes on for as long as the process lives.
-pub fn start(settings: &Settings, hands: &Hands, messages: &UnboundedSender<Message>) {
-    let (seen, mut changes) = channel(WATCHED);
-    let cluster = hands.cluster.clone();
-    tokio::task::spawn_local(async move { cluster.watch(seen).await });
-    let out = messages.clone();
-    tokio::task::spawn_local(async move {
-        while let Some((key, stored)) = changes.recv().await {
-            let _ = out.send(Message::Event(Event::Watched { key, stored }));
-        }
-    });
+/// What goes on for one way to the cluster. Ends when this is dropped.
+pub struct Errands {
+    /// Changes of foip's Leases. No more wait here than there is room for: the rest waits at the API server.
+    pub leases: Receiver<(Key, Option<Stored>)>,
+    /// Changes of the own Node.
+    pub node: Receiver<NodeFacts>,
+    tasks: Vec<AbortHandle>,
+}
 
-    let (seen, mut changes) = channel(WATCHED);
-    let cluster = hands.cluster.clone();
-    tokio::task::spawn_local(async move { cluster.watch_node(seen).await });
-    let out = messages.clone();
-    tokio::task::spawn_local(async move {
-        while let Some(facts) = changes.recv().await {
-            let _ = out.send(Message::Event(Event::NodeWatched(facts)));
-        }
-    });
-
-    let cluster = hands.cluster.clone();
-    tokio::task::spawn_local(async move { cluster.keep_endpoints().await });
-
-    let (cluster, out) = (hands.cluster.clone(), messages.clone());
-    tokio::task::spawn_local(async move {
-        let mut told = None;
-        loop {
-            let alive = cluster.local_ready().await;
-            if told != Some(alive) && out.send(Message::Event(Event::LocalApi(alive))).is_err() {
-                return;
-            }
-            told = Some(alive);
-            tokio::time::sleep(if alive { LOCAL_PROBE } else { DEAD_PROBE }.as_std()).await;
-        }
-    });
-
-    if !hands.dry_run() && std::env::var_os("FOIP_KUBECONFIG").is_some() {
-        let want = settings.places.runtime.join("kubeconfig.want");
-        tokio::task::spawn_local(ask_for_imports(K3S_KUBECONFIG.into(), want));
+impl Errands {
+    /// Starts the watches and probes.
+    pub fn start(cluster: &Cluster, messages: &UnboundedSender<Message>) -> Self {
+        let mut tasks = Vec::new();
+        let mut start = |task| tasks.push(tokio::task::spawn_local(task).abort_handle());
+        let (seen, leases) = channel(WATCHED);
+        let watching = cluster.clone();
+        start(boxed(async move { watching.watch(seen).await }));
+        let (seen, node) = channel(WATCHED);
+        let watching = cluster.clone();
+        start(boxed(async move { watching.watch_node(seen).await }));
+        let keeping = cluster.clone();
+        start(boxed(async move { keeping.keep_endpoints().await }));
+        start(boxed(probe(cluster.clone(), messages.clone())));
+        start(boxed(members(cluster.clone(), messages.clone())));
+        start(boxed(remarks(cluster.clone(), messages.clone())));
+        Self { leases, node, tasks }
     }
 }
 
-/// Starts the user's checks. They end when what is returned is dropped.
-pub fn checks(settings: &Settings, messages: &UnboundedSender<Message>) -> Option<Checks> {
-    let out = messages.clone();
-    let checks = Checks::start(&settings.checks, move |verdict| {
-        let (name, passing) = (verdict.name, verdict.passing);
-        let said = verdict.why.unwrap_or_default();
-        let _ = out.send(Message::Event(Event::Check { name, passing, said }));
-    });
-    match checks {
-        Ok(checks) => Some(checks),
-        Err(error) => {
-            let text = format!("the user's checks do not run: {error}");
-            let _ = messages.send(Message::Say(Level::Error, text));
-            None
+impl Drop for Errands {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
         }
+    }
+}
+
+fn boxed(task: impl Future<Output = ()> + 'static) -> Pin<Box<dyn Future<Output = ()>>> {
+    Box::pin(task)
+}
+
+/// Tells whether the local API server serves, whenever that changes.
+async fn probe(cluster: Cluster, messages: UnboundedSender<Message>) {
+    let mut told = None;
+    loop {
+        let alive = cluster.local_ready().await;
+        if told != Some(alive) && messages.send(Message::Event(Event::LocalApi(alive))).is_err() {
+            return;
+        }
+        told = Some(alive);
+        tokio::time::sleep(if alive { LOCAL_PROBE } else { DEAD_PROBE }.as_std()).await;
+    }
+}
+
+/// Tells the core the names of all Nodes whenever they change. Where RBAC forbids the list nothing is told.
+async fn members(cluster: Cluster, out: UnboundedSender<Message>) {
+    let mut members = cluster.members();
+    while members.changed().await.is_ok() {
+        let names = members.borrow_and_update().as_deref().cloned();
+        let event = names.map(|names| Message::Event(Event::Members(names)));
+        if event.is_some_and(|event| out.send(event).is_err()) {
+            return;
+        }
+    }
+}
+
+/// Writes each remark of the Kubernetes adapter into the log, once.
+async fn remarks(cluster: Cluster, out: UnboundedSender<Message>) {
+    let (mut remarks, mut told) = (cluster.remarks(), Said::new());
+    while remarks.changed().await.is_ok() {
+        let said = remarks.borrow_and_update().clone();
+        for (about, remark) in &said {
+            let new = told.get(about) != Some(remark);
+            if new && out.send(Message::Say(Level::Warning, remark.clone())).is_err() {
+                return;
+            }
+        }
+        told = said;
+    }
+}
+
+/// Starts what goes on for as long as the process lives.
+pub fn start(settings: &Settings, dry_run: bool, messages: &UnboundedSender<Message>) {
+    if !dry_run && std::env::var_os("FOIP_KUBECONFIG").is_some() {
+        let want = settings.places.runtime.join("kubeconfig.want");
+        tokio::task::spawn_local(ask_for_imports(K3S_KUBECONFIG.into(), want));
+    }
+    tokio::task::spawn_local(read_name(messages.clone()));
+}
+
+/// Tells the node's name in the kubelet's certificate, whenever it is another one: k3s writes that file at its start.
+async fn read_name(messages: UnboundedSender<Message>) {
+    let mut told = None;
+    loop {
+        let read = tokio::task::spawn_blocking(|| Host::of_process().certified_name());
+        // A file that is not there, or half written, names nobody else.
+        if let Some(name) = read.await.ok().flatten()
+            && told.as_ref() != Some(&name)
+        {
+            if messages.send(Message::Certified(name.clone())).is_err() {
+                return;
+            }
+            told = Some(name);
+        }
+        tokio::time::sleep(NAME_LOOK.as_std()).await;
     }
 }
 

@@ -1,6 +1,8 @@
 //! Carrying out what the core asks for: each request on a task or thread of its own, each answer an event.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::sync::mpsc::UnboundedSender;
@@ -10,6 +12,7 @@ use super::{Message, RunError};
 use crate::cluster::{self, Cluster};
 use crate::config::{ProviderSettings, Settings};
 use crate::core::action::Action;
+use crate::core::config::Api;
 use crate::core::event::Event;
 use crate::core::facts::{ApiFailure, RouteOutcome};
 use crate::logging::Level;
@@ -27,6 +30,8 @@ pub struct Hands {
     /// The network interface.
     pub nic: NicHandle,
     messages: UnboundedSender<Message>,
+    /// Counts the clusters: an answer of an earlier one is about other objects.
+    round: Rc<Cell<u64>>,
     dry_run: bool,
     pretended: BTreeMap<&'static str, String>,
 }
@@ -39,15 +44,7 @@ impl Hands {
         dry_run: bool,
     ) -> Result<Self, RunError> {
         let failed = |what| move |source| RunError::Process { what, source };
-        let cluster = Cluster::new(cluster::Options {
-            kubeconfig: settings.kubernetes.kubeconfig.clone(),
-            namespace: settings.kubernetes.namespace.clone(),
-            timeout: settings.core.lease.timeout,
-            cache: (!dry_run).then(|| settings.places.state.join("endpoints.json")),
-            managed: ips(settings),
-            account: settings.core.account.clone(),
-            node: settings.core.node.clone(),
-        });
+        let cluster = Cluster::new(reached_by(settings, dry_run));
         let nic = NicHandle::start(settings.hosts().collect(), messages.clone())
             .map_err(failed("start the thread of the network interface"))?;
         Ok(Self {
@@ -56,6 +53,7 @@ impl Hands {
             cluster,
             nic,
             messages,
+            round: Rc::default(),
             dry_run,
             pretended: BTreeMap::new(),
         })
@@ -67,12 +65,16 @@ impl Hands {
         settings: Settings,
         opening: Option<Opening>,
     ) -> Result<(), OpenError> {
-        if let Some(Opening(opened)) = opening
-            && settings.provider != self.settings.provider
-        {
-            self.provider = opened?;
+        if let Some(Opening(opened)) = opening {
+            let opened = opened?;
+            if settings.provider != self.settings.provider || reads_files(&settings.provider) {
+                self.provider = opened;
+            }
         }
-        self.cluster.reconfigure(ips(&settings), settings.core.account.clone());
+        if settings.kubernetes != self.settings.kubernetes {
+            self.round.set(self.round.get() + 1);
+        }
+        self.cluster.reconfigure(reached_by(&settings, self.dry_run));
         self.nic.values(settings.hosts().collect());
         self.settings = settings;
         Ok(())
@@ -170,15 +172,18 @@ impl Hands {
         tokio::task::spawn_blocking(move || _ = provider.keep_alive());
     }
 
-    /// Is this a dry run?
-    pub fn dry_run(&self) -> bool {
-        self.dry_run
+    /// What netcup's client cannot save, in words.
+    pub fn unsaved(&self) -> Option<String> {
+        self.provider.unsaved()
     }
 
     fn task(&self, work: impl Future<Output = Event> + 'static) {
         let messages = self.messages.clone();
+        let (round, mine) = (Rc::clone(&self.round), self.round.get());
         tokio::task::spawn_local(async move {
-            let _ = messages.send(Message::Event(work.await));
+            let event = work.await;
+            let event = if round.get() == mine { event } else { forgotten(event) };
+            let _ = messages.send(Message::Event(event));
         });
     }
 
@@ -195,6 +200,59 @@ impl Hands {
             let _ = messages.send(Message::Event(event));
         });
     }
+}
+
+/// How these settings reach the Kubernetes API.
+fn reached_by(settings: &Settings, dry_run: bool) -> cluster::Options {
+    cluster::Options {
+        kubeconfig: settings.kubernetes.kubeconfig.clone(),
+        namespace: settings.kubernetes.namespace.clone(),
+        timeout: settings.core.lease.timeout,
+        cache: (!dry_run).then(|| settings.places.state.join("endpoints.json")),
+        managed: ips(settings),
+        account: settings.core.account.clone(),
+        node: settings.core.node.clone(),
+        groups: settings.core.groups.keys().cloned().collect(),
+    }
+}
+
+/// An answer of the cluster that was in use before: its objects are others, and a write may have been carried out.
+fn forgotten(event: Event) -> Event {
+    fn gone<T>() -> Result<T, ApiFailure> {
+        Err(ApiFailure::Unknown(
+            "it was asked before the configuration named another cluster".to_owned(),
+        ))
+    }
+    match event {
+        Event::Read { ticket, key, .. } => Event::Read { ticket, key, result: gone() },
+        Event::Listed { ticket, .. } => Event::Listed { ticket, result: gone() },
+        Event::Written { ticket, key, .. } => Event::Written { ticket, key, result: gone() },
+        Event::Node { ticket, .. } => Event::Node { ticket, result: gone() },
+        event @ (Event::Wake
+        | Event::Watched { .. }
+        | Event::NodeWatched(_)
+        | Event::LocalApi(_)
+        | Event::Home(_)
+        | Event::Routes { .. }
+        | Event::Route { .. }
+        | Event::Task { .. }
+        | Event::PastCalls { .. }
+        | Event::Addresses(_)
+        | Event::AddressPut { .. }
+        | Event::Link { .. }
+        | Event::Carry(_)
+        | Event::Members(_)
+        | Event::Renamed(_)
+        | Event::Unsaved(_)
+        | Event::Check { .. }
+        | Event::Stop
+        | Event::Reload(_)) => event,
+    }
+}
+
+/// Does the client hold what was in files when it was opened? They may have changed under the same names.
+fn reads_files(settings: &ProviderSettings) -> bool {
+    settings.api == Api::Soap || settings.ca_file.is_some()
 }
 
 fn ips(settings: &Settings) -> BTreeSet<FailoverIp> {

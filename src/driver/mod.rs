@@ -13,7 +13,9 @@
 //! | --- | --- | --- |
 //! | the loop | `run` | no: it ends by itself |
 //! | one per request to the API | `Hands` | yes: the core takes a lost answer for Unknown |
-//! | watch, probes, endpoints | `errands` | yes: they begin anew |
+//! | watch, probes, endpoints | `errands` | yes: they begin anew, as after a reload |
+//! | the search for the own server | `home` | yes: the next one begins anew |
+//! | one thread per check | `checks` | end by themselves |
 //! | one thread per request to the provider | `Hands` | never joined; each has a deadline |
 //! | the NIC thread and its monitor | `nic` | end with their channel |
 //!
@@ -24,28 +26,35 @@ mod errands;
 mod hands;
 mod home;
 mod nic;
+mod queue;
+mod reload;
 mod summary;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use crate::checks::Checks;
+use crate::checks::{Checks, Verdict};
 use crate::clock;
 use crate::config::Settings;
 use crate::core::Core;
 use crate::core::action::Action;
 use crate::core::event::{Event, Start};
+use crate::core::facts::{Home, ProviderFailure};
 use crate::logging::{Kind, Level, Log, NoteLog};
 use crate::state::{self, Opened, StateError, Store};
 use crate::status::StatusFile;
 use crate::systemd::Manager;
 use crate::trace::Trace;
-use crate::types::{Account, Span, Tick};
+use crate::types::{Account, Mac, NodeName, Span, Tick};
 use alarm::Alarm;
-use hands::{Hands, Opening};
+use errands::Errands;
+use hands::Hands;
+use home::Search;
+use queue::Wanted;
 
 /// How often the status file is written when nothing happens.
 const STATUS_AGE: Span = Span::secs(5);
@@ -55,6 +64,9 @@ const STATUS_NEWS: Span = Span::secs(1);
 
 /// The token is used at least twice a day; the adapter knows when that is due.
 const KEEP_ALIVE: Span = Span::secs(3600);
+
+/// So many messages are taken in before the deadline is looked at again.
+const MOST_AT_ONCE: usize = 256;
 
 /// How long the way out waits for what is still being written.
 const LAST_WORDS: Span = Span::millis(200);
@@ -95,9 +107,29 @@ enum Message {
     /// For the core.
     Event(Event),
     /// SIGHUP was answered: the new configuration and its client, or why the old one stays.
-    Reloaded(Result<Box<(Settings, Opening)>, String>),
+    Reloaded {
+        /// Which reading of the configuration this was.
+        number: u64,
+        /// What came of it.
+        fresh: reload::Fresh,
+    },
     /// The provider's client knows whose account it is.
     Account(Account),
+    /// Where this host is at the provider, by one of the searches for it.
+    Home {
+        /// Which search.
+        search: u64,
+        /// What came back.
+        result: Result<Home, ProviderFailure>,
+    },
+    /// The NIC is no longer what the provider described.
+    Misfit,
+    /// A check has another verdict.
+    Verdict(Verdict),
+    /// What netcup's router needs for failover IPs of IPv6 and this host does not have, in words.
+    NextHop(Option<String>),
+    /// The node's name in the kubelet's certificate.
+    Certified(NodeName),
     /// A line for people.
     Say(Level, String),
 }
@@ -129,7 +161,16 @@ pub fn run(settings: Settings, options: Options) -> Result<(), RunError> {
 struct Driver {
     core: Core,
     hands: Hands,
-    checks: Option<Checks>,
+    errands: Errands,
+    checks: Checks,
+    /// What each run of a check said last.
+    verdicts: BTreeMap<u64, Verdict>,
+    search: Option<Search>,
+    searched: Tick,
+    /// By which MAC the provider knows this host.
+    mac: Option<Mac>,
+    reloads: reload::Reloads,
+    config: PathBuf,
     messages: UnboundedSender<Message>,
     log: Log,
     notes: NoteLog,
@@ -139,6 +180,8 @@ struct Driver {
     /// A dry run leaves the status file to the foip that it runs beside.
     status: Option<StatusFile>,
     summary: summary::Summary,
+    /// What was last told of what cannot be saved.
+    unsaved: Option<String>,
     written: Option<Tick>,
     kept: Tick,
     ready: Ready,
@@ -160,11 +203,11 @@ async fn drive(settings: Settings, options: Options, log: Log) -> Result<(), Run
     let mut interrupted = signal(SignalKind::interrupt()).map_err(failed("listen for SIGINT"))?;
     let mut hangup = signal(SignalKind::hangup()).map_err(failed("listen for SIGHUP"))?;
     let places = settings.places.clone();
-    let Opened { store, identity, saved, warning } = match options.dry_run {
+    let Opened { store, identity, saved, warnings } = match options.dry_run {
         true => Store::look(&places.state)?,
-        false => Store::open(&places.state)?,
+        false => Store::open(&places.state, &places.runtime)?,
     };
-    for warning in warning.into_iter().chain(settings.warnings.clone()) {
+    for warning in warnings.into_iter().chain(settings.warnings.clone()) {
         log.say(Level::Warning, Kind::Other, warning);
     }
     let node = settings.core.node.clone();
@@ -173,31 +216,47 @@ async fn drive(settings: Settings, options: Options, log: Log) -> Result<(), Run
     let (messages, mut inbox) = unbounded_channel();
     let start =
         Start { config: settings.core.clone(), identity, saved, seed: state::seed().unwrap_or(1) };
-    let known_mac = start.saved.home.as_ref().map(|home| home.mac);
-    let mut hands = Hands::new(&settings, messages.clone(), options.dry_run)?;
-    errands::start(&settings, &hands, &messages);
-    let checks = errands::checks(&settings, &messages);
-    home::start(&settings, &hands, &messages, known_mac);
+    let hands = Hands::new(&settings, messages.clone(), options.dry_run)?;
+    let mac = start.saved.home.as_ref().map(|home| home.mac);
+    errands::start(&settings, options.dry_run, &messages);
+    let out = messages.clone();
+    let checks = Checks::new(move |verdict| _ = out.send(Message::Verdict(verdict)));
 
     let now = clock::now();
     let trace = options.trace.as_deref().map(|path| Trace::create(path, &start, now)).transpose();
     let trace = trace.map_err(failed("create the trace"))?;
     let (core, actions) = Core::start(start, now);
-    hands.settings = settings;
+    let status = match options.dry_run {
+        true => None,
+        false => StatusFile::start(&places.runtime)
+            .inspect_err(|error| {
+                let text = format!(
+                    "foip status shows nothing: cannot write into {}: {error} (RUNTIME_DIRECTORY)",
+                    places.runtime.display()
+                );
+                log.say(Level::Error, Kind::Other, text);
+            })
+            .ok(),
+    };
     let mut driver = Driver {
         core,
+        errands: Errands::start(&hands.cluster, &messages),
         hands,
         checks,
+        verdicts: BTreeMap::new(),
+        search: None,
+        searched: now,
+        mac,
+        reloads: reload::Reloads::default(),
+        config: options.config.clone(),
         messages: messages.clone(),
         notes: NoteLog::new(log.clone(), node),
         log,
         trace,
         store,
         manager: Manager::of_process(),
-        status: match options.dry_run {
-            true => None,
-            false => Some(StatusFile::start(&places.runtime).map_err(failed("write the status"))?),
-        },
+        status,
+        unsaved: None,
         summary: summary::Summary::default(),
         written: None,
         kept: now,
@@ -207,23 +266,30 @@ async fn drive(settings: Settings, options: Options, log: Log) -> Result<(), Run
     };
     let mut alarm = Alarm::new().map_err(failed("make a timer"))?;
     driver.carry_out(now, actions);
+    driver.check();
+    driver.search();
     while !driver.leaving {
         let next = driver.next();
         tokio::select! {
             biased;
             _ = terminated.recv() => driver.stop(),
             _ = interrupted.recv() => driver.stop(),
-            _ = hangup.recv() => reload(&options, &messages),
+            _ = hangup.recv() => driver.reload(),
             message = inbox.recv() => {
                 if let Some(message) = message {
                     driver.hear(message);
                 }
                 // What has come meanwhile is older than any deadline that it moves.
-                while let Ok(message) = inbox.try_recv() {
+                for _ in 0..MOST_AT_ONCE {
+                    let Ok(message) = inbox.try_recv() else { break };
                     driver.hear(message);
                     driver.manager.alive();
                 }
             }
+            Some((key, stored)) = driver.errands.leases.recv() => {
+                driver.step(Event::Watched { key, stored });
+            }
+            Some(facts) = driver.errands.node.recv() => driver.step(Event::NodeWatched(facts)),
             rung = alarm.at(next) => rung.map_err(failed("wait for a timer"))?,
         }
         if driver.core.deadline() <= clock::now() {
@@ -233,20 +299,6 @@ async fn drive(settings: Settings, options: Options, log: Log) -> Result<(), Run
     }
     driver.part(&mut inbox);
     Ok(())
-}
-
-/// Reads the configuration, and what it names, again on a thread: a hanging disk must not stop renewals.
-fn reload(options: &Options, messages: &UnboundedSender<Message>) {
-    let (path, messages) = (options.config.clone(), messages.clone());
-    tokio::task::spawn_blocking(move || {
-        let host = crate::config::Host::of_process();
-        let fresh =
-            Settings::load(&path, &host).map_err(|error| error.to_string()).map(|settings| {
-                let opening = Opening::of(&settings.provider);
-                Box::new((settings, opening))
-            });
-        let _ = messages.send(Message::Reloaded(fresh));
-    });
 }
 
 impl Driver {
@@ -274,46 +326,41 @@ impl Driver {
     fn hear(&mut self, message: Message) {
         match message {
             Message::Event(event) => self.step(event),
-            Message::Reloaded(Ok(fresh)) => {
-                let (settings, opening) = *fresh;
-                self.reconfigure(settings, Some(opening));
-            }
-            Message::Reloaded(Err(why)) => {
-                let text = format!("the configuration stays as it was: {why}");
-                self.log.say(Level::Error, Kind::Reloaded, text);
-            }
+            Message::Reloaded { number, fresh } => self.reloaded(number, fresh),
             Message::Account(account) => self.learn_account(account),
+            Message::Home { search, result } => self.found(search, result),
+            Message::Misfit => self.misfit(),
+            Message::Verdict(verdict) => self.judge(verdict),
+            Message::NextHop(missing) => {
+                if let Some(missing) = &missing {
+                    self.log.say(Level::Warning, Kind::Other, missing.clone());
+                }
+                self.summary.missing_next_hop(missing);
+            }
+            Message::Certified(name) => {
+                let other = name != self.hands.settings.core.node;
+                self.step(Event::Renamed(other.then_some(name)));
+            }
             Message::Say(level, text) => self.log.say(level, Kind::Other, text),
         }
     }
 
-    /// The first login tells whose budget it is; from then on this node takes part in the ledger.
-    fn learn_account(&mut self, account: Account) {
-        if self.hands.settings.core.account.is_none() {
-            let mut settings = self.hands.settings.clone();
-            settings.core.account = Some(account);
-            self.reconfigure(settings, None);
+    /// A search has had an answer: the MAC in it tells which NIC is meant, and whether the configured one is.
+    fn found(&mut self, search: u64, result: Result<Home, ProviderFailure>) {
+        if self.search.as_ref().map(Search::number) != Some(search) {
+            return;
         }
+        if let Ok(home) = &result {
+            self.mac = Some(home.mac);
+            self.choose();
+        }
+        self.step(Event::Home(result));
     }
 
-    /// Takes over a new configuration: what the core knows goes through the core. Without an opening the provider's
-    /// settings are those that are in force.
-    fn reconfigure(&mut self, settings: Settings, opening: Option<Opening>) {
-        if settings.core.node != self.hands.settings.core.node {
-            let text = "the configuration stays as it was: [node] name needs a restart";
-            self.log.say(Level::Error, Kind::Reloaded, text);
-            return;
-        }
-        let core = settings.core.clone();
-        if let Err(error) = self.hands.reconfigure(settings, opening) {
-            let text = format!("the configuration stays as it was: {error}");
-            self.log.say(Level::Error, Kind::Reloaded, text);
-            return;
-        }
-        self.step(Event::Reload(Box::new(core)));
-        // The old ones end by themselves, and may still tell a verdict: it is told anew by the new ones.
-        self.checks = errands::checks(&self.hands.settings, &self.messages);
-        self.log.say(Level::Notice, Kind::Reloaded, "the new configuration is in force");
+    /// The NIC is the one with the provider's MAC, which the configured one has to have, too, where there is one.
+    fn choose(&self) {
+        let name = self.hands.settings.node.interface.clone();
+        self.hands.nic.choose(Wanted { name, mac: self.mac });
     }
 
     fn step(&mut self, event: Event) {
@@ -368,9 +415,16 @@ impl Driver {
             self.kept = now;
             self.hands.keep_alive();
         }
+        let all = [self.store.failure(), self.hands.unsaved()];
+        let all: Vec<_> = all.into_iter().flatten().collect();
+        let unsaved = (!all.is_empty()).then(|| all.join("; "));
+        if unsaved != self.unsaved {
+            self.unsaved.clone_from(&unsaved);
+            self.step(Event::Unsaved(unsaved));
+        }
         if now >= self.next_status() {
             self.written = Some(now);
-            let status = self.summary.status(&self.core, now, self.store.failure());
+            let status = self.summary.status(&self.core, now);
             self.manager.status(&status.sentence);
             if let Some(file) = &self.status {
                 file.show(&status);

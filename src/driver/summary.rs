@@ -14,6 +14,7 @@ pub struct Summary {
     since: BTreeMap<GroupName, (Epoch, Tick)>,
     changed: Vec<(GroupName, Epoch)>,
     news: bool,
+    next_hop: Option<String>,
 }
 
 impl Summary {
@@ -31,13 +32,19 @@ impl Summary {
         self.news = true;
     }
 
+    /// Takes in what is missing for packets to a failover /64.
+    pub fn missing_next_hop(&mut self, missing: Option<String>) {
+        self.next_hop = missing;
+        self.news = true;
+    }
+
     /// Has something changed since the last status?
     pub fn has_news(&self) -> bool {
         self.news
     }
 
     /// The state of things now.
-    pub fn status(&mut self, core: &Core, now: Tick, disk: Option<String>) -> Status {
+    pub fn status(&mut self, core: &Core, now: Tick) -> Status {
         self.news = false;
         for (group, epoch) in self.changed.drain(..) {
             let known = self.since.get(&group);
@@ -68,14 +75,15 @@ impl Summary {
             left_60min: budget.left.and_then(|left| u32::try_from(left[1]).ok()),
             next_possible: budget.next.map(wall_of),
         };
-        status.alarms = alarms
-            .into_iter()
-            .map(|(code, text)| AlarmStatus { code: code.to_owned(), text })
-            .chain(disk.map(|why| AlarmStatus {
-                code: "state-file".to_owned(),
-                text: format!("the state file cannot be written: {why}"),
-            }))
-            .collect();
+        status.alarms =
+            alarms
+                .into_iter()
+                .map(|(code, text)| AlarmStatus { code: code.to_owned(), text })
+                .chain(self.next_hop.iter().map(|text| AlarmStatus {
+                    code: "ipv6-next-hop".to_owned(),
+                    text: text.clone(),
+                }))
+                .collect();
         status
     }
 }

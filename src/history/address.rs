@@ -104,6 +104,12 @@ fn must_be_gone(
             continue;
         }
         let due = look.answered.at.plus(Span::secs(5)).max(ceased.plus(GONE));
+        // An IP that moved to another group is that group's.
+        let between = life.configs_between(look.asked.at.min(ceased), due);
+        let here = |c: &&Config| c.groups.get(group).is_some_and(|g| g.ips.contains_key(&ip));
+        if !between.iter().all(here) {
+            continue;
+        }
         let claimed = life.claims.iter().any(|c| {
             c.group == *group && c.from.at <= due && c.to >= look.asked.at && c.to > c.from.at
         });

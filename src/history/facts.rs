@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::clock::Real;
 use crate::core::facts::{Doc, Key};
-use crate::types::{FailoverIp, ServerName, Span};
+use crate::types::{FailoverIp, GroupName, ServerName, Span};
 
 /// One request to route an IP, in the provider's log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +84,55 @@ pub struct Disturbance {
     pub what: What,
 }
 
+/// What a machine needs in order to serve a group.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ability {
+    /// A process of foip that runs.
+    Run,
+    /// Reading and writing this group's Lease.
+    Lease(GroupName),
+    /// Writing its own record and reading those of others.
+    Record,
+    /// A NIC with carrier and a default route.
+    Network,
+    /// A kernel that takes this address.
+    Address(IpAddr),
+    /// Answers of the provider.
+    Ask,
+    /// This IP in its list, as one that can be routed.
+    Listed(FailoverIp),
+    /// Route calls for this IP that are accepted and carried out.
+    Route(FailoverIp),
+    /// A disk that keeps what is saved. It serves without.
+    Save,
+    /// The name that k3s has for it. It serves with another.
+    Name,
+}
+
+/// A machine was without an ability for a while, by the world's truth: whatever its processes believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lack {
+    /// Which machine.
+    pub machine: usize,
+    /// What it could not do.
+    pub what: Ability,
+    /// It could not; otherwise it is not sure that it could.
+    pub sure: bool,
+    /// Since when.
+    pub from: Real,
+    /// Until when.
+    pub to: Real,
+}
+
+/// The most that all that went wrong may cost each IP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bound {
+    /// Moves by foip's own calls.
+    pub moves: usize,
+    /// How long packets are lost, all in all.
+    pub loss: Span,
+}
+
 /// A client's packets to an IP were lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loss {
@@ -121,6 +170,10 @@ pub struct Facts {
     pub addresses: Vec<AddressChange>,
     /// What was wrong and when.
     pub disturbances: Vec<Disturbance>,
+    /// What machines could not do, where that was recorded: then L6 and L7 are judged.
+    pub lacks: Option<Vec<Lack>>,
+    /// The most that it all may cost, where that was reckoned.
+    pub bound: Option<Bound>,
     /// What clients lost; `None` where nobody measured.
     pub losses: Option<Vec<Loss>>,
     /// The longest time that the provider takes from a call's arrival to its effect, when nothing is wrong.

@@ -25,7 +25,8 @@ pub(crate) fn settled(index: &Index<'_>, report: &mut Report) {
         let alive = index.lives.iter().filter(|l| l.died >= history.end);
         alive.filter(|l| last.up.contains(&l.process.machine))
     };
-    if calm < Span::secs(60) || up().next().is_none() {
+    let lasts = history.facts.disturbances.iter().any(|d| d.to >= history.end);
+    if calm < Span::secs(60) || up().next().is_none() || lasts {
         return;
     }
     let crashes = history
@@ -95,7 +96,7 @@ pub(crate) fn settled(index: &Index<'_>, report: &mut Report) {
 }
 
 /// The groups and IPs that every node had in its configuration all the time between the two moments.
-fn groups(index: &Index<'_>, from: Real, to: Real) -> BTreeMap<GroupName, Group> {
+pub(super) fn groups(index: &Index<'_>, from: Real, to: Real) -> BTreeMap<GroupName, Group> {
     let alive = index.lives.iter().filter(|l| l.process.began <= to && l.died >= from);
     let mut configs = alive.flat_map(|l| l.configs_between(from, to));
     let Some(first) = configs.next() else { return BTreeMap::new() };
@@ -119,6 +120,25 @@ fn may_call(
     at: Real,
     reserve: bool,
 ) -> bool {
+    let throttled =
+        calls.iter().any(|c| c.throttled && c.from <= at && c.to.plus(Span::secs(3700)) >= at);
+    let others = index
+        .history
+        .facts
+        .calls
+        .iter()
+        .any(|c| c.by.is_none() && c.arrived <= at && c.arrived.plus(Span::secs(3700)) >= at);
+    !throttled && !others && own_room(life, calls, ip, at, reserve)
+}
+
+/// The same by the cluster's own calls alone, and as if none had been throttled.
+pub(super) fn own_room(
+    life: &Life<'_>,
+    calls: &[Spent],
+    ip: FailoverIp,
+    at: Real,
+    reserve: bool,
+) -> bool {
     let config = life.config_at(at);
     let ips: usize = config.groups.values().map(|g| g.ips.len()).sum();
     let reserve = if reserve { ips.max(4).min(10_usize.saturating_sub(ips)) } else { ips };
@@ -127,20 +147,13 @@ fn may_call(
         let recent = before().filter(|c| c.to.plus(*window).plus(SLACK) >= at).count();
         recent + reserve <= *most
     });
-    let throttled = before().any(|c| c.throttled && c.to.plus(Span::secs(3700)) >= at);
     let same = || before().filter(|c| c.ip == ip);
     let soap = config.api == Api::Soap && same().any(|c| c.to.plus(SOAP_PAUSE).plus(SLACK) >= at);
     let failures = same().rev().take_while(|c| c.failed).count() as u32;
     let pause = Span::secs(15).times(2_u64.saturating_pow(failures)).0.min(720_000);
     let backing_off =
         failures > 0 && same().next_back().is_some_and(|c| c.to.plus(Span(pause)) >= at);
-    let others = index
-        .history
-        .facts
-        .calls
-        .iter()
-        .any(|c| c.by.is_none() && c.arrived <= at && c.arrived.plus(Span::secs(3700)) >= at);
-    windows && !throttled && !soap && !backing_off && !others
+    windows && !soap && !backing_off
 }
 
 /// Everything about `group` is in order at that moment: one holder, its route, its addresses.
@@ -295,6 +308,8 @@ pub(crate) fn restarts(index: &Index<'_>, report: &mut Report) {
         let lease = life.config_at(d.from).lease;
         let left = lease.duration.less(lease.renew).less(Span::secs(2));
         let most = if matches!(d.what, What::Crash(_)) { most.min(left) } else { most };
+        // The kernel keeps the address for its lifetime, of which a third may be gone.
+        let most = most.min(Span(life.config_at(d.from).lifetime.0 * 2 / 3));
         if d.to.since(d.from) <= most {
             unnoticed(index, d, Span::secs(30), Invariant::L4, report);
         }

@@ -9,20 +9,24 @@
 //!   facts  ──┘
 //! ```
 
+mod able;
 mod address;
 pub mod clock;
 mod epoch;
 pub mod facts;
 mod index;
+mod lasting;
 pub mod ledger;
 mod life;
 mod live;
 mod lock;
 mod rate;
 mod route;
+mod silence;
 #[cfg(test)]
 mod tests;
 pub mod trace;
+mod wait;
 
 use std::fmt;
 
@@ -76,6 +80,10 @@ pub enum Invariant {
     L4,
     /// An API outage is not noticed.
     L5,
+    /// While a fault lasts, whoever can serve serves, without a second move.
+    L6,
+    /// No alarm is a promise that a failover would work now.
+    L7,
 }
 
 impl fmt::Display for Invariant {
@@ -195,6 +203,15 @@ pub fn judge(history: &History) -> Vec<Violation> {
     live::first_moment(&index, &mut report);
     live::restarts(&index, &mut report);
     live::outages(&index, &mut report);
+    lasting::served(&index, &mut report);
+    lasting::unmoved(&index, &mut report);
+    lasting::bounded(&index, &mut report);
+    wait::told(&index, &mut report);
+    wait::told_others(&index, &mut report);
+    wait::link(&index, &mut report);
+    silence::kept(&index, &mut report);
+    silence::successors(&index, &mut report);
+    silence::ended(&index, &mut report);
     let mut found = report.found;
     found.sort_by_key(|v| (v.at, v.invariant));
     found

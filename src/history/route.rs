@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::facts::Ability;
 use super::life::{Call, Life, Place};
 use super::lock::{epoch_of, holder_is, writes_of};
 use super::{Index, Invariant, Real, Report, ledger};
@@ -215,7 +216,17 @@ fn ledger_times(index: &Index<'_>, report: &mut Report) {
     }
     for (n, life) in index.lives.iter().enumerate() {
         let prefix = format!("{}/{}/", life.node, life.nonce);
-        for write in life.writes.iter().filter(|w| *w.key == Key::Ledger) {
+        // Where its calls are in doubt by the world's truth, the provider's `Date` may lie: then the entry is right.
+        let lied = |at: Real| {
+            let lacks = index.history.facts.lacks.iter().flatten();
+            let mut lacks = lacks.filter(|l| l.machine == life.process.machine && !l.sure);
+            lacks.any(|l| {
+                let calls = matches!(l.what, Ability::Route(_));
+                calls && l.from <= at && l.to.plus(Span::secs(60)) >= at
+            })
+        };
+        let writes = life.writes.iter().filter(|w| *w.key == Key::Ledger && !lied(w.sent.at));
+        for write in writes {
             let heard = dates
                 .get(&n)
                 .and_then(|d| d.iter().rev().find(|(line, ..)| *line < write.sent.line));

@@ -80,6 +80,20 @@ pub enum NetError {
         /// That one's kind, such as `bridge`.
         kind: String,
     },
+    /// The interface of the configured name is not the one that the provider knows.
+    #[error(
+        "{name} has the MAC {has} now, and netcup knows this server by {mac}, which {place}; set `interface` in [node] to the public NIC, or leave it out"
+    )]
+    OtherMac {
+        /// The interface asked for.
+        name: IfName,
+        /// The MAC that the provider lists.
+        mac: Mac,
+        /// What the interface has, its ports' included.
+        has: String,
+        /// Who has the provider's MAC now, in words.
+        place: String,
+    },
     /// The interface does not speak Ethernet: no ARP, no neighbour discovery, no MAC.
     #[error(
         "{name} ({kind}) is not an Ethernet interface; set `interface` in [node] to the public NIC"
@@ -93,6 +107,27 @@ pub enum NetError {
 }
 
 impl NetError {
+    /// Is there, for now, no interface for addresses? Else the kernel could not be asked, and nothing is known.
+    pub fn is_unfit(&self) -> bool {
+        match self {
+            Self::NoSuchName { .. }
+            | Self::NoSuchMac { .. }
+            | Self::Ambiguous { .. }
+            | Self::Enslaved { .. }
+            | Self::NotEthernet { .. }
+            | Self::OtherMac { .. } => true,
+            Self::Kernel { .. }
+            | Self::Late { .. }
+            | Self::Unsteady { .. }
+            | Self::Malformed { .. } => false,
+        }
+    }
+
+    /// Does it contradict what the provider said of this host? Then the provider is worth another question.
+    pub fn is_misfit(&self) -> bool {
+        matches!(self, Self::NoSuchMac { .. } | Self::OtherMac { .. })
+    }
+
     pub(super) fn kernel(doing: impl Into<String>, errno: Errno) -> Self {
         Self::Kernel { doing: doing.into(), errno }
     }

@@ -57,6 +57,31 @@ pub fn ask<T>(
     Ok(found)
 }
 
+/// Looks for a row of a table: one that was seen is there even if the table changed meanwhile; that there is none is
+/// believed of a whole dump only.
+pub fn find<T>(
+    request: &Request,
+    kind: u16,
+    mut pick: impl FnMut(&[u8]) -> Result<Option<T>, Broken>,
+    doing: &str,
+) -> Result<Option<T>, NetError> {
+    for _ in 0..TRIES {
+        let mut found = None;
+        let interrupted = Exchange::open(doing)?.run(request, &mut |row_kind, payload| {
+            if row_kind == kind
+                && let Some(row) = pick(payload)?
+            {
+                found.get_or_insert(row);
+            }
+            Ok(())
+        })?;
+        if found.is_some() || !interrupted {
+            return Ok(found);
+        }
+    }
+    Err(NetError::Unsteady { doing: doing.to_owned(), tries: TRIES })
+}
+
 /// Reads a whole table: every row of the given kind that `pick` wants. A dump during which the table changed is thrown away.
 pub fn dump<T>(
     request: &Request,

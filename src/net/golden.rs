@@ -145,7 +145,8 @@ fn a_kernels_links_are_read() {
 fn a_kernels_default_routes_are_read() {
     let text = include_str!("../../tests/golden/net/dump-routes.hex");
     let all = rows(text, NEW_ROUTE, RouteRow::parse);
-    let defaults: Vec<_> = all.into_iter().filter(|row| row.default).collect();
+    let defaults: Vec<_> =
+        all.into_iter().filter(|row| row.cover == Some(crate::net::row::Cover::All)).collect();
     let listed: Vec<_> =
         defaults.iter().map(|row| (row.v6, row.gateway, row.out.clone())).collect();
     assert_eq!(

@@ -32,6 +32,6 @@ mod tag;
 pub use error::NetError;
 pub use message::Broken;
 pub use monitor::{Change, Monitor};
-pub use nic::{Done, Link, Nic, NicFacts};
+pub use nic::{Done, Link, NextHop, Nic, NicFacts};
 pub use primary::{Primary, PrimaryChange};
 pub use tag::{PRIORITY, PROTOCOL, TagUse};

@@ -10,7 +10,7 @@
 //! refreshes every few seconds cause no work. Some things happen without a notification (IPv4 routes of a link that
 //! goes down), so after any `Change` ask [`Nic::addresses`] and [`Nic::link`] again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -18,6 +18,7 @@ use nix::errno::Errno;
 use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce};
 use nix::sys::socket::{SockFlag, setsockopt};
 
+use super::choose;
 use super::error::NetError;
 use super::exchange::{receive, route_socket};
 use super::message::{Message, messages};
@@ -30,6 +31,9 @@ const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
 /// Room for some 2,500 address events; the default holds 256.
 const ROOM: usize = 1 << 20;
 const DATAGRAM: usize = 65_536;
+/// Datagrams that one drain takes in at most: whoever changes the tables without pause must not keep what was learned
+/// from being told, nor make it grow.
+const MOST: usize = 512;
 
 /// Something changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +73,8 @@ pub struct Monitor {
 struct Known {
     /// `None` while there is no such interface.
     link: Option<LinkRow>,
+    /// Numbers of its ports, where it is a bridge or bond.
+    ports: BTreeSet<u32>,
     /// The addresses on it, with the owner. Prefix and peer tell a stranger's from ours of the same IPv4 value.
     addresses: BTreeMap<(IpAddr, u8, Option<IpAddr>), bool>,
 }
@@ -90,13 +96,14 @@ impl Monitor {
         Ok(Self { fd, nic: nic.clone(), known: Some(Known::read(nic)?), buffer: vec![0; DATAGRAM] })
     }
 
-    /// Takes in all that the kernel has to say until it has no more. Empty when nothing of note happened.
+    /// Takes in what the kernel has to say, until it has no more or that was much; the rest is for the next drain. Empty
+    /// when nothing of note happened.
     ///
     /// An error means that the socket is of no use any more; the caller opens a new monitor.
     pub fn drain(&mut self) -> Result<Vec<Change>, NetError> {
         let mut changes = Vec::new();
         let mut known = self.known.take();
-        loop {
+        for _ in 0..MOST {
             let news = match receive(&self.fd, &mut self.buffer) {
                 Ok(Some(datagram)) => datagram,
                 Ok(None) | Err(Errno::EINTR) => continue,
@@ -134,27 +141,20 @@ impl Known {
         let link = match nic.row() {
             Ok(link) => Some(link),
             // Gone; or not usable now, which whoever uses the NIC is told.
-            Err(
-                NetError::NoSuchName { .. }
-                | NetError::NoSuchMac { .. }
-                | NetError::Enslaved { .. }
-                | NetError::Ambiguous { .. }
-                | NetError::NotEthernet { .. },
-            ) => None,
-            Err(
-                error @ (NetError::Kernel { .. }
-                | NetError::Late { .. }
-                | NetError::Unsteady { .. }
-                | NetError::Malformed { .. }),
-            ) => return Err(error),
+            Err(error) if error.is_unfit() => None,
+            Err(error) => return Err(error),
         };
+        let mut ports = BTreeSet::new();
+        if let Some(link) = link.as_ref().filter(|link| choose::has_ports(link)) {
+            ports.extend(choose::ports(&table::links()?, link.index).map(|port| port.index));
+        }
         let mut addresses = BTreeMap::new();
         if let Some(link) = &link {
             for row in table::addresses(nic.tag(), |row| row.index == link.index)? {
                 addresses.insert((row.host, row.prefix, row.peer), nic.tag().owns(&row));
             }
         }
-        Ok(Self { link, addresses })
+        Ok(Self { link, ports, addresses })
     }
 
     /// The picture after one datagram of notifications.
@@ -187,7 +187,7 @@ impl Known {
                 }
                 row::NEW_ROUTE | row::DEL_ROUTE => {
                     let route = RouteRow::parse(payload).map_err(malformed)?;
-                    let default = route.is_some_and(|row| row.default);
+                    let default = route.is_some_and(|row| row.cover.is_some());
                     push_once(changes, default.then_some(Change::Route));
                 }
                 _ => {}
@@ -214,7 +214,14 @@ impl Known {
     fn concerned_by(&self, row: &LinkRow, present: bool) -> bool {
         match &self.link {
             Some(link) if present && link == row => false,
-            Some(link) => link.index == row.index || link.name == row.name || link.mac == row.mac,
+            // A port that comes or goes says whose MACs a bridge or bond is known by.
+            Some(link) => {
+                link.index == row.index
+                    || link.name == row.name
+                    || link.mac == row.mac
+                    || row.master == Some(link.index)
+                    || self.ports.contains(&row.index)
+            }
             None => true,
         }
     }
@@ -222,7 +229,7 @@ impl Known {
     /// What is different in a picture that was read anew. Notifications that led to it may still be in the queue and then
     /// say nothing new: so everything is told here.
     fn differences(&self, now: &Self, changes: &mut Vec<Change>) {
-        if self.link != now.link {
+        if self.link != now.link || self.ports != now.ports {
             push_once(changes, Some(Change::Link));
         }
         let mut tell = |of: &Self, other: &Self, present: bool| {

@@ -48,13 +48,19 @@ pub const NO_DAD: u32 = 0x02;
 pub const SCOPE_GLOBAL: u8 = 0;
 
 const IFLA_ADDRESS: u16 = 1;
+const IFLA_MTU: u16 = 4;
 /// `IFLA_IFNAME`
 pub const IFLA_IFNAME: u16 = 3;
 const IFLA_LINK: u16 = 5;
+const IFLA_AF_SPEC: u16 = 26;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_CARRIER: u16 = 33;
 const IFLA_LINK_NETNSID: u16 = 37;
+const IFLA_PERM_ADDRESS: u16 = 54;
+const IFLA_INET6_CONF: u16 = 2;
+/// `DEVCONF_DISABLE_IPV6`, in an array of 32 bit numbers.
+const DISABLE_IPV6: usize = 26 * 4;
 const IFLA_INFO_KIND: u16 = 1;
 const IFF_UP: u32 = 0x1;
 const IFF_LOOPBACK: u32 = 0x8;
@@ -67,6 +73,7 @@ const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const RTA_PREFSRC: u16 = 7;
 const RTA_MULTIPATH: u16 = 9;
+const RTA_TABLE: u16 = 15;
 const RTN_UNICAST: u8 = 1;
 
 /// A line of `ip address`.
@@ -147,6 +154,12 @@ pub struct LinkRow {
     pub name: String,
     /// Its hardware address, where that is an Ethernet one.
     pub mac: Option<Mac>,
+    /// The address that the hardware was made with: a bond gives its ports another one.
+    pub permanent: Option<Mac>,
+    /// What the kernel lets IPv6 do there.
+    pub ipv6: Ipv6,
+    /// The largest packet in bytes; IPv6 needs 1280.
+    pub mtu: u32,
     /// `bridge`, `bond`, `veth`, …; none for plain hardware.
     pub info: Option<String>,
     /// Ethernet framing.
@@ -161,6 +174,17 @@ pub struct LinkRow {
     pub up: bool,
     /// It has carrier.
     pub carrier: bool,
+}
+
+/// IPv6 on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ipv6 {
+    /// There, or nothing is said about it.
+    On,
+    /// Switched off by sysctl: addresses are refused.
+    Off,
+    /// The kernel has none for this interface: a small MTU, or none at all.
+    Absent,
 }
 
 impl LinkRow {
@@ -179,6 +203,9 @@ impl LinkRow {
             index: u32_at(payload, 4)?,
             name: String::new(),
             mac: None,
+            permanent: None,
+            ipv6: Ipv6::On,
+            mtu: 0,
             info: None,
             ethernet: kind == ARPHRD_ETHER,
             loopback: flags & IFF_LOOPBACK != 0,
@@ -193,6 +220,9 @@ impl LinkRow {
             match kind {
                 IFLA_IFNAME => row.name = text(value),
                 IFLA_ADDRESS => row.mac = <[u8; 6]>::try_from(value).ok().map(Mac),
+                IFLA_PERM_ADDRESS => row.permanent = <[u8; 6]>::try_from(value).ok().map(Mac),
+                IFLA_MTU => row.mtu = u32_at(value, 0)?,
+                IFLA_AF_SPEC => row.ipv6 = ipv6(value)?,
                 IFLA_LINK => row.lower = Some(u32_at(value, 0)?),
                 IFLA_MASTER => row.master = Some(u32_at(value, 0)?).filter(|index| *index != 0),
                 IFLA_CARRIER => row.carrier = array::<1>(value, 0)?[0] != 0,
@@ -218,13 +248,46 @@ fn info_kind(value: &[u8]) -> Result<Option<String>, Broken> {
     Ok(None)
 }
 
+/// From the part of a link that has a piece for each address family.
+fn ipv6(families: &[u8]) -> Result<Ipv6, Broken> {
+    for item in attributes(families) {
+        let (family, value) = item?;
+        if i32::from(family) != AF_INET6 {
+            continue;
+        }
+        for item in attributes(value) {
+            let (kind, value) = item?;
+            // A kernel that tells fewer settings does not have this one there.
+            if kind == IFLA_INET6_CONF && value.len() >= DISABLE_IPV6 + 4 {
+                let off = u32_at(value, DISABLE_IPV6)? != 0;
+                return Ok(if off { Ipv6::Off } else { Ipv6::On });
+            }
+        }
+        return Ok(Ipv6::On);
+    }
+    Ok(Ipv6::Absent)
+}
+
+/// How much of all destinations a route is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cover {
+    /// Everything.
+    All,
+    /// The lower half, `0.0.0.0/1` or `::/1`. With the upper one it is a default route that leaves another in place.
+    Low,
+    /// The upper half, `128.0.0.0/1` or `8000::/1`.
+    High,
+}
+
 /// A line of `ip route`, or the answer to `ip route get`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteRow {
     /// IPv6 (else IPv4).
     pub v6: bool,
-    /// A unicast route to everywhere.
-    pub default: bool,
+    /// A unicast route to everywhere, or to a half of it.
+    pub cover: Option<Cover>,
+    /// The number of its table.
+    pub table: u32,
     /// Indexes of the interfaces that it leaves by.
     pub out: Vec<u32>,
     /// The next hop, where there is exactly one with an address of the route's family.
@@ -236,20 +299,24 @@ pub struct RouteRow {
 impl RouteRow {
     /// From the payload of `NEW_ROUTE` or `DEL_ROUTE`; `None` for other families than IP.
     pub fn parse(payload: &[u8]) -> Result<Option<Self>, Broken> {
-        let [family, length, _, _, _, _, _, kind, ..] = array::<12>(payload, 0)?;
+        let [family, length, _, _, table, _, _, kind, ..] = array::<12>(payload, 0)?;
         if !is_ip(family) {
             return Ok(None);
         }
         let mut row = Self {
             v6: i32::from(family) == AF_INET6,
-            default: length == 0 && kind == RTN_UNICAST,
+            cover: None,
+            table: u32::from(table),
             out: Vec::new(),
             gateway: None,
             source: None,
         };
+        let mut upper = false;
         for item in attributes(&payload[12..]) {
             let (kind, value) = item?;
             match kind {
+                RTA_DST => upper = value.first().is_some_and(|first| first & 0x80 != 0),
+                RTA_TABLE => row.table = u32_at(value, 0)?,
                 RTA_OIF => row.out.push(u32_at(value, 0)?),
                 RTA_GATEWAY => row.gateway = Some(ip(family, value)?),
                 RTA_PREFSRC => row.source = Some(ip(family, value)?),
@@ -257,6 +324,13 @@ impl RouteRow {
                 _ => {}
             }
         }
+        row.cover = match length {
+            0 => Some(Cover::All),
+            1 if upper => Some(Cover::High),
+            1 => Some(Cover::Low),
+            _ => None,
+        };
+        row.cover = row.cover.filter(|_| kind == RTN_UNICAST);
         Ok(Some(row))
     }
 }
@@ -403,7 +477,7 @@ mod tests {
             Request::new(NEW_ROUTE, 0, &fixed).with(RTA_MULTIPATH, &[hop(4), hop(9)].concat()),
         );
         let row = RouteRow::parse(&bytes).unwrap().unwrap();
-        assert!(row.default);
+        assert_eq!(row.cover, Some(Cover::All));
         assert_eq!(row.out, [4, 9]);
         let bytes = payload(
             Request::new(NEW_ROUTE, 0, &fixed).with(RTA_MULTIPATH, &[0, 0, 0, 0, 1, 0, 0, 0]),
@@ -415,7 +489,7 @@ mod tests {
     fn an_unreachable_default_is_none() {
         let fixed = [10, 0, 0, 0, 254, 3, 0, 7, 0, 0, 0, 0];
         let row = RouteRow::parse(&fixed).unwrap().unwrap();
-        assert!(!row.default && row.v6);
+        assert!(row.cover.is_none() && row.v6);
     }
 
     proptest! {

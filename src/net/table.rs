@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::error::NetError;
-use super::exchange::{ask, change, dump};
+use super::exchange::{ask, change, dump, find};
 use super::message::{ACK, CREATE, DUMP, EXCLUSIVE, REPLACE, Request};
 use super::row::{self, AddressRow, LinkRow, RouteRow, family, full};
 use super::tag::{self, Tag};
@@ -108,6 +108,22 @@ pub fn addresses(
     dump(&request, row::NEW_ADDRESS, parse, "read the host's addresses")
 }
 
+/// The first address of the host that `pick` wants.
+pub fn find_address(
+    tag: &Tag,
+    pick: impl Fn(&AddressRow) -> bool,
+) -> Result<Option<AddressRow>, NetError> {
+    let request = Request::new(row::GET_ADDRESS, DUMP, &[0; 8]);
+    let parse = |payload: &[u8]| {
+        let found = AddressRow::parse(payload)?;
+        if let Some(row) = &found {
+            tag.learn(row);
+        }
+        Ok(found.filter(|row| pick(row)))
+    };
+    find(&request, row::NEW_ADDRESS, parse, "look for an address of the host")
+}
+
 /// All interfaces.
 pub fn links() -> Result<Vec<LinkRow>, NetError> {
     let request = Request::new(row::GET_LINK, DUMP, &[0; 16]);
@@ -125,10 +141,11 @@ pub fn link(name: &str) -> Result<Option<LinkRow>, NetError> {
     }
 }
 
-/// The unicast default routes of all tables, both families.
+/// The unicast default routes of all tables, and halves of them, both families.
 pub fn default_routes() -> Result<Vec<RouteRow>, NetError> {
     let request = Request::new(row::GET_ROUTE, DUMP, &[0; 12]);
-    let parse = |payload: &[u8]| Ok(RouteRow::parse(payload)?.filter(|row: &RouteRow| row.default));
+    let parse =
+        |payload: &[u8]| Ok(RouteRow::parse(payload)?.filter(|row: &RouteRow| row.cover.is_some()));
     dump(&request, row::NEW_ROUTE, parse, "read the default routes")
 }
 

@@ -180,6 +180,8 @@ impl World {
     pub(crate) fn begin_fault(&mut self, n: usize) {
         let fault = self.script[n].1.clone();
         let long = fault.long().0 * 1000;
+        self.changed = true;
+        self.doubt(&fault);
         match &fault {
             Fault::Crash { node, after, down } => {
                 self.machines[*node].dies = Some((*after, *down));
@@ -288,6 +290,7 @@ impl World {
     }
 
     pub(crate) fn end_fault(&mut self, n: usize) {
+        self.changed = true;
         if n >= 1_000 {
             let (fault, machine) = ((n - 1_000) / 16, (n - 1_000) % 16);
             if let Some(Fault::Api { nodes, .. }) = self.active.get_mut(&fault) {

@@ -331,6 +331,50 @@ impl Fault {
         }
     }
 
+    /// The most that it may cost each IP: moves, and how long packets are lost on top of the time that it lasts.
+    pub(crate) fn cost(&self) -> (usize, Span) {
+        let once = Span::secs(100);
+        match self {
+            Self::Snapshot | Self::Wall { .. } | Self::LocalApi { .. } => (0, Span::ZERO),
+            Self::WatchLag { .. } | Self::Renamed { .. } | Self::Unsaved { .. } => (1, Span::ZERO),
+            // Nothing can be called for as long as the window is spent.
+            Self::Spend { .. } | Self::Forge { .. } | Self::Restore => (2, Span::secs(3700)),
+            Self::Delete { key: Key::Ledger } | Self::Edit { key: Key::Ledger, .. } => {
+                (1, Span::secs(330))
+            }
+            Self::Cordon { .. } | Self::Sick { .. } | Self::Check { .. } => (1, Span::secs(30)),
+            Self::Reload { .. } => (3, once),
+            Self::Crash { .. }
+            | Self::Stop { .. }
+            | Self::Pause { .. }
+            | Self::Freeze { .. }
+            | Self::Power { .. }
+            | Self::Stall { .. } => (1, once),
+            // The window may be spent by calls that fail, and the back-off is ten minutes at most.
+            Self::Tasks { .. } | Self::Provider { .. } | Self::Detour { .. } => {
+                (2, Span::secs(700))
+            }
+            Self::Api { .. }
+            | Self::ApiFrozen { .. }
+            | Self::LostAnswers { .. }
+            | Self::LateWrites { .. }
+            | Self::Denied { .. }
+            | Self::ApiPart { .. }
+            | Self::SlowApi { .. }
+            | Self::WatchSilent { .. }
+            | Self::ListLag { .. }
+            | Self::Flap { .. }
+            | Self::Edit { .. }
+            | Self::Delete { .. }
+            | Self::ByHand { .. }
+            | Self::Link { .. }
+            | Self::NoDefaultRoute { .. }
+            | Self::Vanish { .. }
+            | Self::Refuses { .. }
+            | Self::Stranger { .. } => (2, once),
+        }
+    }
+
     /// What the history's facts call it; `None` for what nobody can notice.
     pub(crate) fn what(&self, all: u8) -> Option<What> {
         Some(match self {
@@ -362,7 +406,20 @@ impl Fault {
                 | Trouble::NewDate(_) => What::Other,
             },
             Self::Cordon { .. } | Self::Sick { .. } | Self::Check { .. } => What::Health,
-            Self::Reload { .. } => What::Reload,
+            Self::Reload { how, .. } => match how {
+                // Somebody wants it moved, or taken apart.
+                Change::Eligible(_) => What::Health,
+                Change::Group(_) => What::Other,
+                Change::Same
+                | Change::Without(_)
+                | Change::Lease(..)
+                | Change::Priority(_)
+                | Change::Checks(_)
+                | Change::Drift
+                | Change::Announce(_)
+                | Change::Lifetime(_)
+                | Change::Dwell(_) => What::Reload,
+            },
             Self::Snapshot => return None,
             Self::Wall { .. }
             | Self::Api { .. }

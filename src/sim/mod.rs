@@ -16,8 +16,11 @@
 
 mod api;
 mod befall;
+mod calls;
+mod draw;
 mod fault;
 mod forge;
+mod half;
 mod kernel;
 mod named;
 mod process;
@@ -27,4 +30,6 @@ mod rules;
 pub(crate) mod scenario;
 mod seeds;
 mod setup;
+mod single;
+mod truth;
 mod world;

@@ -146,7 +146,7 @@ fn a_failing_provider_does_not_cost_the_hour() {
         .at(60, Fault::Tasks { how: TaskTrouble::Failed, long: Span::secs(600) })
         .at(61, Fault::Power { node: 0, down: Span::secs(700) });
     world.run(660);
-    assert!(world.routes_called() <= 7, "{}", world.routes_called());
+    assert!(world.routes_called() <= 9, "{}", world.routes_called());
     fine(&mut world);
 }
 

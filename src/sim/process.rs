@@ -66,6 +66,7 @@ impl World {
             back: Span::secs(2),
         });
         let began = self.real();
+        self.changed = true;
         self.history.processes.push(Process { machine, clock, start, began, ended: None });
         self.carry_out(machine, actions);
         if self.process(machine, process).is_none() {
@@ -236,6 +237,7 @@ impl World {
         let now = self.real();
         let m = &mut self.machines[machine];
         let Some(running) = m.running.take() else { return };
+        self.changed = true;
         m.dies = None;
         // Of what was held back, only the kernel's own goes on.
         m.held.retain(|item| matches!(item, Item::Expires { .. }));

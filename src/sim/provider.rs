@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::fault::{Fault, Target, TaskTrouble, Trouble};
+use super::fault::{Fault, Target, Trouble};
 use super::rng::Rng;
 use super::setup::Setup;
 use super::world::{Item, World};
 use crate::core::config::Api;
 use crate::core::event::{Event, Ticket};
 use crate::core::facts::{
-    Home, Listing, PastCall, ProviderFailure, ProviderTime, RouteOutcome, Routed, TaskId, TaskState,
+    Home, Listing, PastCall, ProviderFailure, ProviderTime, Routed, TaskId, TaskState,
 };
 use crate::history::facts::{ProviderCall, Rerouted};
 use crate::types::{FailoverIp, Server, ServerName, Span, Tick};
@@ -35,22 +35,22 @@ pub(crate) struct Arrival {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum State {
+pub(crate) enum State {
     Running,
     Done,
     Failed,
 }
 
 #[derive(Clone, Debug)]
-struct Task {
-    ip: FailoverIp,
-    to: Option<ServerName>,
-    at: u64,
-    state: State,
+pub(crate) struct Task {
+    pub(crate) ip: FailoverIp,
+    pub(crate) to: Option<ServerName>,
+    pub(crate) at: u64,
+    pub(crate) state: State,
     /// Nobody can ask for it.
-    lost: bool,
+    pub(crate) lost: bool,
     /// For SOAP: who waits for its end.
-    waits: Option<Arrival>,
+    pub(crate) waits: Option<Arrival>,
 }
 
 /// The provider.
@@ -58,11 +58,11 @@ struct Task {
 pub(crate) struct Provider {
     pub(crate) routes: BTreeMap<FailoverIp, Option<ServerName>>,
     past: Vec<(u64, FailoverIp, Option<ServerName>)>,
-    counted: Vec<(u64, FailoverIp)>,
-    tasks: Vec<Task>,
+    pub(crate) counted: Vec<(u64, FailoverIp)>,
+    pub(crate) tasks: Vec<Task>,
     /// Milliseconds since 1970 at the beginning.
     offset: u64,
-    retry_after: bool,
+    pub(crate) retry_after: bool,
 }
 
 impl Provider {
@@ -78,7 +78,7 @@ impl Provider {
     }
 }
 
-fn retry(why: &str) -> ProviderFailure {
+pub(crate) fn retry(why: &str) -> ProviderFailure {
     ProviderFailure::Retry { why: why.into(), after: None }
 }
 
@@ -88,7 +88,7 @@ impl World {
         ProviderTime((self.provider.offset + self.now / 1000) / 1000 * 1000)
     }
 
-    fn task_id(n: usize) -> TaskId {
+    pub(crate) fn task_id(n: usize) -> TaskId {
         TaskId(format!("00000000-0000-4000-8000-{n:012}"))
     }
 
@@ -123,7 +123,13 @@ impl World {
         }
     }
 
-    fn count(&mut self, ip: FailoverIp, by: Option<usize>, to: Option<ServerName>, accepted: bool) {
+    pub(crate) fn count(
+        &mut self,
+        ip: FailoverIp,
+        by: Option<usize>,
+        to: Option<ServerName>,
+        accepted: bool,
+    ) {
         self.provider.counted.push((self.now, ip));
         let arrived = self.real();
         self.history.facts.calls.push(ProviderCall { arrived, by, ip, to, accepted });
@@ -187,7 +193,7 @@ impl World {
             Some(Trouble::Silent | Trouble::Hang) => (5_000_000, Err(retry("no answer in 5 s"))),
             Some(Trouble::CutBefore | Trouble::CutAfter) => (quick, Err(retry("connection cut"))),
             Some(Trouble::Retry) => {
-                let after = self.provider.retry_after.then_some(Span::secs(3));
+                let after = self.told_to_wait();
                 (quick, Err(ProviderFailure::Retry { why: "503".into(), after }))
             }
             Some(Trouble::Auth) => (quick, Err(self.wrong_credentials())),
@@ -196,13 +202,19 @@ impl World {
         }
     }
 
-    fn wrong_credentials(&self) -> ProviderFailure {
+    /// `Retry-After`, where this provider names one.
+    pub(crate) fn told_to_wait(&mut self) -> Option<Span> {
+        let named = self.provider.retry_after && self.rng.chance(70);
+        named.then(|| Span::secs(self.rng.pick(&[1, 3, 3, 12, 25])))
+    }
+
+    pub(crate) fn wrong_credentials(&self) -> ProviderFailure {
         // An adapter that hands through what it is told would hand through this, too.
         let said = if self.setup.blabs { SECRETS[1] } else { "" };
         ProviderFailure::Auth(format!("401{said}: run foip login"))
     }
 
-    fn dated(&self, machine: usize) -> Option<ProviderTime> {
+    pub(crate) fn dated(&self, machine: usize) -> Option<ProviderTime> {
         match self.trouble(machine) {
             Some(Trouble::Refused | Trouble::Silent | Trouble::Hang | Trouble::NoDate) => None,
             Some(Trouble::CutBefore | Trouble::CutAfter) => None,
@@ -302,205 +314,5 @@ impl World {
             self.plan(after + 5_000_000, Item::Home { machine, process });
         }
         self.plan(after, Item::Tell { machine, process, event: Event::Home(result) });
-    }
-
-    /// The adapter is about to write the first byte.
-    pub(crate) fn send(&mut self, machine: usize, call: &Arrival) {
-        let now = self.tick(machine);
-        if now >= call.not_after {
-            return self.route_answer(call, 200, RouteOutcome::NotSent("too late".into()), None);
-        }
-        let call = Arrival { started: Some(now), ..call.clone() };
-        let timeout = call.timeout.0 * 1000;
-        let late = match self.trouble(machine) {
-            Some(Trouble::Refused) => {
-                let outcome = RouteOutcome::NotSent("connection refused".into());
-                let call = Arrival { started: None, ..call };
-                return self.route_answer(&call, 1000, outcome, None);
-            }
-            Some(Trouble::Silent) => {
-                return self.route_answer(
-                    &call,
-                    timeout,
-                    RouteOutcome::Unknown("no answer".into()),
-                    None,
-                );
-            }
-            Some(Trouble::Late) => self.rng.within(0, timeout - 1),
-            Some(
-                Trouble::Auth
-                | Trouble::Config
-                | Trouble::Retry
-                | Trouble::Hang
-                | Trouble::CutBefore
-                | Trouble::CutAfter
-                | Trouble::Slow
-                | Trouble::Empty
-                | Trouble::NoDate
-                | Trouble::NoRight
-                | Trouble::CallsFail
-                | Trouble::CallsThrottled
-                | Trouble::TasksFail
-                | Trouble::Half(_)
-                | Trouble::HalfUnread(_)
-                | Trouble::Fixed
-                | Trouble::OldDate(_)
-                | Trouble::NewDate(_),
-            )
-            | None => self.rng.within(5_000, 60_000),
-        };
-        self.route_answer(&call, timeout, RouteOutcome::Unknown("no answer in time".into()), None);
-        let detour = self.active.values().find_map(|fault| match fault {
-            Fault::Detour { node, long } if *node == machine => Some(long.0 * 1000),
-            _ => None,
-        });
-        self.plan(late + detour.unwrap_or(0), Item::Arrives { call: call.into() });
-    }
-
-    fn route_answer(
-        &mut self,
-        call: &Arrival,
-        after: u64,
-        outcome: RouteOutcome,
-        date: Option<ProviderTime>,
-    ) {
-        let (machine, process, ticket) = (call.machine, call.process, call.ticket);
-        let event = Event::Route { ticket, started: call.started, outcome, date };
-        self.plan(after, Item::Answer { machine, process, ticket, event });
-    }
-
-    /// A call reaches the provider.
-    pub(crate) fn arrives(&mut self, call: &Arrival) {
-        let machine = call.machine;
-        let quick = self.rng.within(20_000, 120_000);
-        let to = Some(call.to.name.clone());
-        if self.trouble(machine) == Some(Trouble::CutBefore) {
-            return self.route_answer(call, quick, RouteOutcome::Unknown("cut".into()), None);
-        }
-        let date = self.dated(machine);
-        if let Some(after) = self.throttled(call.ip) {
-            if self.setup.counts_rejected {
-                self.count(call.ip, Some(machine), to, false);
-            } else {
-                let arrived = self.real();
-                let by = Some(machine);
-                let call = ProviderCall { arrived, by, ip: call.ip, to, accepted: false };
-                self.history.facts.calls.push(call);
-            }
-            let after = self.provider.retry_after.then_some(after);
-            let why = ProviderFailure::Budget { why: "429".into(), after };
-            return self.route_answer(call, quick, RouteOutcome::Refused(why), date);
-        }
-        if self.trouble(machine) == Some(Trouble::CallsThrottled) {
-            let (arrived, by) = (self.real(), Some(machine));
-            let refused = ProviderCall { arrived, by, ip: call.ip, to, accepted: false };
-            self.history.facts.calls.push(refused);
-            let why = ProviderFailure::Budget { why: "429".into(), after: None };
-            return self.route_answer(call, quick, RouteOutcome::Refused(why), date);
-        }
-        let refused = match self.trouble(machine) {
-            Some(Trouble::Auth) => Some(self.wrong_credentials()),
-            Some(Trouble::Config) => Some(ProviderFailure::Config("400: other site".into())),
-            Some(Trouble::Retry | Trouble::CallsFail) => Some(retry("500")),
-            Some(Trouble::NoRight) => Some(ProviderFailure::Auth("403: no right to route".into())),
-            Some(Trouble::Fixed) => Some(ProviderFailure::Config("400: editable: false".into())),
-            Some(
-                Trouble::Refused
-                | Trouble::Silent
-                | Trouble::Hang
-                | Trouble::CutBefore
-                | Trouble::CutAfter
-                | Trouble::Late
-                | Trouble::Slow
-                | Trouble::Empty
-                | Trouble::NoDate
-                | Trouble::CallsThrottled
-                | Trouble::TasksFail
-                | Trouble::Half(_)
-                | Trouble::HalfUnread(_)
-                | Trouble::OldDate(_)
-                | Trouble::NewDate(_),
-            )
-            | None => None,
-        };
-        self.count(call.ip, Some(machine), to.clone(), refused.is_none());
-        if let Some(why) = refused {
-            return self.route_answer(call, quick, RouteOutcome::Refused(why), date);
-        }
-        let silent = match self.trouble(machine) {
-            Some(Trouble::Hang) => true,
-            Some(Trouble::CutAfter) => {
-                self.route_answer(call, quick, RouteOutcome::Unknown("cut".into()), None);
-                true
-            }
-            Some(_) | None => false,
-        };
-        let soap = self.setup.api == Api::Soap;
-        let task = self.provider.tasks.len();
-        let (low, high) = self.setup.task;
-        let mut takes = self.rng.within(low, high) * 1000;
-        let mut made = Task {
-            ip: call.ip,
-            to,
-            at: self.now,
-            state: State::Running,
-            lost: false,
-            waits: (soap && !silent).then(|| call.clone()),
-        };
-        let how = match self.trouble(machine) {
-            Some(Trouble::TasksFail) => Some(TaskTrouble::Failed),
-            _ => self.active.values().find_map(|fault| match fault {
-                Fault::Tasks { how, .. } => Some(*how),
-                _ => None,
-            }),
-        };
-        match how {
-            Some(TaskTrouble::Slow(long)) => takes = long.0 * 1000,
-            Some(TaskTrouble::Stuck) => takes = u64::MAX / 4,
-            Some(TaskTrouble::Failed) => made.to = Some(FOREIGN.parse().unwrap()),
-            Some(TaskTrouble::Lost) => made.lost = true,
-            None => {}
-        }
-        let failed = how == Some(TaskTrouble::Failed);
-        if failed {
-            made.state = State::Failed;
-        }
-        self.provider.tasks.push(made);
-        if !failed {
-            self.plan(takes, Item::TaskEnds { task });
-        }
-        if !silent && !soap {
-            let outcome = RouteOutcome::Accepted(Self::task_id(task));
-            self.route_answer(call, quick, outcome, date);
-        } else if !silent && failed {
-            let why = RouteOutcome::Refused(retry("internal error"));
-            self.route_answer(call, quick, why, date);
-        }
-    }
-
-    pub(crate) fn task_ends(&mut self, n: usize) {
-        let Some(task) = self.provider.tasks.get_mut(n) else { return };
-        task.state = State::Done;
-        let (ip, to, waits) = (task.ip, task.to.clone(), task.waits.take());
-        self.reroute(ip, to);
-        if let Some(call) = waits {
-            let date = Some(self.date());
-            self.route_answer(&call, 20_000, RouteOutcome::Done, date);
-        }
-    }
-
-    /// Is a call for this IP refused now, and for how long?
-    fn throttled(&self, ip: FailoverIp) -> Option<Span> {
-        let left = |window: u64, most: usize, mine: bool| {
-            let recent = self.provider.counted.iter();
-            let mut recent = recent.filter(|(at, i)| self.now - at < window && (!mine || *i == ip));
-            let oldest = recent.clone().next()?;
-            let over = recent.by_ref().count() >= most;
-            over.then(|| Span((window - (self.now - oldest.0)) / 1000 + 1))
-        };
-        let soap = self.setup.api == Api::Soap;
-        left(300_000_000, 10, false)
-            .or_else(|| left(3_600_000_000, 20, false))
-            .or_else(|| soap.then(|| left(300_000_000, 1, true)).flatten())
     }
 }

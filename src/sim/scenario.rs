@@ -1,15 +1,16 @@
 //! From a seed: how the world is made, what goes wrong in it and when, and how calmly it ends.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
-use super::fault::{Change, Cut, Edit, Fault, Target, TaskTrouble, Trouble};
+use super::fault::{Change, Cut, Fault, Trouble};
 use super::provider::SECRETS;
 use super::rng::Rng;
 use super::setup::Setup;
+use super::single::clip;
 use super::world::World;
 use crate::core::bug::Bug;
 use crate::core::config::{Api, Drift, LeaseTiming};
-use crate::core::facts::{Condition, Key};
 use crate::history::{History, Violation, judge};
 use crate::types::Span;
 
@@ -29,7 +30,7 @@ pub(crate) struct Scenario {
 
 /// What a seed is mostly about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Theme {
+pub(crate) enum Theme {
     /// One outage of the API, nothing else.
     Outage,
     /// Restarts and short crashes, one after the other.
@@ -48,6 +49,28 @@ enum Theme {
     Health,
     /// Everything at once.
     Mixed,
+    /// What fails in part and goes on failing, and a death or a cordon in the middle of it.
+    Half,
+    /// Objects that somebody forged.
+    Forged,
+}
+
+/// The lasting faults; only where they are asked for, as long as the core does not stand them.
+const LASTING: [Theme; 5] = [Theme::Half, Theme::Half, Theme::Half, Theme::Half, Theme::Forged];
+
+impl Theme {
+    /// Is what happens in it judged by how long it takes?
+    fn timed(self) -> bool {
+        match self {
+            Self::Outage | Self::Restarts | Self::Deaths | Self::Half | Self::Forged => true,
+            Self::Storm
+            | Self::Hands
+            | Self::Lock
+            | Self::Provider
+            | Self::Health
+            | Self::Mixed => false,
+        }
+    }
 }
 
 const THEMES: [Theme; 12] = [
@@ -65,10 +88,33 @@ const THEMES: [Theme; 12] = [
     Theme::Mixed,
 ];
 
+/// `FOIP_HALF=1` adds the lasting faults and has L6 and L7 judged, `FOIP_HALF=2` leaves no other faults.
+fn half_wanted() -> u64 {
+    static HALF: LazyLock<u64> = LazyLock::new(|| {
+        let wanted = std::env::var("FOIP_HALF").ok();
+        wanted.and_then(|text| text.parse().ok()).unwrap_or(0)
+    });
+    *HALF
+}
+
+/// Is what lasts judged while it does?
+pub(crate) fn judges_lasting() -> bool {
+    half_wanted() > 0
+}
+
+fn theme(seed: u64) -> Theme {
+    let themes: Vec<Theme> = match half_wanted() {
+        0 => THEMES.to_vec(),
+        1 => THEMES.into_iter().chain(LASTING).collect(),
+        _ => LASTING.to_vec(),
+    };
+    themes[(seed % themes.len() as u64) as usize]
+}
+
 impl Scenario {
     pub(crate) fn of(seed: u64) -> Self {
         let mut rng = Rng::new(seed ^ 0x5eed);
-        let theme = THEMES[(seed % THEMES.len() as u64) as usize];
+        let theme = theme(seed);
         let nodes = match rng.within(0, 19) {
             0 => 1,
             1 => 2,
@@ -111,10 +157,11 @@ impl Scenario {
             setup.clone = Some((0, 1));
         }
         // What must happen in time is judged where nothing else is wrong.
-        setup.sluggish = !matches!(theme, Theme::Outage | Theme::Restarts | Theme::Deaths);
+        setup.sluggish = !theme.timed();
         if theme == Theme::Storm {
             setup.groups = rng.pick(&[vec![3], vec![4], vec![2, 2], vec![5]]);
         }
+        super::draw::configuration(&mut setup, &mut Rng::new(seed ^ 0xc0_4f16));
         let mut scenario = Self { setup, script: Vec::new(), quiet: SETTLED };
         scenario.write(theme, &mut rng);
         scenario.reload(theme, &mut Rng::new(seed ^ 0x516_4095));
@@ -123,8 +170,8 @@ impl Scenario {
 
     /// Every third script has its reloads. They come from a source of their own: all else is as without them.
     fn reload(&mut self, theme: Theme, rng: &mut Rng) {
-        let timed = matches!(theme, Theme::Outage | Theme::Deaths);
-        if timed || !rng.chance(33) {
+        let alone = theme.timed() && theme != Theme::Restarts;
+        if alone || !rng.chance(33) {
             return;
         }
         let all = ((1_u16 << self.setup.nodes) - 1) as u8;
@@ -137,14 +184,7 @@ impl Scenario {
                     (at, clip_long(Span(rng.within(0, 60_000)), at, self.quiet))
                 }
             };
-            let duration = self.setup.lease.duration.0 / 1000;
-            let how = match rng.within(0, 3) {
-                0 => Change::Same,
-                1 if duration == 10 => Change::Lease(15, 3),
-                1 => Change::Lease(10, 2),
-                _ if self.setup.ips().len() > 1 => Change::Without(rng.index(8)),
-                _ => Change::Same,
-            };
+            let how = self.change(rng);
             let nodes = match rng.within(0, 2) {
                 0 => all,
                 1 => 1 << rng.index(self.setup.nodes),
@@ -154,6 +194,25 @@ impl Scenario {
             if theme == Theme::Restarts {
                 return;
             }
+        }
+    }
+
+    /// One key of the configuration, changed.
+    fn change(&self, rng: &mut Rng) -> Change {
+        let several = self.setup.ips().len() > 1;
+        match rng.within(0, 11) {
+            0 => Change::Same,
+            1 if self.setup.lease.duration == Span::secs(10) => Change::Lease(15, 3),
+            1 => Change::Lease(10, 2),
+            2 | 3 if several => Change::Without(rng.index(8)),
+            4 if several => Change::Group(rng.index(8)),
+            5 => Change::Priority(rng.pick(&[1, 99, 101, 1000])),
+            6 => Change::Eligible(rng.chance(30)),
+            7 => Change::Checks(rng.index(4)),
+            8 => Change::Drift,
+            9 => Change::Announce(rng.chance(50)),
+            10 => Change::Lifetime(rng.pick(&[20, 40, 100])),
+            _ => Change::Dwell(rng.pick(&[5, 20, 100])),
         }
     }
 
@@ -205,6 +264,8 @@ impl Scenario {
                 }
                 self.quiet = at / 1000 + 60;
             }
+            Theme::Half => self.half(rng),
+            Theme::Forged => self.forged(rng),
             Theme::Storm
             | Theme::Hands
             | Theme::Lock
@@ -226,170 +287,8 @@ impl Scenario {
         }
     }
 
-    fn add(&mut self, at: u64, fault: Fault) {
+    pub(crate) fn add(&mut self, at: u64, fault: Fault) {
         self.script.push((Span(at), fault));
-    }
-
-    fn key(&self, rng: &mut Rng) -> Key {
-        let groups = self.setup.ips();
-        match rng.within(0, 5) {
-            0 => Key::Ledger,
-            1 => Key::Node(super::setup::node_name(rng.index(self.setup.nodes)).parse().unwrap()),
-            _ => Key::Group(groups[rng.index(groups.len())].0.clone()),
-        }
-    }
-
-    fn one(&self, theme: Theme, rng: &mut Rng) -> Fault {
-        let theme = match theme {
-            Theme::Mixed => rng.pick(&[
-                Theme::Restarts,
-                Theme::Restarts,
-                Theme::Lock,
-                Theme::Lock,
-                Theme::Provider,
-                Theme::Hands,
-                Theme::Health,
-                Theme::Storm,
-            ]),
-            other if rng.chance(20) => rng.pick(&[Theme::Restarts, other, other]),
-            other => other,
-        };
-        let n = self.setup.nodes;
-        let node = rng.index(n);
-        let all = ((1_u16 << n) - 1) as u8;
-        let nodes = match rng.within(0, 3) {
-            0 => all,
-            1 => 1 << node,
-            _ => (rng.next() as u8 & all).max(1),
-        };
-        let long = Span(match rng.within(0, 3) {
-            0 => rng.within(200, 3_000),
-            1 | 2 => rng.within(2_000, 15_000),
-            _ => rng.within(10_000, 60_000),
-        });
-        let ip = rng.index(self.setup.ips().len());
-        match theme {
-            Theme::Restarts | Theme::Deaths | Theme::Outage | Theme::Mixed => {
-                let down = Span(rng.pick(&[1_000, 2_000, 4_000, 6_000, 12_000, 30_000]));
-                match rng.within(0, 9) {
-                    0..=3 => Fault::Crash { node, after: rng.within(0, 8) as u32, down },
-                    4 => Fault::Stop { node, down },
-                    5 => Fault::Power { node, down: down + Span::secs(5) },
-                    6 | 7 => Fault::Pause { node, long },
-                    // Longer than a lease at times: it wakes up in an authority that is long over.
-                    _ => Fault::Freeze { node, long: Span(rng.pick(&[40, 300, 8_000, 25_000])) },
-                }
-            }
-            Theme::Lock => {
-                let how = rng.pick(&[Cut::Refused, Cut::Silent]);
-                match rng.within(0, 12) {
-                    0..=3 => Fault::Api { nodes, how, long },
-                    4 => Fault::ApiFrozen { long },
-                    5 => Fault::LostAnswers { nodes, long },
-                    6 => Fault::LateWrites { nodes, long },
-                    7 => Fault::Denied { nodes, long },
-                    8 => Fault::SlowApi { nodes, long },
-                    9 => Fault::WatchSilent { nodes, long },
-                    10 => Fault::WatchLag { nodes, lag: Span(rng.within(100, 4_000)), long },
-                    11 => Fault::Wall { node, by: rng.within(0, 7_200_000) as i64 - 3_600_000 },
-                    _ => Fault::Pause { node, long },
-                }
-            }
-            Theme::Hands => match rng.within(0, 9) {
-                0..=4 => {
-                    let how = rng.pick(&[
-                        Edit::EmptyHolder,
-                        Edit::EmptyHolder,
-                        Edit::NoHolder,
-                        Edit::Holder(node),
-                        Edit::Stranger,
-                        Edit::Duration(0),
-                        Edit::Duration(-5),
-                        Edit::Duration(1),
-                        Edit::Duration(1_000_000_000),
-                        Edit::Transitions(3),
-                        Edit::Transitions(-1),
-                        Edit::NoNotes,
-                        Edit::Nonsense,
-                    ]);
-                    Fault::Edit { key: self.key(rng), how }
-                }
-                5 | 6 => Fault::Delete { key: self.key(rng) },
-                7 => Fault::Snapshot,
-                8 => Fault::Restore,
-                _ => Fault::Pause { node, long },
-            },
-            Theme::Provider => match rng.within(0, 9) {
-                0..=4 => {
-                    let how = rng.pick(&[
-                        Trouble::Refused,
-                        Trouble::Silent,
-                        Trouble::Auth,
-                        Trouble::Config,
-                        Trouble::Retry,
-                        Trouble::Hang,
-                        Trouble::CutBefore,
-                        Trouble::CutAfter,
-                        Trouble::Late,
-                        Trouble::Slow,
-                        Trouble::Empty,
-                        Trouble::NoDate,
-                    ]);
-                    Fault::Provider { nodes, how, long }
-                }
-                5 => Fault::Tasks { how: self.task_trouble(rng), long },
-                6 => Fault::ListLag { lag: Span(rng.within(500, 8_000)), long },
-                7 => Fault::Flap { ip, long },
-                8 => Fault::ByHand { ip, to: self.target(rng) },
-                _ => Fault::Spend { calls: rng.index(11) },
-            },
-            Theme::Storm => match rng.within(0, 9) {
-                0..=2 => Fault::Tasks { how: self.task_trouble(rng), long: long.times(2) },
-                3..=5 => Fault::ByHand { ip, to: self.target(rng) },
-                6 => Fault::Crash { node, after: rng.within(0, 8) as u32, down: Span::secs(14) },
-                7 => Fault::Power { node, down: Span::secs(15) },
-                8 => {
-                    Fault::Provider { nodes, how: rng.pick(&[Trouble::Hang, Trouble::Late]), long }
-                }
-                _ => Fault::Api { nodes: 1 << node, how: Cut::Silent, long: Span::secs(20) },
-            },
-            Theme::Health => {
-                let (condition, status) = rng.pick(&[
-                    ("Ready", Condition::False),
-                    ("Ready", Condition::Unknown),
-                    ("DiskPressure", Condition::True),
-                    ("MemoryPressure", Condition::True),
-                    ("NetworkUnavailable", Condition::True),
-                ]);
-                let long = long + Span::secs(30);
-                match rng.within(0, 9) {
-                    0..=2 => Fault::Cordon { node, long },
-                    3 | 4 => Fault::Sick { node, condition, status, long },
-                    5 => Fault::Check { node, index: 0, long },
-                    6 => Fault::Link { node, long },
-                    7 => Fault::NoDefaultRoute { node, long },
-                    8 if rng.chance(50) => Fault::Stranger { node, ip, long },
-                    8 => Fault::LocalApi { node, long },
-                    _ => Fault::Vanish { node },
-                }
-            }
-        }
-    }
-
-    fn task_trouble(&self, rng: &mut Rng) -> TaskTrouble {
-        let slow = TaskTrouble::Slow(Span(rng.within(2_000, 40_000)));
-        rng.pick(&[
-            TaskTrouble::Failed,
-            TaskTrouble::Failed,
-            slow,
-            TaskTrouble::Stuck,
-            TaskTrouble::Lost,
-        ])
-    }
-
-    fn target(&self, rng: &mut Rng) -> Target {
-        let node = Target::Node(rng.index(self.setup.nodes));
-        rng.pick(&[node, node, Target::Foreign, Target::Nowhere])
     }
 
     /// Runs it to its calm end.
@@ -425,13 +324,34 @@ impl Scenario {
         smallest
     }
 
+    /// The kinds of faults in it, in a few words.
+    pub(crate) fn kinds(&self) -> String {
+        let word = |fault: &Fault| {
+            let text = format!("{fault:?}");
+            match fault {
+                Fault::ApiPart { part, .. } => format!("ApiPart {part:?}"),
+                Fault::Provider { how, .. } => format!("Provider {how:?}"),
+                Fault::Forge { what } => format!("Forge {what:?}"),
+                _ => text.split(' ').next().unwrap_or_default().to_owned(),
+            }
+        };
+        let kinds: std::collections::BTreeSet<String> =
+            self.script.iter().map(|(_, fault)| word(fault)).collect();
+        kinds.into_iter().collect::<Vec<_>>().join(", ")
+    }
+
     /// Everything that must be known to understand the scenario.
     pub(crate) fn text(&self) -> String {
         let Setup { nodes, groups, api, lease, at, clone, drift, .. } = &self.setup;
+        let Setup { hosts, checks, announce, dwell, dwell_cordon, grace, .. } = &self.setup;
+        let Setup { priority, barred, lifetime, .. } = &self.setup;
         let mut lines = vec![format!(
             "{nodes} nodes, groups of {groups:?} IPs, {api:?}, lease {}/{} timeout {} margin {}, at {at:?}, clone {clone:?}, drift {drift:?}, quiet from {}",
             lease.duration, lease.renew, lease.timeout, lease.margin, self.quiet
         )];
+        lines.push(format!(
+            "{hosts} hosts, {checks} checks, announce {announce}, dwell {dwell}/{dwell_cordon}, grace {grace}, lifetime {lifetime}, priority {priority:?}, barred {barred:?}"
+        ));
         let script = self
             .script
             .iter()
@@ -444,43 +364,6 @@ impl Scenario {
 /// What begins at `at` ends with the script.
 fn clip_long(long: Span, at: u64, quiet: u64) -> Span {
     long.min(Span(quiet * 1000 - at))
-}
-
-/// Every fault ends with the script.
-fn clip(mut fault: Fault, left: Span) -> Fault {
-    match &mut fault {
-        Fault::Crash { down: long, .. }
-        | Fault::Stop { down: long, .. }
-        | Fault::Power { down: long, .. }
-        | Fault::Pause { long, .. }
-        | Fault::Freeze { long, .. }
-        | Fault::Reload { long, .. }
-        | Fault::Api { long, .. }
-        | Fault::ApiFrozen { long }
-        | Fault::LostAnswers { long, .. }
-        | Fault::LateWrites { long, .. }
-        | Fault::Denied { long, .. }
-        | Fault::ApiPart { long, .. }
-        | Fault::Refuses { long, .. }
-        | Fault::Renamed { long, .. }
-        | Fault::Unsaved { long, .. }
-        | Fault::SlowApi { long, .. }
-        | Fault::WatchSilent { long, .. }
-        | Fault::WatchLag { long, .. }
-        | Fault::Provider { long, .. }
-        | Fault::Tasks { long, .. }
-        | Fault::ListLag { long, .. }
-        | Fault::Flap { long, .. }
-        | Fault::Cordon { long, .. }
-        | Fault::Sick { long, .. }
-        | Fault::Check { long, .. }
-        | Fault::Link { long, .. }
-        | Fault::NoDefaultRoute { long, .. }
-        | Fault::LocalApi { long, .. }
-        | Fault::Stranger { long, .. } => *long = (*long).min(left),
-        _ => {}
-    }
-    fault
 }
 
 /// How often each rule is broken.

@@ -93,7 +93,8 @@ fn no_seed_breaks_a_rule() {
     let mut failed = search(first..first + count, one, enough);
     failed.sort_by_key(|(seed, _)| *seed);
     for (seed, found) in &failed {
-        println!("seed {seed}: {:?}: {}", super::scenario::tally(found), found[0]);
+        let (tally, kinds) = (super::scenario::tally(found), Scenario::of(*seed).kinds());
+        println!("seed {seed}: {tally:?} [{kinds}]: {}", found[0]);
     }
     let text: String = failed.iter().take(tell).map(|(s, f)| explain(*s, None, f)).collect();
     assert!(failed.is_empty(), "{} seeds break a rule\n{text}", failed.len());
@@ -147,7 +148,7 @@ fn a_trace_of_any_process_replays_bit_for_bit() {
 
 /// The rules that a mistake may break: the first is the one it is named for.
 fn breaks(bug: Bug) -> &'static [Invariant] {
-    use Invariant::{I1, I2, I3, I4, I5, I6, I7, I10, I11, I13, L1, L3, L4, L5};
+    use Invariant::{I1, I2, I3, I4, I5, I6, I7, I10, I11, I12, I13, L1, L3, L4, L5, L6, L7};
     match bug {
         Bug::ValidityFromResponse => &[I1],
         Bug::HandoverKeepsAuthority => &[I1, I2],
@@ -176,6 +177,10 @@ fn breaks(bug: Bug) -> &'static [Invariant] {
         Bug::DeafWhileWriting => &[I1],
         Bug::RemembersTheRemoved => &[I6],
         Bug::RecordStaysGone => &[I13],
+        Bug::ForgetsToWait => &[I12],
+        Bug::SilentAfterFlap => &[I6],
+        Bug::RaisesNoAlarm | Bug::AlarmsForEver => &[L7],
+        Bug::NeverUnable => &[L6],
         Bug::RisksTheWell => &[I3],
         Bug::BidsUnproven => &[L5],
     }
@@ -185,7 +190,8 @@ fn breaks(bug: Bug) -> &'static [Invariant] {
 fn every_planted_mistake_is_caught() {
     let count = number("FOIP_COUNT").is_some();
     let mut missed = Vec::new();
-    for bug in Bug::ALL {
+    let lasting: &[Bug] = if super::scenario::judges_lasting() { &Bug::LASTING } else { &[] };
+    for bug in Bug::ALL.into_iter().chain(lasting.iter().copied()) {
         let one = |seed| {
             let found = Scenario::of(seed).judge(Some(bug));
             let caught: Vec<Violation> =

@@ -25,6 +25,15 @@ pub(crate) struct Setup {
     pub(crate) lifetime: Span,
     /// How many addresses of each /64 go on the NIC.
     pub(crate) hosts: usize,
+    pub(crate) announce: bool,
+    pub(crate) dwell: Span,
+    pub(crate) dwell_cordon: Span,
+    /// `api_grace`
+    pub(crate) grace: Span,
+    /// Each node's priority; 100 where it is not there.
+    pub(crate) priority: Vec<i32>,
+    /// This node may not hold.
+    pub(crate) barred: Option<usize>,
     /// Route tasks take from ... to so long.
     pub(crate) task: (u64, u64),
     /// Does the provider count calls that it rejects?
@@ -55,6 +64,12 @@ impl Setup {
             checks: 1,
             lifetime: Span::secs(45),
             hosts: 1,
+            announce: true,
+            dwell: Span::secs(30),
+            dwell_cordon: Span::secs(2),
+            grace: Span::secs(30),
+            priority: Vec::new(),
+            barred: None,
             task: (300, 800),
             counts_rejected: true,
             sluggish: false,
@@ -104,14 +119,14 @@ impl Setup {
             account: Some("100000".parse().unwrap()),
             api: self.api,
             groups,
-            eligible: true,
-            priority: 100,
+            eligible: self.barred != Some(node),
+            priority: self.priority.get(node).copied().unwrap_or(100),
             lease: self.lease,
-            dwell: Span::secs(30),
-            dwell_cordon: Span::secs(2),
-            api_grace: Span::secs(30),
+            dwell: self.dwell,
+            dwell_cordon: self.dwell_cordon,
+            api_grace: self.grace,
             drift: self.drift,
-            announce: true,
+            announce: self.announce,
             lifetime: self.lifetime,
             checks: (0..self.checks).map(check_name).collect(),
         }

@@ -15,7 +15,7 @@ use crate::core::config::Config;
 use crate::core::event::{Event, Ticket};
 use crate::core::facts::{Key, NodeFacts, Stored};
 use crate::core::saved::Saved;
-use crate::history::facts::{Disturbance, FinalState, Loss};
+use crate::history::facts::{Ability, Bound, Disturbance, FinalState, Loss};
 use crate::history::{Clock, History, Real};
 use crate::types::{FailoverIp, GroupName, Mac, Server, ServerName, Span, Tick};
 
@@ -87,6 +87,10 @@ pub(crate) struct World {
     pub(crate) stagger: Vec<u64>,
     pub(crate) history: History,
     losing: BTreeMap<FailoverIp, Option<u64>>,
+    /// What each machine cannot do now, and since when.
+    pub(crate) lacking: Vec<BTreeMap<(Ability, bool), Real>>,
+    /// That is to be looked at again.
+    pub(crate) changed: bool,
     pub(crate) quiet: u64,
     started: bool,
 }
@@ -149,6 +153,8 @@ impl World {
             stagger,
             history,
             losing: BTreeMap::new(),
+            lacking: vec![BTreeMap::new(); setup.nodes],
+            changed: true,
             quiet: 0,
             started: false,
             setup,
@@ -158,6 +164,9 @@ impl World {
             world.reroute(ip, at.clone());
         }
         world.history.facts.losses = Some(Vec::new());
+        world.history.facts.lacks = super::scenario::judges_lasting().then(Vec::new);
+        world.history.facts.bound =
+            super::scenario::judges_lasting().then_some(Bound { moves: 1, loss: Span::secs(90) });
         world.history.facts.secrets = SECRETS.map(str::to_owned).to_vec();
         world.history.facts.provider_time = Span(world.setup.task.1 + 600);
         world
@@ -209,8 +218,13 @@ impl World {
     }
 
     fn note_disturbance(&mut self, from: Real, fault: &Fault) {
+        let (moves, loss) = fault.cost();
+        if let Some(bound) = &mut self.history.facts.bound {
+            bound.moves += moves;
+            bound.loss = bound.loss + fault.long() + loss;
+        }
         if let Some(what) = fault.what(self.all()) {
-            let mut to = from.plus(fault.long());
+            let mut to = from.plus(fault.long()).plus(super::truth::after(fault));
             if what == crate::history::What::Api {
                 to = to.plus(Span::millis(2500));
             }
@@ -223,6 +237,7 @@ impl World {
         self.note_disturbance(self.real(), &fault);
         self.script.push((Span(self.now / 1000), fault));
         self.begin_fault(self.script.len() - 1);
+        self.note_lacks();
     }
 
     /// Bits of all nodes.
@@ -247,6 +262,9 @@ impl World {
             let ((at, _), item) = entry.remove_entry();
             self.now = at;
             self.happen(item);
+            if std::mem::take(&mut self.changed) {
+                self.note_lacks();
+            }
         }
         self.now = until;
         self
@@ -254,6 +272,7 @@ impl World {
 
     /// The history up to now, with the state of things as its end.
     pub(crate) fn finish(&mut self) -> History {
+        self.end_lacks();
         let mut history = std::mem::take(&mut self.history);
         history.end = Real(self.now);
         for (ip, since) in &self.losing {
@@ -373,7 +392,13 @@ impl World {
             let arrives = machine.is_some_and(|n| {
                 let m = &self.machines[n];
                 let link = !self.any(|f| matches!(f, Fault::Link { node, .. } if *node == n));
-                m.powered && link && !m.frozen && hosts.iter().all(|host| m.kernel.has(*host))
+                let way =
+                    !self.any(|f| matches!(f, Fault::NoDefaultRoute { node, .. } if *node == n));
+                m.powered
+                    && link
+                    && way
+                    && !m.frozen
+                    && hosts.iter().all(|host| m.kernel.has(*host))
             });
             let now = self.now;
             let since = self.losing.entry(ip).or_insert(Some(0));

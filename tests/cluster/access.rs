@@ -1,10 +1,8 @@
 //! The kubeconfig while it is missing, half written, replaced, or on a disk that hangs.
 
-use std::fs::OpenOptions;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io::Read;
+use std::path::Path;
+use std::process::{Child, Command as Process, Stdio};
 use std::time::{Duration, Instant};
 
 use foip::core::facts::ApiFailure;
@@ -102,57 +100,60 @@ fn another_server_in_the_kubeconfig_is_used() {
     });
 }
 
-/// A named pipe without a writer stands for a disk that does not answer.
+/// Whoever has a write lease on a file keeps others from opening it: the kernel lets them wait for up to 45 s, as a
+/// disk that does not answer does. Let go when dropped.
+struct Held(Child);
+
+impl Held {
+    fn new(path: &Path) -> Self {
+        // 1024 is F_SETLEASE and 1 is F_WRLCK; the kernel's signal that somebody waits is not heard.
+        let script = "$SIG{IO} = 'IGNORE'; open(my $f, '+<', $ARGV[0]) or die; fcntl($f, 1024, 1) or die; $| = 1; \
+                      print \"held\\n\"; <STDIN>;";
+        let mut child = Process::new("perl");
+        child.args(["-e", script]).arg(path);
+        let mut child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut told = [0; 5];
+        child.stdout.as_mut().unwrap().read_exact(&mut told).expect("the lease is had");
+        Self(child)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        self.0.wait().unwrap();
+    }
+}
+
 #[test]
 fn a_disk_that_hangs_holds_up_nobody() {
     let api = Builtin::start();
     let text = std::fs::read_to_string(api.kubeconfig()).unwrap();
-    let replace_by_pipe = || {
-        std::fs::remove_file(api.kubeconfig()).unwrap();
-        nix::unistd::mkfifo(&api.kubeconfig(), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    };
     run(async {
         let cluster = api.cluster();
         let key = group("disk");
         let mut version = cluster.write(&key, None, &doc("node-a", 0)).await.unwrap();
-        replace_by_pipe();
+        // Another file by its size: it has to be opened.
+        std::fs::write(api.kubeconfig(), format!("{text}\n")).unwrap();
+        let held = Held::new(&api.kubeconfig());
         let start = Instant::now();
-        for renewal in 1..=30 {
+        for renewal in 1..=70 {
             let asked = Instant::now();
             version = cluster.write(&key, Some(&version), &doc("node-a", renewal)).await.unwrap();
             assert!(asked.elapsed() < SHORT, "{:?}", asked.elapsed());
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        assert!(start.elapsed() > Duration::from_secs(2), "the file was due to be looked at");
+        assert!(start.elapsed() > Duration::from_secs(6), "the file was due to be looked at");
         // Nothing is known yet: the call ends at its deadline.
         let fresh = api.cluster();
         let start = Instant::now();
         let why = unknown(fresh.read(&key).await);
-        assert!(why.contains("k3s.yaml"), "{why}");
+        assert!(why.contains("k3s.yaml") && why.contains("does its disk answer?"), "{why}");
         assert!(start.elapsed() < DEADLINE, "{:?}", start.elapsed());
-        let done = Arc::new(AtomicBool::new(false));
-        let writer = std::thread::spawn({
-            let (path, text, done) = (api.kubeconfig(), text.clone(), Arc::clone(&done));
-            // Whoever waits is served; that nobody does must not keep this thread.
-            move || {
-                while !done.load(Ordering::Relaxed) {
-                    let opened = OpenOptions::new()
-                        .write(true)
-                        .custom_flags(nix::libc::O_NONBLOCK)
-                        .open(&path);
-                    if let Ok(mut pipe) = opened {
-                        // The reader may have gone again.
-                        let _ = pipe.write_all(text.as_bytes());
-                    }
-                    std::thread::sleep(Duration::from_millis(100));
-                }
-            }
-        });
+        drop(held);
         eventually("the disk answers", Duration::from_secs(5), async || {
             fresh.read(&key).await.is_ok()
         })
         .await;
-        done.store(true, Ordering::Relaxed);
-        writer.join().unwrap();
     });
 }

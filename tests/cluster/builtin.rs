@@ -84,6 +84,7 @@ impl Builtin {
             managed: Default::default(),
             account: Some("100000".parse().unwrap()),
             node: "node-a".parse().unwrap(),
+            groups: Default::default(),
         }
     }
 

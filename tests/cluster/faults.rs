@@ -24,6 +24,13 @@ pub fn unknown<T: std::fmt::Debug>(result: Result<T, ApiFailure>) -> String {
     }
 }
 
+pub fn refused<T: std::fmt::Debug>(result: Result<T, ApiFailure>) -> String {
+    match result {
+        Err(ApiFailure::Refused(why)) => why,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
 pub async fn eventually(what: &str, within: Duration, mut check: impl AsyncFnMut() -> bool) {
     let start = Instant::now();
     while !check().await {
@@ -56,7 +63,7 @@ fn statuses_are_sorted_and_nothing_is_repeated() {
                 let fits = match status {
                     409 => failure == ApiFailure::Conflict,
                     400 | 401 | 403 | 413 | 422 => matches!(failure, ApiFailure::Denied(_)),
-                    _ => matches!(failure, ApiFailure::Unknown(_)),
+                    _ => matches!(failure, ApiFailure::Refused(_)),
                 };
                 assert!(fits, "{status}: {failure:?}");
             }
@@ -79,11 +86,22 @@ fn an_answer_about_something_else_is_unknown() {
         assert_ne!(version, other);
         let lease = api.kube.get("leases", "kube-system", "foip-other").unwrap().to_string();
         let half = lease[..lease.len() / 2].to_owned();
+        for body in [
+            "404 page not found",
+            "<html>not here</html>",
+            r#"{"kind":"Status","reason":"NotFound","details":{}}"#,
+            r#"{"kind":"Status","reason":"NotFound","details":{"name":"foip-other"}}"#,
+        ] {
+            api.fault("GET", "/leases", Fault::body(404, body));
+            api.fault("PUT", "/leases", Fault::body(404, body));
+            api.fault("GET", "/nodes/", Fault::body(404, body));
+            refused(cluster.read(&key).await);
+            refused(cluster.list().await);
+            refused(cluster.write(&key, Some(&version), &doc("node-a", 2)).await);
+            refused(cluster.node().await);
+            api.clear();
+        }
         for (status, body) in [
-            (404, "404 page not found"),
-            (404, "<html>not here</html>"),
-            (404, r#"{"kind":"Status","reason":"NotFound","details":{}}"#),
-            (404, r#"{"kind":"Status","reason":"NotFound","details":{"name":"foip-other"}}"#),
             (200, "<html>please log in</html>"),
             (200, ""),
             (200, "null"),
@@ -212,6 +230,41 @@ fn a_request_that_hangs_holds_up_no_other() {
     });
 }
 
+/// Only the list hangs, or breaks: neither the server in use nor its connections are changed for it.
+#[test]
+fn a_list_that_fails_takes_nothing_from_reads() {
+    let api = Builtin::start();
+    run(async {
+        let cluster = api.cluster_of_all();
+        let key = group("single");
+        let mut version = cluster.write(&key, None, &doc("node-a", 1)).await.unwrap();
+        for fault in [
+            Fault::Hang { after: false },
+            Fault::Half,
+            Fault::Garbage,
+            Fault::status(429),
+            Fault::status(500),
+            Fault::status(403),
+            Fault::body(200, "{}"),
+        ] {
+            api.fault("list", "/leases?", fault.clone());
+            let before = api.taken().len();
+            let next = doc(&format!("{fault:?}"), 2);
+            let (list, written) =
+                tokio::join!(cluster.list(), cluster.write(&key, Some(&version), &next));
+            version = written.unwrap();
+            assert!(list.is_err(), "{fault:?}");
+            assert_eq!(cluster.read(&key).await.unwrap().unwrap().version, version);
+            let since = api.taken().split_off(before);
+            assert!(since.iter().all(|taken| taken.listener == 0), "{fault:?}: {since:?}");
+            let others = since.iter().filter(|taken| !taken.path.contains("limit=")).count();
+            assert!(others == 2 && since.len() <= 5, "{fault:?}: {since:?}");
+            api.clear();
+        }
+        assert!(api.connections() <= 2, "{}", api.connections());
+    });
+}
+
 #[test]
 fn connections_do_not_pile_up() {
     let api = Builtin::start();
@@ -267,7 +320,12 @@ fn each_question_is_one_request_and_a_quorum_read() {
                 ("GET", &format!("{LEASES}/foip-count")),
                 ("PUT", &format!("{LEASES}/foip-count?fieldManager=foip")),
                 ("GET", &format!("{LEASES}/foip-absent")),
-                ("GET", &format!("{LEASES}?labelSelector=app.kubernetes.io%2Fmanaged-by%3Dfoip")),
+                (
+                    "GET",
+                    &format!(
+                        "{LEASES}?labelSelector=app.kubernetes.io%2Fmanaged-by%3Dfoip&limit=50"
+                    )
+                ),
                 ("GET", "/api/v1/nodes/node-a"),
                 ("GET", "/api/v1/nodes/node-a"),
                 ("GET", "/readyz"),

@@ -6,7 +6,7 @@ use foip::cluster::{Cluster, Options};
 use foip_standins::kube::Command;
 
 use crate::builtin::Builtin;
-use crate::faults::{DEADLINE, SHORT, eventually, unknown};
+use crate::faults::{DEADLINE, SHORT, eventually, refused, unknown};
 use crate::suite::{doc, group};
 use crate::{TIMEOUT, run};
 
@@ -66,7 +66,7 @@ fn a_server_that_says_503_for_long_is_passed_over() {
         third.read(&key).await.unwrap();
         api.kube.set(Some(0), |knobs| knobs.unready = true);
         let before = api.taken().len();
-        unknown(third.write(&key, Some(&version), &doc("node-b", 2)).await);
+        refused(third.write(&key, Some(&version), &doc("node-b", 2)).await);
         assert_eq!(api.listeners_since(before), [0]);
         version = third.write(&key, Some(&version), &doc("node-b", 2)).await.unwrap();
         assert_eq!(api.listeners_since(before), [0, 1]);
@@ -75,9 +75,9 @@ fn a_server_that_says_503_for_long_is_passed_over() {
         api.kube.set(None, |knobs| knobs.unready = true);
         for _ in 0..20 {
             let before = api.taken().len();
-            unknown(cluster.read(&key).await);
+            refused(cluster.read(&key).await);
             assert!(api.taken().len() - before <= 3);
-            unknown(cluster.write(&key, Some(&version), &doc("node-c", 3)).await);
+            refused(cluster.write(&key, Some(&version), &doc("node-c", 3)).await);
             assert!(api.taken().len() - before <= 4);
         }
         api.kube.set(None, |knobs| knobs.unready = false);
@@ -220,10 +220,10 @@ fn a_managed_address_is_never_dialled() {
         api.command(Command::Refuse { listener: Some(2) });
         unknown(cluster.read(&key).await);
         // The local server itself may become one.
-        cluster.reconfigure(
-            ["127.0.0.1", "127.0.0.2", "127.0.0.3"].map(|ip| ip.parse().unwrap()).into(),
-            None,
-        );
+        cluster.reconfigure(Options {
+            managed: ["127.0.0.1", "127.0.0.2", "127.0.0.3"].map(|ip| ip.parse().unwrap()).into(),
+            ..cluster.options()
+        });
         for listener in 0..3 {
             api.command(Command::Accept { listener: Some(listener) });
         }

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::builtin::{Builtin, Taken};
-use crate::faults::{eventually, unknown};
+use crate::faults::{eventually, refused};
 use crate::suite::{doc, group, next};
 use crate::{WAIT, run};
 
@@ -111,7 +111,7 @@ fn when_every_server_says_503_for_long_requests_are_bounded() {
         let mut calls = 0;
         while start.elapsed() < LONG {
             calls += 1;
-            unknown(cluster.read(&key).await);
+            refused(cluster.read(&key).await);
             tokio::time::sleep(PACE).await;
         }
         let (reads, own) = sorted(&api, before, "foip-dark");

@@ -117,6 +117,8 @@ fn facts(cluster: &mut Cluster, from: u64) -> Facts {
         person_needed: false,
     };
     Facts {
+        lacks: None,
+        bound: None,
         calls,
         routes,
         addresses,

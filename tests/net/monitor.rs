@@ -190,6 +190,50 @@ fn default_routes_are_told_and_others_are_not() {
     assert!(nic.link().unwrap().default_v4);
 }
 
+/// Two halves leave whatever default there is in place, and are one together: some VPN and DHCP clients do it so.
+#[test]
+fn two_halves_are_a_default_route() {
+    let Some(net) = Net::with_primary() else {
+        return;
+    };
+    let nic = net.nic();
+    net.near("route del default");
+    net.near("-6 route del default");
+    let mut monitor = monitor(&nic);
+    for (family, low, high, via) in [
+        ("-4", "0.0.0.0/1", "128.0.0.0/1", "10.0.0.254"),
+        ("-6", "::/1", "8000::/1", "2001:db8:1::fe"),
+    ] {
+        let has = || {
+            let link = nic.link().unwrap();
+            assert_eq!(link.default_route, link.default_v4 || link.default_v6);
+            if family == "-4" { link.default_v4 } else { link.default_v6 }
+        };
+        assert!(!has());
+        net.near(&format!("{family} route add {low} via {via}"));
+        assert_eq!(changes(&net, &mut monitor), [Change::Route]);
+        assert!(!has(), "{family}: half is not all");
+        // In a table of its own the other half is none of the same route.
+        net.near(&format!("{family} route add {high} via {via} table 100"));
+        assert!(!has(), "{family}: halves of two tables");
+        net.near(&format!("{family} route add {low} via {via} table 100"));
+        assert!(has(), "{family}: a policy table has both");
+        net.near(&format!("{family} route flush table 100"));
+        assert!(!has());
+        net.near(&format!("{family} route add {high} via {via}"));
+        assert!(changes(&net, &mut monitor).contains(&Change::Route));
+        assert!(has(), "{family}");
+        // Blackholes are no way out.
+        net.near(&format!("{family} route del {high}"));
+        net.near(&format!("{family} route add blackhole {high}"));
+        assert!(!has(), "{family}: a blackhole");
+        net.near(&format!("{family} route del blackhole {high}"));
+        changes(&net, &mut monitor);
+        net.near(&format!("{family} route del {low}"));
+        changes(&net, &mut monitor);
+    }
+}
+
 /// A18: what overflows costs one ENOBUFS, and the queue goes on.
 #[test]
 fn an_overrun_is_told_once_and_everything_is_read_anew() {

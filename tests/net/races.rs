@@ -101,3 +101,40 @@ fn a_dump_while_the_table_changes_is_whole_or_an_error() {
     });
     assert!(whole > 0, "{unsteady} dumps, none of them whole");
 }
+
+/// A host with as many addresses as a cluster has services, where somebody changes one without pause: hardly a dump is whole.
+#[test]
+fn a_refresh_needs_no_whole_dump() {
+    let Some(net) = Net::with_primary() else {
+        return;
+    };
+    let nic = net.nic();
+    nic.put(V4, 45).unwrap();
+    nic.put(V6, 45).unwrap();
+    let value = |n: u32| format!("10.8.{}.{}", n / 250, n % 250 + 1);
+    net.batch(
+        &(0..6_000).map(|n| format!("addr add {}/32 dev eth0\n", value(n))).collect::<String>(),
+    );
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            net.inside(|| {
+                let index = if_nametoindex("eth0").unwrap();
+                let fixed = ifaddrmsg("10.9.9.9", 32, index);
+                let value = octets("10.9.9.9");
+                let attributes: [(u16, &[u8]); 2] = [(IFA_LOCAL, &value), (IFA_ADDRESS, &value)];
+                while !stop.load(Ordering::Relaxed) {
+                    raw(NEW_ADDRESS, CREATE_REPLACE_ACK, &fixed, &attributes);
+                    raw(DEL_ADDRESS, 4, &fixed, &attributes);
+                }
+            });
+        });
+        let _stop = Stop(&stop);
+        net.inside(|| {
+            for _ in 0..20 {
+                nic.nic.put(addr(V4), Span::secs(45)).unwrap();
+                nic.nic.put(addr(V6), Span::secs(45)).unwrap();
+            }
+        });
+    });
+}

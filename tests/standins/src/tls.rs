@@ -53,11 +53,20 @@ impl Authority {
 
     /// A certificate for a server that is reached under these addresses and names.
     pub fn serving(&self, addresses: &[IpAddr], names: &[&str]) -> Result<Identity, rcgen::Error> {
-        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-        let mut params = CertificateParams::new(names)?;
-        params.subject_alt_names.extend(addresses.iter().copied().map(SanType::IpAddress));
-        params.distinguished_name.push(DnType::CommonName, "stand-in");
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        self.issue(serving(addresses, names)?)
+    }
+
+    /// The same, valid from the first day of one year to the first day of another.
+    pub fn serving_between(
+        &self,
+        from: i32,
+        until: i32,
+        addresses: &[IpAddr],
+        names: &[&str],
+    ) -> Result<Identity, rcgen::Error> {
+        let mut params = serving(addresses, names)?;
+        params.not_before = rcgen::date_time_ymd(from, 1, 1);
+        params.not_after = rcgen::date_time_ymd(until, 1, 1);
         self.issue(params)
     }
 
@@ -87,6 +96,15 @@ impl Authority {
         roots.add(self.issuer.der().clone())?;
         Ok(roots)
     }
+}
+
+fn serving(addresses: &[IpAddr], names: &[&str]) -> Result<CertificateParams, rcgen::Error> {
+    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    let mut params = CertificateParams::new(names)?;
+    params.subject_alt_names.extend(addresses.iter().copied().map(SanType::IpAddress));
+    params.distinguished_name.push(DnType::CommonName, "stand-in");
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    Ok(params)
 }
 
 /// The key in the form of RFC 5915, as Go writes it: version, key, curve, public key.

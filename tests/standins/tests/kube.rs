@@ -95,6 +95,33 @@ fn leases_are_swapped_listed_and_watched_at_all_api_servers() {
 }
 
 #[test]
+fn a_list_comes_in_pages_where_that_is_asked_for() {
+    let kube = Kube::start(Setup::example(&["node-a", "node-b", "node-c"])).unwrap();
+    let mut client = connect(&kube, 0);
+    let mut page = |query: &str| {
+        let answer = ask(&mut client, "GET", &format!("/api/v1/nodes{query}"), &Value::Null);
+        let list = answer.unwrap().json();
+        let items = list["items"].as_array().unwrap().iter();
+        let names: Vec<Value> = items.map(|item| item["metadata"]["name"].clone()).collect();
+        (json!(names), list["metadata"]["continue"].clone())
+    };
+    assert_eq!(page("?limit=2"), (json!(["node-a", "node-b"]), json!("2")));
+    assert_eq!(page("?limit=2&continue=2"), (json!(["node-c"]), Value::Null));
+    assert_eq!(page("?limit=3").1, Value::Null);
+    assert_eq!(page("").0, json!(["node-a", "node-b", "node-c"]));
+}
+
+#[test]
+fn a_certificate_is_valid_when_it_is_asked_to_be() {
+    let kube = Kube::start(Setup::example(&["node-a"])).unwrap();
+    let connects = || Client::connect(&kube.url(0), &kube.ca_pem(), Some(&kube.client())).is_ok();
+    for (from, until, good) in [(2001, 2002, false), (2091, 2092, false), (2001, 2091, true)] {
+        kube.command(Command::Certify { from, until }).unwrap();
+        assert_eq!(connects(), good, "{from} to {until}");
+    }
+}
+
+#[test]
 fn without_a_good_certificate_there_is_401() {
     let kube = Kube::start(Setup::example(&["node-a"])).unwrap();
     let mut bare = Client::connect(&kube.url(0), &kube.ca_pem(), None).unwrap();

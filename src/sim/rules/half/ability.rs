@@ -98,9 +98,8 @@ fn a_node_without_default_route_is_passed_over() {
 #[test]
 fn a_holder_says_that_nobody_could_take_over() {
     holds(2, |setup| {
-        let gone = Fault::Provider { nodes: 6, how: Trouble::Refused, long: Span::secs(900) };
-        let mut run = Run::of(setup).at(5_000, gone);
-        run.until(120);
+        let mut run = Run::of(setup).at(5_000, refuses(6, 0, true));
+        run.until(80);
         let text = |code: &str| {
             asked(&run.world).any(|(_, machine, action)| {
                 machine == 0

@@ -138,7 +138,7 @@ impl Api {
         let mut store = lock(&self.store);
         let (status, change, object) = match (request.method.as_str(), place.name) {
             ("GET", Some(name)) => (200, None, store.get(resource, namespace, name)?.clone()),
-            ("GET", None) => (200, None, list(&store, place, &selector(request, place)?)),
+            ("GET", None) => (200, None, list(&store, place, &selector(request, place)?, request)),
             ("POST", None) => {
                 let made = store.create(resource, namespace, body()?, &self.clock)?;
                 (201, Some("ADDED"), made)
@@ -315,12 +315,25 @@ fn selector(request: &Request, place: &Place<'_>) -> Result<Selector, Problem> {
     Selector::parse(place.namespace, labels, fields).map_err(Problem::bad)
 }
 
-fn list(store: &Store, place: &Place<'_>, selector: &Selector) -> Value {
+/// All objects, or a page of them: `continue` is the number of those that came before.
+fn list(store: &Store, place: &Place<'_>, selector: &Selector, request: &Request) -> Value {
+    let number = |name| request.param(name).and_then(|text| text.parse::<usize>().ok());
+    let all = store.list(place.resource, selector);
+    let (from, limit) =
+        (number("continue").unwrap_or(0), number("limit").filter(|limit| *limit > 0));
+    let page: Vec<&Value> =
+        all.iter().copied().skip(from).take(limit.unwrap_or(all.len())).collect();
+    let mut metadata = json!({"resourceVersion": store.version().to_string()});
+    let left = all.len().saturating_sub(from + page.len());
+    if left > 0 {
+        metadata["continue"] = json!((from + page.len()).to_string());
+        metadata["remainingItemCount"] = json!(left);
+    }
     json!({
         "kind": format!("{}List", place.resource.kind),
         "apiVersion": place.resource.api_version(),
-        "metadata": {"resourceVersion": store.version().to_string()},
-        "items": store.list(place.resource, selector),
+        "metadata": metadata,
+        "items": page,
     })
 }
 

@@ -149,6 +149,14 @@ pub enum Command {
         #[serde(default)]
         authority: bool,
     },
+    /// `{"do":"certify","from":2020,"until":2021}`: a new serving certificate of the same authority, valid from the first day of
+    /// one year to the first day of the other.
+    Certify {
+        /// The first year.
+        from: i32,
+        /// The year in which it is not valid any more.
+        until: i32,
+    },
     /// `{"do":"kubeconfig","listener":0,"server":"https://127.0.0.1:6443"}`: gives the text of a kubeconfig as of now.
     /// Without `server`: the listener's own URL.
     Kubeconfig {

@@ -97,6 +97,9 @@ impl Inside {
             Command::Rotate { client, authority } => {
                 self.rotate(client, authority).map_err(|error| error.to_string())?;
             }
+            Command::Certify { from, until } => {
+                self.certify(from, until).map_err(|error| error.to_string())?;
+            }
             Command::Kubeconfig { listener, server } => {
                 self.meant(Some(listener))?;
                 let server = server.unwrap_or_else(|| self.url(listener));

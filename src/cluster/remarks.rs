@@ -1,0 +1,30 @@
+//! What a person should know though no call failed: an object that was left out, a kubeconfig that is no good now.
+
+use std::collections::BTreeMap;
+
+use tokio::sync::watch;
+
+/// The remarks in force, each under what it is about.
+pub type Said = BTreeMap<&'static str, String>;
+
+/// Keeps the remarks, and tells their changes.
+#[derive(Debug, Default)]
+pub struct Remarks(watch::Sender<Said>);
+
+impl Remarks {
+    /// Puts a remark in force, or ends it.
+    pub fn set(&self, about: &'static str, remark: Option<String>) {
+        self.0.send_if_modified(|said| {
+            let before = match &remark {
+                Some(remark) => said.insert(about, remark.clone()),
+                None => said.remove(about),
+            };
+            before != remark
+        });
+    }
+
+    /// The remarks as they are, and their changes.
+    pub fn subscribe(&self) -> watch::Receiver<Said> {
+        self.0.subscribe()
+    }
+}
