@@ -190,6 +190,19 @@ alarms! {
              foip-GROUP`; the holder writes it anew, without a move.";
     }
 
+    "ipv6-next-hop" Warning "4a328383bac9464dbb4629b1196d1622" {
+        "netcup cannot reach the server over IPv6";
+        meaning:
+            "The server has no IPv6 address that is made of its MAC (EUI-64) out of its own /64. netcup sends \
+             the packets of an IPv6 failover /64 to that address.";
+        danger:
+            "An IPv6 failover IP that is routed here gets no packets, though netcup, the Lease and the interface \
+             look well.";
+        action:
+            "Add the address that the alarm names to the host's network configuration, or let the kernel make \
+             it: `net.ipv6.conf.eth0.addr_gen_mode=0`.";
+    }
+
     "lease-edited" Warning "44a594177d5c47b2a39d76e48ce397b2" {
         "somebody changed a Lease";
         meaning:
@@ -429,19 +442,6 @@ alarms! {
              nodes agree.";
         action:
             "Make the `[[failover_ip]]` tables of all nodes the same and run `systemctl reload foip` on each.";
-    }
-
-    "state-file" Error "61329d23f8a74718a4e37689e6da4706" {
-        "the state file cannot be written";
-        meaning:
-            "foip cannot save its state in its state directory (/var/lib/foip); the alarm quotes the system's \
-             error.";
-        danger:
-            "It works on. After a restart it may have forgotten the last route calls and terms, which costs \
-             time, and a token that netcup renewed may be lost.";
-        action:
-            "Look at the disk: full, read-only, or owned by another user. `systemctl restart foip` sets the \
-             owner right.";
     }
 
     "stranger" Error "ddc15bc0af944b58b7294f9ff66ecae4" {
