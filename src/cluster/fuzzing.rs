@@ -46,9 +46,11 @@ pub(crate) fn kubernetes(bytes: &[u8]) -> bool {
     taken
 }
 
-/// What the splitter hands on, fed in pieces of this size: the field's name (none for an object) and its text. And
-/// whether that was a whole list.
-fn parts(bytes: &[u8], size: usize) -> (Vec<(Option<String>, Vec<u8>)>, bool) {
+/// A part: the name of its field (none for an object), and its text.
+type Taken = (Option<String>, Vec<u8>);
+
+/// What the splitter hands on, fed in pieces of this size; and whether that was a whole list.
+fn parts(bytes: &[u8], size: usize) -> (Vec<Taken>, bool) {
     let mut parts = Vec::new();
     let mut splitter = Splitter::default();
     let mut good = true;
