@@ -216,8 +216,34 @@ means that all is served, but that a further fault would cost more than it must 
         text.trim_start().strip_prefix('"')?.split('"').next()
     }
 
-    /// Codes are raised as `alarm("code", …)`, or as `alarm(code, …)` with `("code", …)` in the lines before, or
-    /// put into the status with `code: "code"`.
+    /// The texts of the last lines that stand where a code does: in a block, an arm or a tuple.
+    fn values(text: &str) -> Vec<String> {
+        // What is between quotes has odd numbers.
+        let text = text.replace("\\\"", "").replace("'\"'", "");
+        let parts: Vec<&str> = text.split('"').collect();
+        let lines: usize = parts.iter().map(|part| part.matches('\n').count()).sum();
+        let mut line = 0;
+        let mut found = Vec::new();
+        for (number, part) in parts.iter().enumerate() {
+            line += part.matches('\n').count();
+            let (Some(before), Some(after)) = (number.checked_sub(1), parts.get(number + 1)) else {
+                continue;
+            };
+            let code = part.chars().all(|c| c.is_ascii_lowercase() || c == '-');
+            if number % 2 == 1
+                && code
+                && lines - line <= 32
+                && parts[before].trim_end().ends_with(['{', '(', '>'])
+                && after.trim_start().starts_with(['}', ','])
+            {
+                found.push((*part).to_owned());
+            }
+        }
+        found
+    }
+
+    /// Codes are raised as `alarm("code", …)`, or as `alarm(code, …)` with the codes in the lines before, or put into
+    /// the status with `code: "code"`.
     fn raised() -> BTreeSet<String> {
         let mut files = Vec::new();
         sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
@@ -230,14 +256,9 @@ means that all is served, but that a further fault would cost more than it must 
                     codes.insert(code.to_owned());
                     continue;
                 }
-                let lines: Vec<&str> = text[..at].lines().rev().take(15).collect();
-                let found = lines
-                    .iter()
-                    .flat_map(|line| line.match_indices("(\"").map(move |(i, _)| &line[i + 1..]));
-                let found: Vec<_> =
-                    found.filter(|rest| rest.contains("\", ")).filter_map(quoted).collect();
+                let found = values(&text[..at]);
                 assert!(!found.is_empty(), "{}: an alarm of an unknown code", path.display());
-                codes.extend(found.into_iter().map(str::to_owned));
+                codes.extend(found);
             }
             for (at, field) in text.match_indices("code: ") {
                 codes.extend(quoted(&text[at + field.len()..]).map(str::to_owned));

@@ -55,6 +55,19 @@ alarms! {
              namespace.";
     }
 
+    "api-list" Warning "18b8092ea67c4ad3aa45cf22518684b4" {
+        "the list of Leases cannot be read";
+        meaning:
+            "Listing the Leases of foip's namespace fails, for the reason that the alarm quotes, while single \
+             Leases may be read well.";
+        danger:
+            "Other nodes' records may be old: this node may see no successor, or rank bids badly. Failover \
+             itself goes on, as it needs single Leases only.";
+        action:
+            "Look at the reason. Where the answer is too large, remove the Leases with the label \
+             `app.kubernetes.io/managed-by=foip` that foip did not write.";
+    }
+
     "api-lost" Error "1343a0f90aa049baac4939c04249d718" {
         "the Kubernetes API does not answer";
         meaning:
@@ -65,6 +78,18 @@ alarms! {
         action:
             "Look at k3s on this server with `systemctl status k3s`, and at etcd's quorum: with two of three \
              servers gone there is none. The last error of each way is in the journal.";
+    }
+
+    "api-read" Warning "d73cc0bd4bfb43049cc987bacdadd954" {
+        "a Lease cannot be read";
+        meaning:
+            "Reading a Lease of foip's fails, for the reason that the alarm quotes, while the API server answers \
+             other requests.";
+        danger:
+            "This node does not see who holds the group, so it takes nothing over.";
+        action:
+            "Look at the reason: missing rights on that Lease, an object that the datastore cannot decode, an \
+             API server that is half up.";
     }
 
     "api-write" Error "b25ff352afc74bd78d298c7d454e3f56" {
@@ -89,6 +114,29 @@ alarms! {
         action:
             "Wait; the call is made at the first allowed moment, which `foip status` shows. Find out what spent \
              the calls: moves by hand, another program with the same account, a flapping node.";
+    }
+
+    "call-failed" Error "c039a4927c6d494382e08dee85391717" {
+        "netcup refuses or fails route calls";
+        meaning:
+            "netcup answers questions, but refuses the call that would route an IP here, or its tasks fail; the \
+             alarm quotes it.";
+        danger:
+            "This node cannot take over an IP, and hands its Lease over to a node that can.";
+        action:
+            "Look at the reason: missing rights of the token, a server that is suspended or locked by a running \
+             task, another site than the IP's.";
+    }
+
+    "check" Warning "7051cd266d2949568d3d3bff1cea6690" {
+        "a check of this node fails";
+        meaning:
+            "A check of the configuration, `[[check]]`, failed as often as its `fall` says; the alarm has its \
+             name and what it answered.";
+        danger:
+            "This node counts as less healthy: what it holds moves to a healthier node, and it takes over last.";
+        action:
+            "Mend what the check looks at, or the check itself.";
     }
 
     "cloned" Error "702bacd82c5d4fef858de7f7df42f8c0" {
@@ -127,6 +175,32 @@ alarms! {
         action:
             "If it was meant, stop foip or set `drift = \"report\"` before; if not, find who did it: every \
              program with access to the account can.";
+    }
+
+    "epoch-forged" Error "62e93e1535e24f6e913d3471612118da" {
+        "a Lease has an impossible epoch";
+        meaning:
+            "A Lease or the ledger carries an epoch far above anything that terms can have reached: somebody \
+             wrote it.";
+        danger:
+            "Terms are bounded, so that it does no lasting harm; until it is mended this node may not trust the \
+             Lease.";
+        action:
+            "Find who may write Leases in foip's namespace. Mend it with `kubectl -n kube-system delete lease \
+             foip-GROUP`; the holder writes it anew, without a move.";
+    }
+
+    "ipv6-next-hop" Warning "4a328383bac9464dbb4629b1196d1622" {
+        "netcup cannot reach the server over IPv6";
+        meaning:
+            "The server has no IPv6 address that is made of its MAC (EUI-64) out of its own /64. netcup sends \
+             the packets of an IPv6 failover /64 to that address.";
+        danger:
+            "An IPv6 failover IP that is routed here gets no packets, though netcup, the Lease and the interface \
+             look well.";
+        action:
+            "Add the address that the alarm names to the host's network configuration, or let the kernel make \
+             it: `net.ipv6.conf.eth0.addr_gen_mode=0`.";
     }
 
     "lease-edited" Warning "44a594177d5c47b2a39d76e48ce397b2" {
@@ -173,6 +247,41 @@ alarms! {
             "Look at the interface with `ip link`, and at the server in netcup's control panel.";
     }
 
+    "move-waits" Warning "e9e27479e64c40b68f4c008696703d09" {
+        "a planned move is wanted and does not start";
+        meaning:
+            "Another node is healthier than the holder, or the holder is cordoned, and the move waits for the \
+             reason that the alarm names: the reserve of route calls, a successor that is not ready, a pause.";
+        danger:
+            "The failover IP goes on being served by a node that should not serve it.";
+        action:
+            "Mend the reason. Nothing is lost while it waits; the holder's death moves the IP in any case.";
+    }
+
+    "no-clock" Error "cca27473c960422894e3c54a76a670c6" {
+        "netcup's answers carry no time";
+        meaning:
+            "netcup's answers have no usable `Date` header, and the ledger of route calls counts in netcup's \
+             time.";
+        danger:
+            "The budget cannot be counted, so nothing is routed.";
+        action:
+            "Look for a proxy on the way (`url` under `[provider]`) that takes the header out. If netcup itself \
+             left it out, wait.";
+    }
+
+    "no-default-route" Error "aa83dec350a14cc8a5ccb39d1a0ec6d4" {
+        "no default route";
+        meaning:
+            "The main routing table has no default route over the interface of the failover IPs.";
+        danger:
+            "Answers of this server would not reach the clients: it takes nothing over, and hands over what it \
+             holds to a node that has a route.";
+        action:
+            "Look at `ip route` and `ip -6 route`, and at what should have set the route: systemd-networkd, \
+             ifupdown, cloud-init.";
+    }
+
     "no-node" Error "f05acb57611a4eb2a7a4f9c6e6b1ab86" {
         "there is no Node of this name";
         meaning:
@@ -183,6 +292,16 @@ alarms! {
         action:
             "Compare `kubectl get nodes` with the name in `foip status`. If the name is wrong, set `name` under \
              `[node]`; if the server has no agent on purpose, take foip off it.";
+    }
+
+    "no-successor" Error "5cd2ee6f80e3473e800697c9747729b3" {
+        "no other node could take over";
+        meaning:
+            "No other node is able to take over from this holder now; the alarm gives each node's reason.";
+        danger:
+            "When this server dies, its failover IPs are served by nobody until one of the reasons ends.";
+        action:
+            "Mend the reasons, the one that is easiest first: one able node is enough.";
     }
 
     "node-address" Error "f9863107caf54adabdb5c519336e7b11" {
@@ -302,17 +421,27 @@ alarms! {
              server's MAC has to be right (SOAP). After an edit run `systemctl reload foip`.";
     }
 
-    "state-file" Error "61329d23f8a74718a4e37689e6da4706" {
-        "the state file cannot be written";
+    "renamed" Error "4e31824cd6c74acd90b02a72bc99f8a5" {
+        "k3s calls this node something else";
         meaning:
-            "foip cannot save its state in its state directory (/var/lib/foip); the alarm quotes the system's \
-             error.";
+            "k3s' kubelet has a certificate for another node name than the one that foip uses.";
         danger:
-            "It works on. After a restart it may have forgotten the last route calls and terms, which costs \
-             time, and a token that netcup renewed may be lost.";
+            "foip looks after a Node that k3s keeps no longer: it counts as dead or missing, though the machine \
+             is well.";
         action:
-            "Look at the disk: full, read-only, or owned by another user. `systemctl restart foip` sets the \
-             owner right.";
+            "Run `systemctl restart foip`, or correct `name` under `[node]` if it is set there. Delete the old \
+             Node if it is still there.";
+    }
+
+    "split" Error "178a112b8e1545dbbaed0e1e584339bb" {
+        "an IP is in two groups";
+        meaning:
+            "Another node has a failover IP in another group than this node has, so two Leases rule one IP.";
+        danger:
+            "Two holders would route the IP in turns and spend netcup's budget. foip does not route it until the \
+             nodes agree.";
+        action:
+            "Make the `[[failover_ip]]` tables of all nodes the same and run `systemctl reload foip` on each.";
     }
 
     "stranger" Error "ddc15bc0af944b58b7294f9ff66ecae4" {
@@ -338,5 +467,18 @@ alarms! {
         action:
             "Add a third k3s server with foip. With an external datastore that survives one server this does not \
              concern you.";
+    }
+
+    "unsaved" Error "3bfdada3aca2466799d68c9e4b004b5f" {
+        "state or token cannot be saved";
+        meaning:
+            "foip cannot save its state or a token that netcup renewed in its state directory (/var/lib/foip); \
+             the alarm quotes the system's error.";
+        danger:
+            "It works on with what it has in memory. After a restart it may have forgotten its last route calls \
+             and terms, and have no token.";
+        action:
+            "Look at the disk: full, read-only, or owned by another user. foip tries again by itself; `systemctl \
+             restart foip` sets the owner right.";
     }
 }

@@ -21,6 +21,8 @@ mod cause;
 mod dial;
 pub mod endpoints;
 pub mod failure;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod keep;
 pub mod kubeconfig;
 pub mod lease;

@@ -19,7 +19,7 @@ use crate::core::saved::Saved;
 use crate::history::trace;
 use crate::text;
 use crate::types::Span;
-use crate::{net, provider};
+use crate::{cluster, net, provider};
 
 /// A name, and what it feeds: true where the bytes were taken for what they should be.
 pub type Target = (&'static str, fn(&[u8]) -> bool);
@@ -29,6 +29,7 @@ pub const TARGETS: &[Target] = &[
     ("config", config),
     ("date", |bytes| in_text(bytes, provider::fuzzing::date)),
     ("kubeconfig", |bytes| in_text(bytes, kubeconfig)),
+    ("kubernetes", cluster::fuzzing::kubernetes),
     ("ledger", |bytes| in_text(bytes, ledger)),
     ("lease", |bytes| in_text(bytes, lease)),
     ("netlink", net::fuzzing::netlink),

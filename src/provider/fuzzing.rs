@@ -25,15 +25,17 @@ pub(crate) fn rest(bytes: &[u8]) -> bool {
     taken |= json::parse_server(bytes).is_ok();
     taken |= json::parse_interfaces(bytes).is_ok_and(|macs| !macs.is_empty());
     taken |= json::parse_task(bytes).is_ok();
+    taken |= json::parse_user(bytes).is_ok_and(|account| account.is_some());
     let now = ProviderTime(1_795_383_005_000);
-    let since = ProviderTime(now.0 - 3_600_000);
-    if let Ok(tasks) = json::parse_tasks(bytes, Span::secs(3600), Some(now), None) {
+    let hour = Span::secs(3600);
+    for date in [Some(now), None] {
+        let Ok(tasks) = json::parse_tasks(bytes, hour, date, None) else {
+            continue;
+        };
         taken |= tasks.count > 0;
         assert!(tasks.calls.len() <= tasks.count, "more calls than entries");
-        assert!(
-            tasks.calls.iter().all(|call| call.at >= since),
-            "a call before what was asked for"
-        );
+        let since = tasks.now.map(|newest| ProviderTime(newest.0.saturating_sub(hour.0)));
+        assert!(tasks.calls.iter().all(|call| Some(call.at) >= since), "a call of another window");
     }
     taken | !json::parse_error(bytes).is_empty()
 }
