@@ -10,7 +10,7 @@ use crate::core::action::Action;
 use crate::core::config::Api;
 use crate::core::event::{Event, Ticket};
 use crate::core::facts::{ProviderFailure, RouteOutcome, Routed};
-use crate::types::{FailoverIp, Span, Tick};
+use crate::types::{FailoverIp, Span};
 
 /// No server makes foip wait for longer: with questions, and with calls.
 const LONGEST: (Span, Span) = (Span::secs(300), Span::secs(3600));
@@ -23,12 +23,13 @@ const ANNOUNCED: Span = Span::secs(2);
 
 /// A call was refused, and the server named a time: until when, and which calls that concerns.
 struct Wait {
-    until: Tick,
+    until: Real,
     /// `None`: every IP of the account.
     ip: Option<FailoverIp>,
 }
 
-/// The wait in the ledger is the provider's time, and clocks may be wrong by 1 %: the last 2 % are theirs.
+/// The provider's time passes for it while a machine stands still, and clocks may be wrong by 1 %: the last 2 % are
+/// theirs.
 fn near(after: Span) -> Span {
     Span(after.0 * 98 / 100)
 }
@@ -47,7 +48,7 @@ fn concerns(api: Api, ip: FailoverIp, why: &ProviderFailure) -> Option<FailoverI
 /// I12: after a refusal that names a time, its process sends nothing of the kind before that time: no question
 /// where the IPs are routed, no call.
 pub(crate) fn told(index: &Index<'_>, report: &mut Report) {
-    let mut reads: BTreeMap<usize, Tick> = BTreeMap::new();
+    let mut reads: BTreeMap<usize, Real> = BTreeMap::new();
     let mut calls: BTreeMap<usize, Vec<Wait>> = BTreeMap::new();
     let mut tickets: BTreeMap<(usize, Ticket), FailoverIp> = BTreeMap::new();
     for entry in &index.history.entries {
@@ -56,7 +57,7 @@ pub(crate) fn told(index: &Index<'_>, report: &mut Report) {
         match &entry.said {
             Said::Event(Event::Routes { result: Err(why), .. }) => {
                 if let Some(after) = why.after() {
-                    let until = entry.tick + after.min(LONGEST.0);
+                    let until = entry.at.plus(near(after.min(LONGEST.0)));
                     let known = reads.entry(entry.process).or_default();
                     *known = until.max(*known);
                 }
@@ -64,15 +65,16 @@ pub(crate) fn told(index: &Index<'_>, report: &mut Report) {
             Said::Event(Event::Route { ticket, outcome: RouteOutcome::Refused(why), .. }) => {
                 let ip = tickets.get(&(entry.process, *ticket)).copied();
                 if let (Some(after), Some(ip)) = (why.after(), ip) {
-                    let until = entry.tick + near(after.min(LONGEST.1));
+                    let until = entry.at.plus(near(after.min(LONGEST.1)));
                     let ip = concerns(life.process.start.config.api, ip, why);
                     calls.entry(entry.process).or_default().push(Wait { until, ip });
                 }
             }
             Said::Action(Action::ReadRoutes { .. }) => {
                 let until = reads.get(&entry.process).copied().unwrap_or_default();
-                if entry.tick < until {
-                    let text = format!("asks the provider {} too early", entry.tick.until(until));
+                if entry.at < until {
+                    let early = until.since(entry.at);
+                    let text = format!("asks the provider {early} too early");
                     report.add(Invariant::I12, entry.at, &machine, text);
                 }
             }
@@ -80,8 +82,8 @@ pub(crate) fn told(index: &Index<'_>, report: &mut Report) {
                 tickets.insert((entry.process, *ticket), *ip);
                 let waits = calls.get(&entry.process).into_iter().flatten();
                 let mut waits = waits.filter(|w| w.ip.is_none_or(|it| it == *ip));
-                if let Some(wait) = waits.find(|w| entry.tick < w.until) {
-                    let early = entry.tick.until(wait.until);
+                if let Some(wait) = waits.find(|w| entry.at < w.until) {
+                    let early = wait.until.since(entry.at);
                     let text = format!("routes {ip} {early} before the provider lets it");
                     report.add(Invariant::I12, entry.at, &machine, text);
                 }
