@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Core;
-use super::config::Drift;
+use super::budget::Need;
+use super::config::{Api, Drift};
 use super::peer::Peer;
 use crate::types::{FailoverIp, GroupName, Span, Tick};
 
@@ -43,6 +44,16 @@ pub struct Lack {
     pub why: String,
 }
 
+impl Lack {
+    /// Is it known without a call, so that a node that does not say it does not lack it?
+    fn is_known(&self) -> bool {
+        match self.kind {
+            Kind::Address | Kind::List => true,
+            Kind::Call => false,
+        }
+    }
+}
+
 /// What keeps a node from serving, by its own word. With nothing in it, it could take everything over now.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -53,6 +64,9 @@ pub struct Lacks {
     /// Nothing can be routed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub provider: Option<String>,
+    /// The Leases of these groups cannot be read or written.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub leases: BTreeMap<GroupName, String>,
     /// These IPs cannot be served.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub ips: BTreeMap<FailoverIp, Lack>,
@@ -69,10 +83,21 @@ impl Lacks {
         self.host.is_none() && self.provider.is_none() && self.count(ips) == 0
     }
 
+    /// Could the group be held, and all of its IPs be served?
+    pub fn nothing_of<'a>(
+        &self,
+        group: &GroupName,
+        ips: impl IntoIterator<Item = &'a FailoverIp>,
+    ) -> bool {
+        !self.leases.contains_key(group) && self.none_of(ips)
+    }
+
     /// All of it in one line, for people; empty where nothing is lacking.
     pub fn words(&self) -> String {
         let ips = self.ips.iter().map(|(ip, lack)| format!("{ip}: {}", lack.why));
-        let all = [self.host.clone(), self.provider.clone()].into_iter().flatten().chain(ips);
+        let leases = self.leases.iter().map(|(group, why)| format!("group {group}: {why}"));
+        let all = [self.host.clone(), self.provider.clone()].into_iter().flatten();
+        let all = all.chain(leases).chain(ips);
         all.collect::<Vec<_>>().join("; ")
     }
 }
@@ -88,9 +113,14 @@ impl Core {
     /// What this node lacks now.
     pub(super) fn lacks(&self) -> Lacks {
         let ips = self.routes.keys().filter_map(|ip| Some((*ip, self.lack_of(*ip)?)));
+        let leases = self
+            .locks
+            .keys()
+            .filter_map(|group| Some((group.clone(), short(&self.lease_lack(group)?))));
         Lacks {
             host: self.health.host_lack().map(str::to_owned),
             provider: self.provider_lack().as_deref().map(short),
+            leases: leases.collect(),
             ips: ips.collect(),
         }
     }
@@ -106,6 +136,9 @@ impl Core {
         if self.provider.home().is_none() {
             let why = self.provider.home_failure().map_or("it was not asked yet", |it| it.why());
             return Some(format!("this host's server at netcup is not known: {why}"));
+        }
+        if let Some((_, why)) = self.ledger_lack() {
+            return Some(format!("the ledger of route calls cannot be written: {why}"));
         }
         if !self.provider.answers() {
             let why = self.provider.failure().map_or("it was not asked yet", |it| it.why());
@@ -141,11 +174,15 @@ impl Core {
         let now = self.now;
         for ip in self.routes.keys().copied().collect::<Vec<_>>() {
             let group = self.group_of(ip).cloned();
+            let lock = group.as_ref().and_then(|group| self.locks.get(group));
+            // On its way to a successor it is served by neither, or by the other: what was so before stands.
+            if lock.is_some_and(|lock| lock.moving.is_some()) {
+                continue;
+            }
             let ill = group.is_some_and(|group| {
                 let Some(term) = self.authority(&group) else { return false };
-                let moving = self.locks.get(&group).is_some_and(|lock| lock.moving.is_some());
                 let reported = self.cfg.drift == Drift::Report && self.saved.reported.contains(&ip);
-                let exempt = moving || reported || self.is_split(ip).is_some();
+                let exempt = reported || self.is_split(ip).is_some();
                 !exempt && !self.is_served(ip, term.began)
             });
             if let Some(route) = self.routes.get_mut(&ip) {
@@ -167,11 +204,26 @@ impl Core {
 
     /// The IPs of the group that this holder has not served for long, with the reason of each that is known.
     pub(super) fn ill(&self, group: &GroupName) -> BTreeMap<FailoverIp, Option<Lack>> {
-        let ips = self.group_ips(group).into_iter().filter(|ip| {
-            let ill = self.routes.get(ip).and_then(|route| route.ill);
-            ill.is_some_and(|(since, _)| self.now.since(since) >= ILL)
+        let hopeless = self.is_better_given_on(group);
+        let ips = self.group_ips(group).into_iter().filter_map(|ip| {
+            let ill = self.routes.get(&ip).and_then(|route| route.ill);
+            let long = ill.is_some_and(|(since, _)| self.now.since(since) >= ILL);
+            let lack = self.lack_of(ip);
+            (long || (hopeless && lack.as_ref().is_some_and(Lack::is_known))).then_some((ip, lack))
         });
-        ips.map(|ip| (ip, self.lack_of(ip))).collect()
+        ips.collect()
+    }
+
+    /// Does this holder serve nothing of the group yet, and could never serve all of it, where another node could? Then
+    /// each IP is routed once, to that one.
+    pub(super) fn is_better_given_on(&self, group: &GroupName) -> bool {
+        let Some(term) = self.authority(group) else { return false };
+        let ips = self.group_ips(group);
+        let lacks = |ip: &FailoverIp| self.lack_of(*ip).is_some_and(|lack| lack.is_known());
+        self.now.since(term.began) < ILL
+            && ips.iter().any(lacks)
+            && !ips.iter().any(|ip| self.is_served(*ip, term.began))
+            && self.somebody_is_able(group)
     }
 
     /// The other group that most nodes have the IP in, where it is not this node's: who holds this one leaves it alone.
@@ -195,9 +247,41 @@ impl Core {
         most.map(|(name, _)| (*name).clone()).filter(|name| name != mine)
     }
 
+    /// Says that nothing could be routed now, had it to be, because the window is spent or netcup named a moment.
+    fn say_what_is_spent(&mut self) {
+        let Some(time) = self.ledger_time().filter(|_| self.book.known()) else {
+            return;
+        };
+        let ledger = self.spending();
+        let budget = self.budget(&ledger);
+        // REST's limits are the account's: one IP stands for all.
+        let most = match self.cfg.api {
+            Api::Rest => 1,
+            Api::Soap => self.routes.len(),
+        };
+        let ips = self.routes.keys().take(most);
+        let allowed = ips.map(|ip| (budget.allowed(*ip, Need::Urgent, 1), *ip)).max();
+        let Some((allowed, ip)) = allowed.filter(|(allowed, _)| *allowed > time) else {
+            if let Some(until) = budget.turned_away().filter(|until| *until > time) {
+                let left = Span(until.0.saturating_sub(time.0));
+                self.at(self.now + left);
+                let text = "netcup refused the last route call with 429 although there should be room: somebody else \
+                            spends the account's calls. It is tried again when it is needed";
+                self.alarm("budget", text.to_owned());
+            }
+            return;
+        };
+        let wait = Span(allowed.0.saturating_sub(time.0));
+        self.at(self.now + wait);
+        let text = format!(
+            "{ip} could not be routed for another {wait}: the provider's limit of route calls is reached"
+        );
+        self.alarm("budget", text);
+    }
+
     /// Says what this node could not do if it had to (L7).
     pub(super) fn say_what_is_lacking(&mut self) {
-        let Lacks { host, provider: _, ips } = self.lacks();
+        let Lacks { host, provider: _, leases: _, ips } = self.lacks();
         if let Some(why) = host {
             let code = if self.health.link == Some(false) { "link" } else { "no-default-route" };
             let text = format!("{why}: others take over before this node does");
@@ -211,6 +295,7 @@ impl Core {
             };
             self.alarm(code, format!("this node cannot serve {ip}: {why}"));
         }
+        self.say_what_is_spent();
         for ip in self.routes.keys().copied().collect::<Vec<_>>() {
             if let Some(group) = self.is_split(ip) {
                 let text = format!(

@@ -229,7 +229,8 @@ impl Core {
         };
         address.wanted = shall == Some(true);
         let refused = matches!(address.failure, Some(AddressFailure::Refused(_)));
-        if !address.wanted && refused && !self.addresses.carry.contains_key(&host) {
+        let free = address.seen.is_none() && !self.addresses.carry.contains_key(&host);
+        if !address.wanted && refused && free {
             // Whether it would take it by now is to be known before it is needed. It goes again at once.
             let again = address.put.map_or(now, |put| put + TRY_AGAIN);
             if now >= again {

@@ -138,16 +138,18 @@ impl Core {
         others.any(|name| {
             self.companion(name).is_some_and(|peer| {
                 let there = peer.record.server.as_ref().map_or(0, routed);
-                peer.proven && there > here && peer.record.lacks.none_of(&ips)
+                peer.proven && there > here && peer.record.lacks.nothing_of(group, &ips)
             })
         })
     }
 
     /// Is there another candidate that lacks nothing for the group?
-    fn somebody_is_able(&self, group: &GroupName) -> bool {
+    pub(super) fn somebody_is_able(&self, group: &GroupName) -> bool {
         let ips = self.group_ips(group);
         let mut others = self.candidates(group).filter(|name| **name != self.cfg.node);
-        others.any(|name| self.companion(name).is_some_and(|peer| peer.record.lacks.none_of(&ips)))
+        others.any(|name| {
+            self.companion(name).is_some_and(|peer| peer.record.lacks.nothing_of(group, &ips))
+        })
     }
 
     /// From when on this node may bid, as far as its own access goes (§3): the Lease has been readable for a while, and

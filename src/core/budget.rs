@@ -163,6 +163,15 @@ impl Budget<'_> {
         told.max(next)
     }
 
+    /// Until when a 429 that named no moment says that somebody else spends, as far as that was seen last.
+    pub fn turned_away(&self) -> Option<ProviderTime> {
+        let ended = self.ledger.calls().filter_map(|call| Some((call.at, call.end?)));
+        let ended = ended.filter(|(_, end)| end.result != Ending::NotSent);
+        let last = ended.max_by_key(|(at, _)| *at).map(|(_, end)| end)?;
+        let throttled = last.result == Ending::Throttled && last.after.is_none();
+        throttled.then(|| last.at + WINDOWS[0].0 + SLACK_KNOWN)
+    }
+
     fn spent(&self, window: Span) -> impl Iterator<Item = ProviderTime> {
         self.ledger.calls().filter_map(move |call| spent_until(call, window))
     }

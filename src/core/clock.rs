@@ -9,8 +9,10 @@
 //! be done is decided by the earlier time, and what is written down carries the later one: both make a call count for
 //! longer, never for less (I3).
 
+use std::collections::BTreeMap;
+
 use super::facts::ProviderTime;
-use crate::types::{Span, Tick};
+use crate::types::{NodeName, Span, Tick};
 
 /// Two answers about one moment differ by no more: the header counts whole seconds, and the way takes a while.
 const CLOSE: Span = Span::millis(3000);
@@ -42,12 +44,20 @@ impl Line {
 }
 
 /// A line that answers follow and that does not fit the one before.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Doubt {
     line: Line,
     since: Tick,
-    /// Another node's word fits the old line: this one is wrong.
-    refuted: bool,
+    /// The nodes whose last word fits one of the two lines only; does it fit this one?
+    votes: BTreeMap<NodeName, bool>,
+}
+
+impl Doubt {
+    /// As many nodes as speak for it speak for the old line: this one is wrong.
+    fn is_refuted(&self) -> bool {
+        let speaks_for = self.votes.values().filter(|speaks_for| **speaks_for).count();
+        !self.votes.is_empty() && speaks_for * 2 <= self.votes.len()
+    }
 }
 
 /// The provider's clock.
@@ -70,9 +80,9 @@ impl Clock {
         self.times(now).max()
     }
 
-    /// The time, where there is no doubt about it: what other nodes are told.
-    pub fn agreed(&self, now: Tick) -> Option<ProviderTime> {
-        self.line.filter(|_| self.doubt.is_none() && !self.assumed).map(|line| line.at(now))
+    /// The time by the line that this node has followed so far: what other nodes are told.
+    pub fn followed(&self, now: Tick) -> Option<ProviderTime> {
+        self.line.filter(|_| !self.assumed).map(|line| line.at(now))
     }
 
     /// Has no answer carried a `Date` yet?
@@ -81,7 +91,7 @@ impl Clock {
     }
 
     fn times(&self, now: Tick) -> impl Iterator<Item = ProviderTime> {
-        let doubt = self.doubt.filter(|doubt| !doubt.refuted).map(|doubt| doubt.line);
+        let doubt = self.doubt.as_ref().filter(|doubt| !doubt.is_refuted()).map(|it| it.line);
         [self.line, doubt].into_iter().flatten().map(move |line| line.at(now))
     }
 
@@ -106,20 +116,24 @@ impl Clock {
                 }
             }
             Some(_) | None => {
-                self.doubt = Some(Doubt { line: Line(date, now), since: now, refuted: false });
+                let votes = BTreeMap::new();
+                self.doubt = Some(Doubt { line: Line(date, now), since: now, votes });
             }
         }
     }
 
     /// Another node's clock, at the moment at which its word was seen.
-    pub fn compare(&mut self, told: ProviderTime, now: Tick) {
+    pub fn compare(&mut self, who: &NodeName, told: ProviderTime, now: Tick) {
         let (Some(line), Some(doubt)) = (self.line, self.doubt.as_mut()) else {
             return;
         };
-        match (line.fits(told, now), doubt.line.fits(told, now)) {
-            (true, false) => doubt.refuted = true,
-            (false, true) => (self.line, self.doubt) = (Some(doubt.line), None),
-            (true, true) | (false, false) => {}
+        let fits = (line.fits(told, now), doubt.line.fits(told, now));
+        match fits {
+            (true, false) | (false, true) => _ = doubt.votes.insert(who.clone(), fits.1),
+            (true, true) | (false, false) => _ = doubt.votes.remove(who),
+        }
+        if !doubt.votes.is_empty() && !doubt.is_refuted() {
+            (self.line, self.doubt) = (Some(doubt.line), None);
         }
     }
 
@@ -135,6 +149,10 @@ impl Clock {
 mod tests {
     use super::*;
 
+    fn node(number: u32) -> NodeName {
+        format!("node-{number}").parse().unwrap()
+    }
+
     fn heard(dates: &[(u64, u64)]) -> Clock {
         let mut clock = Clock::default();
         for (tick, date) in dates {
@@ -147,7 +165,7 @@ mod tests {
     fn whole_seconds_do_not_set_it_back() {
         let clock = heard(&[(0, 100_000), (1900, 101_000), (2500, 102_000)]);
         assert_eq!(clock.earliest(Tick(3000)), Some(ProviderTime(103_000)));
-        assert_eq!(clock.agreed(Tick(3000)), clock.latest(Tick(3000)));
+        assert_eq!(clock.earliest(Tick(3000)), clock.latest(Tick(3000)));
     }
 
     #[test]
@@ -157,20 +175,22 @@ mod tests {
             let (early, late) = (lie.min(110_000), lie.max(110_000));
             assert_eq!(clock.earliest(Tick(10_000)), Some(ProviderTime(early)));
             assert_eq!(clock.latest(Tick(10_000)), Some(ProviderTime(late)));
-            assert_eq!(clock.agreed(Tick(10_000)), None);
+            assert_eq!(clock.followed(Tick(10_000)), Some(ProviderTime(110_000)));
             // The server that was wrong is right again.
             clock.hear(ProviderTime(120_000), Tick(20_000));
-            assert_eq!(clock.agreed(Tick(20_000)), Some(ProviderTime(120_000)));
+            assert_eq!(clock.earliest(Tick(20_000)), clock.latest(Tick(20_000)));
         }
     }
 
     #[test]
     fn the_others_tell_a_machine_that_stood_still_from_a_wrong_server() {
         let mut stood_still = heard(&[(0, 100_000), (10_000, 280_000)]);
-        stood_still.compare(ProviderTime(279_000), Tick(12_000));
-        assert_eq!(stood_still.agreed(Tick(12_000)), Some(ProviderTime(282_000)));
+        stood_still.compare(&node(1), ProviderTime(279_000), Tick(12_000));
+        assert_eq!(stood_still.followed(Tick(12_000)), Some(ProviderTime(282_000)));
         let mut wrong = heard(&[(0, 100_000), (10_000, 700_000)]);
-        wrong.compare(ProviderTime(111_000), Tick(12_000));
+        wrong.compare(&node(1), ProviderTime(111_000), Tick(12_000));
+        // One that has just begun knows nothing but the wrong server.
+        wrong.compare(&node(2), ProviderTime(701_000), Tick(12_000));
         assert_eq!(wrong.latest(Tick(12_000)), Some(ProviderTime(112_000)));
         wrong.hear(ProviderTime(705_000), Tick(15_000));
         assert_eq!(wrong.latest(Tick(15_000)), Some(ProviderTime(115_000)));
@@ -183,7 +203,7 @@ mod tests {
             clock.hear(ProviderTime(280_000 + minute * 60_000), Tick(10_000 + minute * 60_000));
         }
         let now = Tick(10_000 + 3_600_000);
-        assert_eq!(clock.agreed(now), Some(ProviderTime(280_000 + 3_600_000)));
+        assert_eq!(clock.followed(now), Some(ProviderTime(280_000 + 3_600_000)));
     }
 
     #[test]
@@ -192,8 +212,8 @@ mod tests {
         clock.assume(ProviderTime(5000), Tick(0));
         clock.assume(ProviderTime(9000), Tick(1000));
         assert_eq!(clock.earliest(Tick(1000)), Some(ProviderTime(6000)));
-        assert_eq!(clock.agreed(Tick(1000)), None);
+        assert_eq!(clock.followed(Tick(1000)), None);
         clock.hear(ProviderTime(500_000), Tick(2000));
-        assert_eq!(clock.agreed(Tick(2000)), Some(ProviderTime(500_000)));
+        assert_eq!(clock.followed(Tick(2000)), Some(ProviderTime(500_000)));
     }
 }

@@ -40,7 +40,7 @@ impl Core {
         if let Some(route) = self.routes.get_mut(&ip) {
             route.spent = false;
         }
-        if here && !self.has_addresses(ip) {
+        if here && (!self.has_addresses(ip) || self.is_better_given_on(group)) {
             return false;
         }
         if self.provider.needs_a_person().is_some() {

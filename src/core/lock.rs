@@ -324,6 +324,7 @@ impl Core {
             self.at(at);
             return None;
         }
+        self.shun_who_did_not_take_it(group);
         self.inherit_move(group);
         let lock = self.locks.get(group)?;
         let told = self.peers.values().filter_map(|peer| peer.record.epochs.get(group).copied());

@@ -186,7 +186,7 @@ impl Core {
                     Some("is not eligible, or has no Node object".to_owned())
                 } else if !record.agrees(&group, mine) {
                     Some("has another configuration".to_owned())
-                } else if !record.lacks.none_of(&ips) {
+                } else if !record.lacks.nothing_of(&group, &ips) {
                     Some(record.lacks.words())
                 } else {
                     None
@@ -283,7 +283,7 @@ impl Core {
             vector: self.vector(),
             eligible: self.may_hold(),
             lacks: self.lacks(),
-            time: self.provider.clock().agreed(self.now),
+            time: self.provider.clock().followed(self.now),
             priority: self.cfg.priority,
             stopping: self.stopping.is_some(),
             ready: self.own.ready.clone(),

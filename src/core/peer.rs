@@ -68,7 +68,7 @@ pub struct PeerRecord {
     /// What it could not serve.
     #[serde(default)]
     pub lacks: Lacks,
-    /// The provider's clock when this was written, where the node has no doubt about it.
+    /// The provider's clock when this was written, as the node has followed it.
     #[serde(default)]
     pub time: Option<ProviderTime>,
     /// The configured priority.

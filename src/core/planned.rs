@@ -26,8 +26,14 @@ const PATIENCE: Span = Span::secs(20);
 /// A successor that failed is not named again for this long.
 const COOL_DOWN: Span = Span::secs(120);
 
+/// A holder without link or default route looks for another node after this.
+const DEAF: Span = Span::secs(5);
+
 /// A move that is wanted and has not begun for this long is said.
 const SAID: Span = Span::secs(5);
+
+/// A node that was given the Lease and did not take it is not given it again for this long.
+const UNTAKEN: Span = Span::secs(600);
 
 /// A provider that has not answered for this long cannot be used by the holder.
 const UNREACHABLE: Span = Span::secs(3);
@@ -91,6 +97,22 @@ impl Core {
         }
     }
 
+    /// Who was given the Lease and let it run out is not given it again for a while.
+    pub(super) fn shun_who_did_not_take_it(&mut self, group: &GroupName) {
+        let until = self.now + UNTAKEN;
+        let Some(lock) = self.locks.get_mut(group) else { return };
+        let given = lock.sight.sound().filter(|it| it.handed && it.by.nonce == self.me.nonce);
+        if let Some(to) = given.and_then(|record| record.holder.clone()) {
+            lock.shunned.insert(to, until);
+        }
+    }
+
+    /// Has this node failed as a successor lately?
+    pub(super) fn is_shunned(&self, group: &GroupName, name: &NodeName) -> bool {
+        let until = self.locks.get(group).and_then(|lock| lock.shunned.get(name));
+        until.is_some_and(|until| self.now < *until)
+    }
+
     fn go_on_moving(&mut self, group: &GroupName, to: &Move) {
         let arrived = self
             .group_ips(group)
@@ -98,10 +120,13 @@ impl Core {
             .all(|ip| self.provider.since(*ip, to.begun).is_some() && self.is_at(*ip, &to.server));
         let settled = self.group_routes_settled(group);
         let fit = self.companion(&to.to).is_some_and(|peer| peer.alive(self.now));
-        let unreachable = self.provider.silent_for(UNREACHABLE, self.now);
+        let unreachable = self.cannot_call_for(group, to);
         let ready = self.is_ready(group);
-        if ready && let Some(since) = self.provider.failing() {
-            self.at(since + UNREACHABLE);
+        if ready {
+            let ledger = self.ledger_lack().map(|(since, _)| since);
+            for since in [self.provider.failing(), ledger].into_iter().flatten() {
+                self.at(since + UNREACHABLE);
+            }
         }
         if settled && ((arrived && fit) || (ready && unreachable)) {
             if let Some(lock) = self.locks.get_mut(group) {
@@ -114,7 +139,8 @@ impl Core {
         let refused = self.group_ips(group).iter().any(|ip| {
             self.routes.get(ip).is_some_and(|route| route.refused_for(&to.server, self.now))
         });
-        if !settled || !(silent || refused || self.waits_in_vain(group, to)) {
+        let idle = self.never_began(group, to) && self.is_needless(group, to);
+        if !settled || !(silent || refused || idle || self.waits_in_vain(group, to)) {
             return;
         }
         let cooled = self.now + COOL_DOWN;
@@ -132,10 +158,32 @@ impl Core {
         }
     }
 
+    /// Is this holder unable to make the calls of the move? Then the successor makes them.
+    fn cannot_call_for(&self, group: &GroupName, to: &Move) -> bool {
+        let mut left = self.group_ips(group).into_iter().filter(|ip| !self.is_at(*ip, &to.server));
+        let ledger = self.ledger_lack().is_some_and(|(at, _)| self.now.since(at) >= UNREACHABLE);
+        self.provider.silent_for(UNREACHABLE, self.now)
+            || ledger
+            || left.any(|ip| self.provider.unlisted(ip).is_some())
+    }
+
+    /// Was nothing routed yet?
+    fn never_began(&self, group: &GroupName, to: &Move) -> bool {
+        !self.group_ips(group).iter().any(|ip| self.is_at(*ip, &to.server))
+    }
+
+    /// Is the reason of the move gone, or does the provider not say where an IP is, so that it cannot be carried out?
+    fn is_needless(&self, group: &GroupName, to: &Move) -> bool {
+        let better = self.healthier(group).or_else(|| self.kept_from(group)).is_some();
+        let mut ips = self.group_ips(group).into_iter();
+        let blind = ips.any(|ip| self.provider.unlisted(ip).is_some());
+        !better || (blind && self.now.since(to.begun) >= PATIENCE)
+    }
+
     /// Nothing was routed yet, and for long nothing can be: better ended now and begun anew when it can.
     fn waits_in_vain(&self, group: &GroupName, to: &Move) -> bool {
         let ips = self.group_ips(group);
-        let begun = ips.iter().any(|ip| self.is_at(*ip, &to.server));
+        let begun = !self.never_began(group, to);
         let Some(time) = self.ledger_time().filter(|_| !begun) else {
             return false;
         };
@@ -179,6 +227,8 @@ impl Core {
         let dwell = match cordon {
             // What is not served has been waited for long enough.
             _ if ill => Span::ZERO,
+            // Nobody hears this node: that is no matter of taste.
+            _ if self.health.host_lack().is_some() => self.cfg.dwell.min(DEAF),
             // Where the IP is there already, nothing is gained by taking it back first.
             _ if self.gone_to(group, &server) => Span::ZERO,
             true => self.cfg.dwell_cordon,
@@ -299,22 +349,16 @@ impl Core {
         }
         let mine = self.membership(group);
         let held = self.held();
-        let shunned = self.locks.get(group).map(|lock| &lock.shunned);
-        let shunned = |name: &NodeName| {
-            shunned.and_then(|until| until.get(name)).is_some_and(|until| self.now < *until)
-        };
         let lacking = self.lacks().count(&ips);
         let candidates = self.company().filter(|(name, peer)| {
             let record = &peer.record;
             let lacks = &record.lacks;
             let better = unable || record.vector < vector || !ill.is_empty();
             better
-                && !shunned(name)
+                && !self.is_shunned(group, name)
                 && peer.alive(self.now)
                 && record.agrees(group, mine)
-                && lacks.none_of(&ill)
-                && lacks.host.is_none()
-                && lacks.provider.is_none()
+                && lacks.nothing_of(group, &ill)
                 && lacks.count(&ips) <= lacking
                 && record.server.is_some()
         });
@@ -343,7 +387,7 @@ impl Core {
         };
         let mut fit = self.company().filter(|(_, peer)| {
             let lacks = &peer.record.lacks;
-            peer.alive(self.now) && peer.record.agrees(group, mine) && lacks.none_of(&ips)
+            peer.alive(self.now) && peer.record.agrees(group, mine) && lacks.nothing_of(group, &ips)
         });
         fit.find_map(|(name, peer)| {
             Some((name.clone(), peer.record.server.as_ref().filter(there)?.clone()))

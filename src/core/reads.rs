@@ -27,6 +27,9 @@ const DENIED: Span = Span::secs(30);
 /// What has failed for this long is said.
 const SAID: Span = Span::secs(5);
 
+/// Between two reads of an object that cannot be read; one after the other is probed more often.
+const REFUSED: Span = Span::secs(2);
+
 /// Between two lists while they fail, or while nothing answers.
 const LIST_RETRY: Span = Span::secs(5);
 
@@ -79,7 +82,7 @@ impl Core {
         match result {
             Ok(stored) => {
                 self.answered(sent);
-                self.slots.entry(key.clone()).or_default().usable(sent, self.now);
+                self.slots.entry(key.clone()).or_default().usable(Some(sent), self.now);
                 self.learn(key, stored, Some(sent));
             }
             Err(failure) => {
@@ -115,14 +118,14 @@ impl Core {
                     self.slots.keys().filter(|key| !named(key)).cloned().collect();
                 for (key, stored) in list {
                     if let Some(slot) = self.slots.get_mut(&key) {
-                        slot.usable(sent, now);
+                        slot.usable(None, now);
                     }
                     self.learn(&key, Some(stored), Some(sent));
                 }
                 for key in absent {
                     let slot = self.slots.entry(key.clone()).or_default();
                     if slot.absent() {
-                        slot.usable(sent, now);
+                        slot.usable(None, now);
                         self.learn(&key, None, Some(sent));
                     } else {
                         slot.wanted = true;
@@ -345,7 +348,7 @@ impl Core {
                 }
                 if let Some(time) = record.time {
                     let now = self.now;
-                    self.provider.clock_mut().compare(time, now);
+                    self.provider.clock_mut().compare(node, time, now);
                 }
                 let proven = self.reads.listed;
                 let peer = Peer { record, seen: self.now, version: stored.version, proven };
@@ -446,9 +449,13 @@ impl Core {
             self.reads.last_round = Some(self.now);
             self.read_one_by_one();
         }
-        let wanted: Vec<Key> =
-            self.slots.iter().filter(|(_, slot)| slot.wanted).map(|(key, _)| key.clone()).collect();
-        for key in wanted {
+        // What is refused is asked for again, also where a list has brought it: that it can be read has to show.
+        let wanted = self.slots.iter().filter_map(|(key, slot)| {
+            let fails = slot.read.failing().is_some();
+            let gap = if fails { REFUSED } else { gap };
+            (slot.wanted || fails).then(|| (key.clone(), gap))
+        });
+        for (key, gap) in wanted.collect::<Vec<_>>() {
             self.read_when_due(key, gap);
         }
         for group in self.group_names() {
@@ -456,9 +463,14 @@ impl Core {
                 self.at(overdue);
                 if self.now >= overdue {
                     // A Lease that nobody takes is looked at less and less often.
-                    let gap =
-                        if self.now.since(overdue) < LONG_OVERDUE { PROBE } else { SLOW_PROBE };
-                    self.read_when_due(Key::Group(group), gap);
+                    let key = Key::Group(group);
+                    let fails = self.slots.get(&key).is_some_and(|it| it.read.failing().is_some());
+                    let gap = match self.now.since(overdue) < LONG_OVERDUE {
+                        true if fails => REFUSED,
+                        true => PROBE,
+                        false => SLOW_PROBE,
+                    };
+                    self.read_when_due(key, gap);
                 }
             }
         }
@@ -516,6 +528,24 @@ impl Core {
         }
     }
 
+    /// Why this node cannot hold the group as far as its Lease goes, if that was seen lately.
+    pub(super) fn lease_lack(&self, group: &GroupName) -> Option<String> {
+        let slot = self.slots.get(&Key::Group(group.clone()))?;
+        let own = self.slots.get(&Key::Node(self.cfg.node.clone()))?;
+        let read = slot.read.failing().map(|(_, why)| format!("its Lease cannot be read: {why}"));
+        let tried = |it: &Ability| it.last_failed().is_some_and(|at| self.now.since(at) < DENIED);
+        let writes = [&slot.write, &own.write].into_iter().filter(|it| tried(it));
+        let write = writes.filter_map(Ability::failing).next();
+        read.or_else(|| write.map(|(_, why)| format!("Leases cannot be written: {why}")))
+    }
+
+    /// Why this node can make no route call because it cannot write the ledger, if that was seen lately.
+    pub(super) fn ledger_lack(&self) -> Option<(Tick, &str)> {
+        let slot = self.slots.get(&Key::Ledger)?;
+        let tried = slot.write.last_failed().is_some_and(|at| self.now.since(at) < DENIED);
+        slot.write.failing().filter(|_| tried)
+    }
+
     /// Says which of the requests to the Kubernetes API fail, and why.
     fn say_what_fails(&mut self) {
         let now = self.now;
@@ -532,8 +562,8 @@ impl Core {
                     self.access.why
                 );
                 self.alarm("api-lost", text);
+                return;
             }
-            return;
         }
         let list = self.reads.list.failing().map(|(since, why)| {
             let text = format!(
@@ -547,7 +577,9 @@ impl Core {
                 let text = format!("the Lease {} cannot be read: {why}", key.object());
                 ("api-read", since, text)
             });
-            let write = slot.write.failing().map(|(since, why)| {
+            // What is not tried any more is not known any more.
+            let tried = slot.write.last_failed().is_some_and(|at| now.since(at) < DENIED);
+            let write = slot.write.failing().filter(|_| tried).map(|(since, why)| {
                 let text = format!(
                     "the Lease {} cannot be written: {why}. This node takes nothing over, and loses what it holds",
                     key.object()
@@ -556,7 +588,12 @@ impl Core {
             });
             [read, write]
         });
+        let ends = self.slots.values().filter_map(|slot| slot.write.last_failed());
+        let ends: Vec<Tick> = ends.map(|at| at + DENIED).collect();
         let all: Vec<_> = singles.chain([list]).flatten().collect();
+        for end in ends {
+            self.at(end);
+        }
         for (code, since, text) in all {
             self.at(since + SAID);
             if now.since(since) >= SAID {

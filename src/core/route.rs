@@ -18,7 +18,7 @@ use super::gate::SETTLE;
 use super::ledger::Ending;
 use super::target::Target;
 use super::way::{Route, Stage, Under};
-use crate::types::{FailoverIp, GroupName, Server, Span, Tick};
+use crate::types::{FailoverIp, GroupName, Span, Tick};
 
 /// A route call starts at most this long after its intent was sent to the ledger (I2).
 const INTENT_GOOD: Span = Span::secs(5);
@@ -274,8 +274,13 @@ impl Core {
                 self.provider.told_to_wait(failure.after(), now);
                 let vain = format!("the call was refused: {}", failure.why());
                 let open = matches!(failure, ProviderFailure::Retry { .. });
+                // That a server is at another site says nothing about this one.
+                let theirs = matches!(failure, ProviderFailure::Config(_));
+                let own = self.provider.home().is_some_and(|home| home.name == call.to.name);
                 self.refused(ip, &call.to, failure);
-                self.was_in_vain(ip, &call.to, vain);
+                if own || !theirs {
+                    self.was_in_vain(ip, vain);
+                }
                 match open {
                     // A server that fails may have done it first: the list tells.
                     true => verify(call, now + AFTER_REFUSAL, Ending::Refused),
@@ -366,7 +371,7 @@ impl Core {
             }
             Ok(TaskState::Failed(why)) => {
                 route.stage = Stage::Settled;
-                self.was_in_vain(ip, &call.to, format!("netcup's task failed: {why}"));
+                self.was_in_vain(ip, format!("netcup's task failed: {why}"));
                 _ = self.failed_call(ip, call, Ending::Failed);
                 return;
             }
@@ -422,11 +427,10 @@ impl Core {
         Stage::Settled
     }
 
-    /// Remembers why the last call for the IP to this node's own server came to nothing.
-    fn was_in_vain(&mut self, ip: FailoverIp, to: &Server, why: String) {
-        let own = self.provider.home().is_some_and(|home| home.name == to.name);
+    /// Remembers why this node's last call for the IP came to nothing.
+    fn was_in_vain(&mut self, ip: FailoverIp, why: String) {
         let now = self.now;
-        if let Some(route) = self.routes.get_mut(&ip).filter(|_| own) {
+        if let Some(route) = self.routes.get_mut(&ip) {
             route.vain = Some((now, why));
         }
     }

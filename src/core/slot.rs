@@ -60,14 +60,25 @@ impl Slot {
         self.next_write.max(self.retry)
     }
 
-    /// A read that was sent then brought the object, or that there is none.
-    pub fn usable(&mut self, sent: Tick, now: Tick) {
+    /// A read that was sent then brought the object, or that there is none; `None`: a list did.
+    pub fn usable(&mut self, sent: Option<Tick>, now: Tick) {
         if self.read.back.is_none() {
             // What was refused meanwhile may be accepted now: whoever holds the Lease is to notice before others bid.
             self.retry = Tick(0);
         }
-        self.read.worked(sent, now);
+        match sent {
+            Some(sent) => self.read.worked(sent, now),
+            None => self.read.worked_otherwise(now),
+        }
     }
+}
+
+/// What has failed: since when, when last, and what was said then.
+#[derive(Clone, Debug)]
+struct Failing {
+    since: Tick,
+    last: Tick,
+    why: String,
 }
 
 /// One thing that this node asks of the Kubernetes API, judged by its own last answers and by no other's.
@@ -75,7 +86,7 @@ impl Slot {
 pub struct Ability {
     /// Since when it has worked without a break; `None`: it does not, or nobody knows.
     pub back: Option<Tick>,
-    failing: Option<(Tick, String)>,
+    failing: Option<Failing>,
     /// When it worked again after the last refusal.
     pub refused: Option<Tick>,
     /// The latest sending time among the requests that worked.
@@ -97,8 +108,8 @@ impl Ability {
     pub fn failed(&mut self, sent: Tick, now: Tick, why: &str) {
         if sent >= self.proved {
             self.back = None;
-            let since = self.failing.as_ref().map_or(now, |(since, _)| *since);
-            self.failing = Some((since, why.to_owned()));
+            let since = self.failing.as_ref().map_or(now, |failing| failing.since);
+            self.failing = Some(Failing { since, last: now, why: why.to_owned() });
         }
     }
 
@@ -116,7 +127,17 @@ impl Ability {
 
     /// Since when it has failed and what was said last; `None` while it works, and before the first answer.
     pub fn failing(&self) -> Option<(Tick, &str)> {
-        self.failing.as_ref().map(|(since, why)| (*since, why.as_str()))
+        self.failing.as_ref().map(|failing| (failing.since, failing.why.as_str()))
+    }
+
+    /// When it last failed; `None` while it works.
+    pub fn last_failed(&self) -> Option<Tick> {
+        self.failing.as_ref().map(|failing| failing.last)
+    }
+
+    /// It works by another way than the one that is judged here.
+    pub fn worked_otherwise(&mut self, now: Tick) {
+        self.back.get_or_insert(now);
     }
 }
 

@@ -60,7 +60,7 @@ pub struct Route {
     pub hold: Tick,
     /// Why the last call was refused, where a person has to mend that.
     pub refusal: Option<(ServerName, String)>,
-    /// Why the last call to the own server came to nothing, and since when that is known.
+    /// Why this node's last call came to nothing, and since when that is known.
     pub vain: Option<(Tick, String)>,
     /// Since when this node has held the IP without its being served here, as if the time in which the window was spent
     /// had not been; and when that was last looked at.

@@ -46,8 +46,10 @@ impl Core {
         if let Some(since) = unable {
             self.at(since + SILENCE);
         }
+        let moving = self.locks.get(group).is_some_and(|lock| lock.moving.is_some());
         let bad: BTreeMap<FailoverIp, Option<Lack>> = match silent {
             true => self.group_ips(group).into_iter().map(|ip| (ip, None)).collect(),
+            false if moving => BTreeMap::new(),
             false => self.ill(group),
         };
         let landed = self.own_calls_landed(group);
@@ -95,7 +97,7 @@ impl Core {
         if risky && !self.planted(Bug::RisksTheWell) {
             return None;
         }
-        let witnesses = self.company().filter(|(_, peer)| {
+        let witnesses = self.company().filter(|(name, peer)| {
             let record = &peer.record;
             let said = record.witness.get(group);
             let said = said.filter(|said| said.epoch == epoch && Some(said.ask) == ask);
@@ -108,10 +110,14 @@ impl Core {
                     Routed::Nowhere => true,
                 })
             });
-            let able = record.lacks.none_of(bad.keys())
+            let able = record.lacks.nothing_of(group, bad.keys())
                 && record.lacks.count(&ips) <= self.lacks().count(&ips)
                 && record.server.is_some();
-            peer.alive(self.now) && able && record.agrees(group, mine) && (gone || blind)
+            peer.alive(self.now)
+                && able
+                && !self.is_shunned(group, name)
+                && record.agrees(group, mine)
+                && (gone || blind)
         });
         witnesses.map(|(name, _)| name).min_by_key(|name| self.fitness(group, name, &held)).cloned()
     }

@@ -47,7 +47,9 @@ pub(crate) fn leftovers(index: &Index<'_>, report: &mut Report) {
             };
             let lifetime = life.process.start.config.lifetime + KERNEL_LATE;
             let due = clock.real(clock.tick(life.died) + lifetime);
-            if due < next && due < index.history.end && facts.address_at(machine, host, due) {
+            let stood = held_up(index, life, life.died, due);
+            let checked = !stood && due < next && due < index.history.end;
+            if checked && facts.address_at(machine, host, due) {
                 let text = format!("{host} outlives its process by more than a lifetime");
                 report.add(Invariant::I5, due, &[machine], text);
             }
@@ -144,7 +146,7 @@ fn has_ip(config: &Config, ip: FailoverIp) -> bool {
 }
 
 /// Was the process or its machine stopped at any time in between?
-fn held_up(index: &Index<'_>, life: &Life<'_>, from: Real, to: Real) -> bool {
+pub(crate) fn held_up(index: &Index<'_>, life: &Life<'_>, from: Real, to: Real) -> bool {
     let machine = life.process.machine;
     index.history.facts.disturbances.iter().any(|d| {
         let here = matches!(d.what, What::Pause(m) | What::Freeze(m) if m == machine);

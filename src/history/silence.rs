@@ -15,6 +15,7 @@
 use std::collections::BTreeMap;
 
 use super::able::{Stretch, Truth, common, joined, serves, without};
+use super::address::held_up;
 use super::facts::{Ability, Lack};
 use super::life::Life;
 use super::live::{groups, own_room};
@@ -87,7 +88,12 @@ fn known<'a>(index: &Index<'a>, truth: &Truth<'a>) -> Vec<Vec<Known<'a>>> {
         let lacks = lacks.filter_map(|lack| {
             let time = lived.and(Stretch { from: lack.from, to: lack.to })?;
             let (from, tried) = shown.first(life, &lack.what, time)?;
-            let to = if tried { time.to.min(from.plus(BELIEVED)) } else { time.to };
+            // A write that was refused once may be accepted the next time: nobody has to say for long that it was.
+            let believed = match lack.what {
+                Ability::Lease(_) => DUE,
+                _ => BELIEVED,
+            };
+            let to = if tried { time.to.min(from.plus(believed)) } else { time.to };
             Some(Known { lack, time: Stretch { from, to } })
         });
         lacks.collect()
@@ -149,12 +155,12 @@ impl Shown {
         words.next().map(|(at, _, tried)| (*at, *tried))
     }
 
-    fn failed(&mut self, at: Real, key: &Key, failure: &ApiFailure) {
+    fn failed(&mut self, at: Real, key: &Key, failure: &ApiFailure, written: bool) {
         if *failure == ApiFailure::Conflict {
             return;
         }
         match key {
-            Key::Group(group) => self.add(at, Ability::Lease(group.clone()), false),
+            Key::Group(group) => self.add(at, Ability::Lease(group.clone()), written),
             Key::Ledger => {
                 for ip in self.ips.clone() {
                     self.add(at, Ability::Route(ip), true);
@@ -180,8 +186,8 @@ impl Shown {
 
     fn event(&mut self, at: Real, event: &Event) {
         match event {
-            Event::Read { key, result: Err(failure), .. }
-            | Event::Written { key, result: Err(failure), .. } => self.failed(at, key, failure),
+            Event::Read { key, result: Err(failure), .. } => self.failed(at, key, failure, false),
+            Event::Written { key, result: Err(failure), .. } => self.failed(at, key, failure, true),
             Event::Routes { result: Err(_), .. } => self.add(at, Ability::Ask, false),
             Event::Routes { result: Ok(listing), .. } => {
                 for ip in self.ips.clone() {
@@ -264,7 +270,8 @@ pub(crate) fn kept(index: &Index<'_>, report: &mut Report) {
             if stopped {
                 continue;
             }
-            if let Some(at) = silent(time, alarms) {
+            let said = silent(time, alarms).filter(|at| !held_up(index, life, time.from, *at));
+            if let Some(at) = said {
                 let machine = life.process.machine;
                 let text = format!(
                     "{machine} has no alarm, and knows since {} that it lacks {:?}",
@@ -313,7 +320,8 @@ pub(crate) fn successors(index: &Index<'_>, report: &mut Report) {
             let lonely =
                 common(others.map(|(_, out)| out.clone()).chain([joined(claims, Span::secs(1))]));
             for time in lonely {
-                if let Some(at) = silent(time, alarms) {
+                let said = silent(time, alarms).filter(|at| !held_up(index, life, time.from, *at));
+                if let Some(at) = said {
                     let text = format!(
                         "{machine} holds {name} without alarm, and since {} no other node could take over",
                         time.from
@@ -327,7 +335,16 @@ pub(crate) fn successors(index: &Index<'_>, report: &mut Report) {
 }
 
 /// Alarms that stay where a person has something to do, or where the cluster is made so.
-const LASTING: [&str; 6] = ["not-a-member", "node-silent", "drift", "cloned", "alone", "two-nodes"];
+const LASTING: [&str; 8] = [
+    "not-a-member",
+    "node-silent",
+    "drift",
+    "cloned",
+    "alone",
+    "two-nodes",
+    "budget",
+    "call-failed",
+];
 
 /// (c) When all is well again, no alarm is left.
 pub(crate) fn ended(index: &Index<'_>, report: &mut Report) {
