@@ -151,11 +151,14 @@ impl Core {
             if let Some(route) = self.routes.get_mut(&ip) {
                 route.ill = match (ill, route.ill) {
                     (false, _) => None,
-                    (true, _) if route.spent => Some(now),
-                    (true, since) => since.or(Some(now)),
+                    (true, None) => Some((now, now)),
+                    (true, Some((since, looked))) if route.spent => {
+                        Some((since + now.since(looked), now))
+                    }
+                    (true, Some((since, _))) => Some((since, now)),
                 };
                 let (ill, vain) = (route.ill, route.vain.as_ref().map(|(at, _)| *at));
-                for moment in [ill.map(|at| at + ILL), vain.map(|at| at + VAIN)] {
+                for moment in [ill.map(|(at, _)| at + ILL), vain.map(|at| at + VAIN)] {
                     self.at(moment.unwrap_or(Tick::NEVER));
                 }
             }
@@ -166,7 +169,7 @@ impl Core {
     pub(super) fn ill(&self, group: &GroupName) -> BTreeMap<FailoverIp, Option<Lack>> {
         let ips = self.group_ips(group).into_iter().filter(|ip| {
             let ill = self.routes.get(ip).and_then(|route| route.ill);
-            ill.is_some_and(|since| self.now.since(since) >= ILL)
+            ill.is_some_and(|(since, _)| self.now.since(since) >= ILL)
         });
         ips.map(|ip| (ip, self.lack_of(ip))).collect()
     }

@@ -62,8 +62,9 @@ pub struct Route {
     pub refusal: Option<(ServerName, String)>,
     /// Why the last call to the own server came to nothing, and since when that is known.
     pub vain: Option<(Tick, String)>,
-    /// Since when this node has held the IP without its being served here.
-    pub ill: Option<Tick>,
+    /// Since when this node has held the IP without its being served here, as if the time in which the window was spent
+    /// had not been; and when that was last looked at.
+    pub ill: Option<(Tick, Tick)>,
     /// The window is spent, for whichever node calls.
     pub spent: bool,
     /// The first moment at which budget and back-off allow the next call, on the provider's clock.

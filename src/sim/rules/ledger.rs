@@ -132,8 +132,8 @@ fn a_window_that_somebody_else_spent_is_probed_until_it_is_free() {
             let mut run = Run::of(Setup { counts_rejected, ..setup })
                 .at(59_000, Fault::Spend { calls: 10 })
                 .at(60_000, Fault::Power { node: 0, down: Span::secs(500) });
-            run.until(350).calls(2, 4);
-            run.until(400).calls(3, 5);
+            run.until(350).calls(1, 4);
+            run.until(400).calls(2, 5);
             let holder = run.holder();
             run.expect(holder != 0, "another node has it").routed_to(holder);
             run.until(640);

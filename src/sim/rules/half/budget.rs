@@ -9,6 +9,8 @@ fn heir_cannot(setup: Setup, groups: Vec<usize>, how: Trouble) -> Found {
         .at(50_000, SICK)
         .at(55_000, cannot)
         .at(60_000, dead(0, 800));
+    // Being told to wait is told to all.
+    run.world.provider.retry_after = false;
     run.until(102).served_by(&[2]);
     run.until(600).served_by(&[2]);
     let accepted = run.world.history.facts.calls.iter().filter(|call| call.by == Some(2)).count();
@@ -62,6 +64,8 @@ fn an_answered_error_is_repeated_within_ten_seconds() {
             .at(50_000, SICK)
             .at(60_000, dead(0, 800))
             .at(60_000, Fault::Provider { nodes: 7, how, long: Span::secs(14) });
+        // No server that says when to come back.
+        run.world.provider.retry_after = false;
         run.until(88).served_by(&[1]);
         let calls: Vec<u64> = run.world.history.facts.calls.iter().map(|c| c.arrived.0).collect();
         let gap = calls.windows(2).map(|pair| pair[1] - pair[0]).next().unwrap_or(0) / 1_000_000;
