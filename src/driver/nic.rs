@@ -250,7 +250,10 @@ impl Worker {
                 // An interface that is gone is down; one that could not be read may be anything (I11).
                 Err(error) if error.is_unfit() => {
                     self.unfit(&error);
-                    self.send(Event::Link { up: false, default_route: false });
+                    // A port has a link, and the host a way out through what it is a port of.
+                    if !matches!(error, NetError::Enslaved { .. }) {
+                        self.send(Event::Link { up: false, default_route: false });
+                    }
                 }
                 Err(error) => {
                     self.say(format!("cannot read the interface {}: {error}", nic.name()));

@@ -70,6 +70,8 @@ pub struct Agent {
     pub status: String,
     /// When it did not run, or was stopped: closed stretches, and perhaps one that lasts.
     pub absent: Vec<Absence>,
+    /// When the first of its processes was started, in milliseconds.
+    pub began: Option<u64>,
     /// When its processes ended.
     deaths: Vec<u64>,
 }
@@ -99,6 +101,7 @@ impl Agent {
             ready_at: None,
             status: String::new(),
             absent: Vec::new(),
+            began: None,
             deaths: Vec::new(),
         })
     }
@@ -151,6 +154,7 @@ impl Agent {
             false => launch,
         };
         let process = launch.start()?;
+        self.began.get_or_insert(clock::now().0);
         (self.process, self.ready_at) = (Some(process), None);
         self.present();
         Ok(())
@@ -300,6 +304,7 @@ impl Agent {
 
     /// Takes over when somebody else's processes ended here, each with the start of the next.
     pub fn recall(&mut self, absent: Vec<Absence>) {
+        self.began.get_or_insert(0);
         self.deaths = absent.iter().map(|(_, from, _)| *from).collect();
         self.absent = absent;
     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use foip_standins::client::control;
+use foip_standins::fault::Rule;
 use foip_standins::log::{Entry, What as LogWhat};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -230,8 +231,19 @@ impl Api {
         Ok(())
     }
 
+    /// Requests of a host meet this at every API server.
+    pub fn fault(&self, host: usize, rule: &Rule) -> Outcome<()> {
+        let (mut near, mut far) = (rule.clone(), rule.clone());
+        (near.on.client, near.on.listener) = (Some([127, 0, 0, 1].into()), Some(host));
+        far.on.client = Some(HOSTS[host].v4.into());
+        for rule in [near, far] {
+            self.command(&json!({"do": "fault", "rule": rule}))?;
+        }
+        Ok(())
+    }
+
     /// A command to the built-in API.
-    fn command(&self, command: &Value) -> Outcome<()> {
+    pub fn command(&self, command: &Value) -> Outcome<()> {
         let Kind::BuiltIn { socket, .. } = &self.kind else {
             return Err(trouble!("the real API takes no commands"));
         };

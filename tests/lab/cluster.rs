@@ -8,6 +8,7 @@ use foip::clock;
 
 use crate::agent::{Agent, Common};
 use crate::api::{Api, Flavour};
+use crate::lacks::{Lacking, Lacks};
 use crate::monitor::Monitor;
 use crate::pinger::Pinger;
 use crate::plan::{FAILOVER_V4, HOSTS, host_index, nic_address};
@@ -68,6 +69,10 @@ pub struct Cluster {
     pub off: [Vec<(u64, Option<u64>)>; 3],
     /// When something else was done that may be noticed; who did it says until when.
     pub meddled: Vec<(u64, u64)>,
+    /// When it cannot be said what the hosts were able to do.
+    pub doubtful: Vec<(u64, u64)>,
+    /// What was taken away from the hosts.
+    pub lacks: Lacks,
     unreachable: [bool; 3],
     /// Namespaces and links.
     pub world: World,
@@ -136,6 +141,8 @@ impl Cluster {
             ips,
             off: Default::default(),
             meddled: Vec::new(),
+            doubtful: Vec::new(),
+            lacks: Lacks::default(),
             unreachable: [false; 3],
             world,
         })
@@ -281,6 +288,24 @@ impl Cluster {
             }
         }
         up
+    }
+
+    /// From now on a host is without these.
+    pub fn lacks(&mut self, host: usize, lacks: &[Lacking]) {
+        let now = clock::now().0;
+        for what in lacks.iter().flat_map(|what| what.abilities(&self.ips)) {
+            self.lacks.begin(host, what, now);
+        }
+    }
+
+    /// Ends all faults of API and provider, and all lacks.
+    pub fn mend(&mut self) -> Outcome<()> {
+        self.provider.command(&serde_json::json!({"do": "clear"}))?;
+        if self.api.flavour() == Flavour::BuiltIn {
+            self.api.command(&serde_json::json!({"do": "clear"}))?;
+        }
+        self.lacks.end(clock::now().0);
+        Ok(())
     }
 
     /// Notes that a host can no longer be reached by the others, or can again.

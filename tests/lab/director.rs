@@ -1,5 +1,6 @@
 //! Carries out a scenario's steps and judges what came of it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use foip::clock;
@@ -10,7 +11,7 @@ use crate::api::Flavour;
 use crate::cluster::Cluster;
 use crate::pinger::Gap;
 use crate::plan::HOSTS;
-use crate::scenario::{Ends, Expect, Scenario, Step, Who};
+use crate::scenario::{Ends, Expect, Listener, Scenario, Step, Who};
 use crate::signals::{sleep, wait_until};
 use crate::trouble;
 use crate::trouble::Outcome;
@@ -63,7 +64,8 @@ pub fn run(cluster: &mut Cluster, scenario: &Scenario) -> Outcome<Verdict> {
         cluster.start_all()?;
         Some(cluster.settle(Duration::from_secs(60))?)
     };
-    let mut play = Play { cluster, before, mark: clock::now().0, gone: None, paused: None };
+    let begun = clock::now().0;
+    let mut play = Play { cluster, before, begun, mark: begun, gone: None, paused: None };
     let mut problems = Vec::new();
     for step in &scenario.steps {
         match play.carry_out(step) {
@@ -83,6 +85,7 @@ pub fn run(cluster: &mut Cluster, scenario: &Scenario) -> Outcome<Verdict> {
     verdict.address_gone = gone;
     verdict.problems = problems;
     judge(cluster, &scenario.expect, (before, paused), &mut verdict);
+    verdict.problems.extend(alarming(cluster, &scenario.expect, before, (begun, to)));
     Ok(verdict)
 }
 
@@ -92,6 +95,7 @@ const MEDDLED: u64 = 45_000;
 struct Play<'a> {
     cluster: &'a mut Cluster,
     before: Option<usize>,
+    begun: u64,
     mark: u64,
     gone: Option<u64>,
     paused: Option<usize>,
@@ -143,6 +147,9 @@ impl Play<'_> {
         if step.meddles() {
             let now = clock::now().0;
             self.cluster.meddled.push((now, now + MEDDLED));
+            if !step.declares() {
+                self.cluster.doubtful.push((now, now + MEDDLED));
+            }
         }
         match step {
             Step::Mark => {
@@ -152,11 +159,7 @@ impl Play<'_> {
             Step::Wait { time } => self.wait(*time),
             Step::Settle { within, holder } => {
                 let before = self.before;
-                self.cluster.settle_where(*within, |now| match holder {
-                    Some(Ends::Same) => Some(now) == before,
-                    Some(Ends::Other) => Some(now) != before,
-                    None => true,
-                })?;
+                self.cluster.settle_where(*within, |now| ends(*holder, before, Some(now)))?;
                 Ok(())
             }
             Step::Clean { within } => self.cluster.clean(*within),
@@ -246,6 +249,28 @@ impl Play<'_> {
                 let ip = self.cluster.ips[0].clone();
                 self.cluster.provider.route_by_hand(&ip, to)
             }
+            Step::ApiFault { host, rules, lacks } => self.on(*host, |c, h| {
+                rules.iter().try_for_each(|rule| c.api.fault(h, rule))?;
+                c.lacks(h, lacks);
+                Ok(())
+            }),
+            Step::ProviderFault { host, rules, lacks } => self.on(*host, |c, h| {
+                rules.iter().try_for_each(|rule| c.provider.fault(h, rule))?;
+                c.lacks(h, lacks);
+                Ok(())
+            }),
+            Step::Shell { host, line, lacks } => self.on(*host, |c, h| {
+                c.world.shell(h, line)?;
+                c.lacks(h, lacks);
+                Ok(())
+            }),
+            Step::Mend => {
+                if let Some((_, end)) = self.cluster.meddled.last_mut() {
+                    *end = (*end).max(clock::now().0);
+                }
+                self.cluster.mend()
+            }
+            Step::Quiet { within, but } => self.quiet(*within, but),
             Step::Provider { command } => self.cluster.provider.command(command).map(drop),
         }
     }
@@ -261,6 +286,33 @@ impl Play<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Waits until no alarm stands that began with this scenario.
+    fn quiet(&mut self, within: Duration, but: &[String]) -> Outcome<()> {
+        let end = clock::now().0 + u64::try_from(within.as_millis()).unwrap_or(0);
+        loop {
+            let mut left = Vec::new();
+            for (host, agent) in self.cluster.agents.iter_mut().enumerate() {
+                agent.listen();
+                agent.check()?;
+                let open = crate::alarms::raised(agent).into_iter();
+                let open = open.filter(|alarm| alarm.to.is_none() && alarm.from >= self.begun);
+                let open = open.filter(|alarm| !but.contains(&alarm.code));
+                if agent.running() {
+                    left.extend(open.map(|alarm| {
+                        format!("{} has {}: {}", HOSTS[host].name, alarm.code, alarm.text)
+                    }));
+                }
+            }
+            if left.is_empty() {
+                return Ok(());
+            }
+            if clock::now().0 >= end {
+                return Err(trouble!("alarms after {within:?}: {}", left.join("; ")));
+            }
+            sleep(Duration::from_millis(500))?;
+        }
     }
 
     /// Stops the process that has just sent an intent: between intent and call.
@@ -359,14 +411,15 @@ fn judge(
         problems.push(format!("{} packets lost, not {most}", verdict.lost));
     }
     let after = cluster.place().holder;
-    let right = match expect.holder {
-        Some(Ends::Same) => after == before,
-        Some(Ends::Other) => after.is_some() && after != before,
-        None => true,
-    };
-    if !right {
+    if !ends(expect.holder, before, after) {
         let name = |host: Option<usize>| host.map_or("nobody", |host| HOSTS[host].name);
         problems.push(format!("{} held before, {} after", name(before), name(after)));
+    }
+    if let Some([least, most]) = expect.refused_calls {
+        let refused = cluster.provider.refused(verdict.span.0, verdict.span.1);
+        if !(least..=most).contains(&refused) {
+            problems.push(format!("{refused} route calls were refused, not {least} to {most}"));
+        }
     }
     let silent = match expect.no_call_by {
         Some(Who::Holder) => before,
@@ -378,4 +431,56 @@ fn judge(
         problems.push("the one that was paused made a route call".to_owned());
     }
     verdict.problems.extend(problems);
+}
+
+/// Is this how it should end?
+fn ends(wanted: Option<Ends>, before: Option<usize>, after: Option<usize>) -> bool {
+    let other = |place: usize| {
+        let mut others = (0..HOSTS.len()).filter(|host| Some(*host) != before);
+        after.is_some() && others.nth(place) == after
+    };
+    match wanted {
+        Some(Ends::Same) => after == before,
+        Some(Ends::Other) => after.is_some() && after != before,
+        Some(Ends::Second) => other(0),
+        Some(Ends::Third) => other(1),
+        None => true,
+    }
+}
+
+/// What is wrong with the alarms of all hosts.
+fn alarming(
+    cluster: &Cluster,
+    expect: &Expect,
+    before: Option<usize>,
+    span: (u64, u64),
+) -> Vec<String> {
+    let Some(alarms) = &expect.alarms else { return Vec::new() };
+    let mut problems = Vec::new();
+    for (host, agent) in cluster.agents.iter().enumerate() {
+        let wanted = wanted_alarms(alarms, before, host);
+        let all = crate::alarms::raised(agent);
+        let found = crate::alarms::judge(&all, &wanted, &expect.alarms_allowed, span);
+        problems
+            .extend(found.into_iter().map(|problem| format!("{}: {problem}", HOSTS[host].name)));
+    }
+    problems
+}
+
+/// The alarms that a host must raise.
+fn wanted_alarms(
+    alarms: &BTreeMap<Listener, Vec<String>>,
+    holder: Option<usize>,
+    host: usize,
+) -> Vec<String> {
+    let others: Vec<usize> = (0..HOSTS.len()).filter(|other| Some(*other) != holder).collect();
+    let meant = |listener: &Listener| match listener {
+        Listener::Holder => Some(host) == holder,
+        Listener::Second => others.first() == Some(&host),
+        Listener::Third => others.get(1) == Some(&host),
+        Listener::Others => others.contains(&host),
+        Listener::All => true,
+    };
+    let named = alarms.iter().filter(|(listener, _)| meant(listener));
+    named.flat_map(|(_, codes)| codes.clone()).collect()
 }

@@ -1,18 +1,30 @@
 //! Hands a lab run to the history checker: the traces of all nodes, the provider's log, the kernels' address
 //! tables, what the client lost, and what the lab did to them.
+//!
+//! | promise | judged |
+//! | --- | --- |
+//! | I1 to I14, L1 to L5 | in every run |
+//! | L6: served by whoever can, no second move | by the packets lost, wherever it is sure what each host can do |
+//! | L7: an alarm at each node that knows of a lack, at a holder without a successor | by `lacks` of a scenario's faults, and by hosts without power or process |
+//! | L7: which alarm it is, and no other | by `alarms` in the scenario's `expect` |
+//! | L7: alarms end | by `quiet` steps; the checker's own rule needs 105 s without trouble, which few runs have |
+//!
+//! What was done in another way than by a fault with `lacks` makes everything doubtful for as long as it may be
+//! noticed: then only what is certain in spite of it is judged.
 
 use std::collections::BTreeMap;
 use std::fs;
 
 use foip::clock;
 use foip::core::facts::{Doc, Key};
-use foip::history::facts::{AddressChange, Loss, Rerouted};
+use foip::history::facts::{Ability, AddressChange, Lack, Loss, Rerouted};
 use foip::history::trace::{Line, history, read};
 use foip::history::{Disturbance, Facts, FinalState, ProviderCall, Real, What, judge as check};
-use foip::types::{FailoverIp, Span, Tick};
+use foip::types::{Span, Tick};
 
 use crate::agent::Why;
 use crate::cluster::Cluster;
+use crate::lacks::{Lacking, doubtful, parsed, sure};
 use crate::plan::{HOSTS, nic_address};
 
 /// The stand-in's task of 450 ms, and the questions before and after it.
@@ -57,10 +69,6 @@ pub fn judge(cluster: &mut Cluster, from: u64) -> Vec<String> {
 
 fn real(ms: u64) -> Real {
     Real(ms * 1000)
-}
-
-fn parsed(ip: &str) -> FailoverIp {
-    ip.parse().expect("the plan's failover IPs are well formed")
 }
 
 fn server(host: Option<usize>) -> Option<foip::types::ServerName> {
@@ -117,7 +125,7 @@ fn facts(cluster: &mut Cluster, from: u64) -> Facts {
         person_needed: false,
     };
     Facts {
-        lacks: None,
+        lacks: Some(lacks(cluster, now)),
         bound: None,
         calls,
         routes,
@@ -159,6 +167,30 @@ fn disturbances(cluster: &Cluster, now: u64) -> Vec<Disturbance> {
         add(What::Other, *from, Some(*to));
     }
     all.sort_by_key(|d| d.from);
+    all
+}
+
+/// What the hosts were without, by what the lab did to them. Where it only knows that something was done, it says so.
+fn lacks(cluster: &Cluster, now: u64) -> Vec<Lack> {
+    let mut all = cluster.lacks.all(now);
+    for host in 0..HOSTS.len() {
+        let agent = &cluster.agents[host];
+        all.push(sure(host, Ability::Run, 0, agent.began.unwrap_or(now)));
+        let absent = agent.absent.iter().map(|(_, from, to)| (*from, *to));
+        for (from, to) in absent.chain(cluster.off[host].iter().copied()) {
+            all.push(sure(host, Ability::Run, from, to.unwrap_or(now)));
+        }
+        for (from, to) in &cluster.api.down {
+            for what in [Lacking::Lease, Lacking::Record] {
+                let what = what.abilities(&cluster.ips).into_iter();
+                all.extend(what.map(|what| sure(host, what, *from, to.unwrap_or(now))));
+            }
+        }
+        for (from, to) in &cluster.doubtful {
+            let what = Lacking::ALL.iter().flat_map(|what| what.abilities(&cluster.ips));
+            all.extend(what.map(|what| doubtful(host, what, *from, *to)));
+        }
+    }
     all
 }
 

@@ -11,6 +11,7 @@
 )]
 
 mod agent;
+mod alarms;
 mod api;
 mod bench;
 mod client;
@@ -20,6 +21,7 @@ mod director;
 mod evidence;
 mod history;
 mod hold;
+mod lacks;
 mod monitor;
 mod pinger;
 mod plan;

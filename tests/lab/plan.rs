@@ -1,7 +1,7 @@
 //! The lab's fixed plan: who is there and under which addresses.
 //!
 //! ```text
-//!   node-a .11   node-b .12   node-c .13        198.51.100.0/24, 2001:db8:a::/64
+//!   node-a .11   node-b .12   node-c .13        198.51.100.0/24, 2001:db8:a::/64 (EUI-64)
 //!      └────────────┼────────────┘
 //!                 router .1 ── routes the failover IPs via one node
 //!           ┌───────┴────────┐
@@ -21,7 +21,7 @@ pub struct HostPlan {
     pub name: &'static str,
     /// Primary IPv4 address, in a /24.
     pub v4: Ipv4Addr,
-    /// Primary IPv6 address, in a /64.
+    /// Primary IPv6 address, in a /64: made of it and the MAC (EUI-64), where netcup sends a failover /64.
     pub v6: &'static str,
     /// Native /64 as the provider lists it.
     pub v6_prefix: &'static str,
@@ -38,7 +38,7 @@ pub const HOSTS: [HostPlan; 3] = [
     HostPlan {
         name: "node-a",
         v4: Ipv4Addr::new(198, 51, 100, 11),
-        v6: "2001:db8:a::11",
+        v6: "2001:db8:a::ff:feea:830a",
         v6_prefix: "2001:db8:a::",
         mac: "02:00:00:ea:83:0a",
         server: "v2202600000000003",
@@ -47,7 +47,7 @@ pub const HOSTS: [HostPlan; 3] = [
     HostPlan {
         name: "node-b",
         v4: Ipv4Addr::new(198, 51, 100, 12),
-        v6: "2001:db8:a::12",
+        v6: "2001:db8:a::ff:feea:830b",
         v6_prefix: "2001:db8:a::",
         mac: "02:00:00:ea:83:0b",
         server: "v2202600000000004",
@@ -56,7 +56,7 @@ pub const HOSTS: [HostPlan; 3] = [
     HostPlan {
         name: "node-c",
         v4: Ipv4Addr::new(198, 51, 100, 13),
-        v6: "2001:db8:a::13",
+        v6: "2001:db8:a::ff:feea:830c",
         v6_prefix: "2001:db8:a::",
         mac: "02:00:00:ea:83:0c",
         server: "v2202600000000005",

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use foip_standins::client::control;
+use foip_standins::fault::Rule;
 use foip_standins::log::{Entry, What};
 use foip_standins::scp::{FailoverIp, Knobs, Person, ServerSetup, Setup};
 use serde_json::{Value, json};
@@ -150,6 +151,26 @@ impl Provider {
                 _ => None,
             })
             .collect()
+    }
+
+    /// Requests of a host meet this.
+    pub fn fault(&self, host: usize, rule: &Rule) -> Outcome<()> {
+        let mut rule = rule.clone();
+        rule.on.client = Some(HOSTS[host].v4.into());
+        self.command(&json!({"do": "fault", "rule": rule})).map(drop)
+    }
+
+    /// How many route calls a fault answered within a time.
+    pub fn refused(&self, from: u64, to: u64) -> u64 {
+        let met = |entry: &Entry| match &entry.what {
+            What::Request { method, path, fault, .. } => {
+                fault.is_some() && method == "PATCH" && path.contains("/failoverips/")
+            }
+            _ => false,
+        };
+        let log = self.log();
+        let within = log.iter().filter(|entry| (from..=to).contains(&entry.at));
+        within.filter(|entry| met(entry)).count() as u64
     }
 
     /// When packets for an IP were switched, and to which host, oldest first.

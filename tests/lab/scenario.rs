@@ -20,14 +20,18 @@
 //! ```
 //!
 //! `holder` is who holds when the scenario begins, `second` and `third` are the others by name; `each` is one
-//! after the other. The measurement runs from the first step, or the last `mark`, to the end of the last one.
+//! after the other. A fault that lasts is an `api-fault`, a `provider-fault` or a `shell` step; each says with `lacks`
+//! what its hosts cannot do from then on, and `mend` ends them all. The measurement runs from the first step, or the last `mark`, to the end of the last one.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use foip_standins::fault::Rule;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use crate::lacks::Lacking;
 use crate::trouble;
 use crate::trouble::{Outcome, Tried};
 use crate::world::Cut;
@@ -276,6 +280,48 @@ pub enum Step {
         /// Where to.
         host: Who,
     },
+    /// Requests of these hosts meet faults at every API server, until `mend`. Built-in API only.
+    ApiFault {
+        /// Whose requests.
+        host: Who,
+        /// Which ones, and what meets them; the rules' `client` and `listener` are set to the hosts'.
+        rules: Vec<Rule>,
+        /// What the hosts cannot do from now on.
+        #[serde(default)]
+        lacks: Vec<Lacking>,
+    },
+    /// Requests of these hosts meet faults at the provider, until `mend`.
+    ProviderFault {
+        /// Whose requests.
+        host: Who,
+        /// Which ones, and what meets them; the rules' `client` is set to the hosts'.
+        rules: Vec<Rule>,
+        /// What the hosts cannot do from now on.
+        #[serde(default)]
+        lacks: Vec<Lacking>,
+    },
+    /// A line for the shell, as root in the host's network namespace. `$v4`, `$v6` are the host's addresses,
+    /// `$gw4`, `$gw6` the router's.
+    Shell {
+        /// Where.
+        host: Who,
+        /// The line.
+        line: String,
+        /// What the hosts cannot do from now on.
+        #[serde(default)]
+        lacks: Vec<Lacking>,
+    },
+    /// All faults at API and provider end, and all that `lacks` named is there again.
+    Mend,
+    /// Waits until no running foip has an alarm that began with the first step or later.
+    Quiet {
+        /// The longest wait; the scenario fails after it.
+        #[serde(deserialize_with = "span")]
+        within: Duration,
+        /// Alarms that may stay.
+        #[serde(default)]
+        but: Vec<String>,
+    },
     /// A command to the provider's stand-in: a fault, a limit, a clock.
     Provider {
         /// As the stand-in's control socket takes it, `{ do = "spend", calls = 10 }`.
@@ -301,12 +347,17 @@ impl Step {
             | Self::DeleteAddress { .. }
             | Self::RouteByHand { .. }
             | Self::LateAnswers { .. }
+            | Self::ApiFault { .. }
+            | Self::ProviderFault { .. }
+            | Self::Shell { .. }
+            | Self::Mend
             | Self::Provider { .. } => true,
             Self::FreezeApi { host } | Self::ThawApi { host } => *host != Who::All,
             Self::Mark
             | Self::Wait { .. }
             | Self::Settle { .. }
             | Self::Clean { .. }
+            | Self::Quiet { .. }
             | Self::Start { .. }
             | Self::Crash { .. }
             | Self::Kill { .. }
@@ -320,6 +371,14 @@ impl Step {
             | Self::KillEtcd { .. }
             | Self::StartEtcd { .. } => false,
         }
+    }
+
+    /// Does it say itself, by `lacks`, what the hosts cannot do because of it?
+    pub fn declares(&self) -> bool {
+        matches!(
+            self,
+            Self::ApiFault { .. } | Self::ProviderFault { .. } | Self::Shell { .. } | Self::Mend
+        )
     }
 }
 
@@ -347,6 +406,29 @@ pub struct Expect {
     pub holder: Option<Ends>,
     /// The host whose foip may make no route call after the mark.
     pub no_call_by: Option<Who>,
+    /// Route calls that a fault of the provider answered, whoever made them: least and most.
+    pub refused_calls: Option<[u64; 2]>,
+    /// Alarms that must be raised from the first step on, by host. Where this is there, no other alarm may last.
+    pub alarms: Option<BTreeMap<Listener, Vec<String>>>,
+    /// Alarms that may last, too.
+    #[serde(default)]
+    pub alarms_allowed: Vec<String>,
+}
+
+/// Whose alarms are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Listener {
+    /// The holder when the scenario began.
+    Holder,
+    /// The first of the other two.
+    Second,
+    /// The last of the other two.
+    Third,
+    /// All but the holder at the beginning.
+    Others,
+    /// All three.
+    All,
 }
 
 /// Who holds in the end, compared with the beginning.
@@ -357,6 +439,10 @@ pub enum Ends {
     Same,
     /// Another one.
     Other,
+    /// The first of the other two.
+    Second,
+    /// The last of the other two.
+    Third,
 }
 
 impl Scenario {

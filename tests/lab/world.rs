@@ -220,6 +220,16 @@ impl World {
             .map(drop)
     }
 
+    /// Runs a line of shell in a host's namespace.
+    pub fn shell(&self, host: usize, line: &str) -> Outcome<()> {
+        let plan = &HOSTS[host];
+        let set = format!(
+            "set -e; v4={} v6={} gw4={GATEWAY_V4} gw6={GATEWAY_V6}; {line}",
+            plan.v4, plan.v6
+        );
+        run("ip", &["netns", "exec", &self.host(host), "sh", "-c", &set]).map(drop)
+    }
+
     /// Is the address on the host's NIC?
     pub fn has_address(&self, host: usize, address: IpAddr) -> Outcome<bool> {
         let listing =

@@ -53,6 +53,8 @@ fn what_the_kernel_would_refuse_is_told_before_it_is_needed_and_when_it_is_over(
     });
     place.ip("link set eth0 nomaster");
     member.waits("the end of it", || told(&member).is_empty());
+    // The port had a link all the time: the bridge is to blame, and nothing that is well.
+    assert_eq!(member.told("link\":{\"up\":false,\"default_route"), None);
 
     place.ip("link set eth0 down");
     place.ip("link set eth0 name gone0");
