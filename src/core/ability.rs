@@ -295,6 +295,14 @@ impl Core {
             };
             self.alarm(code, format!("this node cannot serve {ip}: {why}"));
         }
+        let refused = self.routes.iter().filter_map(|(ip, route)| {
+            let (server, why) = route.refusal.as_ref().filter(|_| self.now < route.hold)?;
+            Some((route.hold, format!("netcup refused to route {ip} to {server}: {why}")))
+        });
+        for (hold, text) in refused.collect::<Vec<_>>() {
+            self.at(hold);
+            self.alarm("refused", text);
+        }
         self.say_what_is_spent();
         for ip in self.routes.keys().copied().collect::<Vec<_>>() {
             if let Some(group) = self.is_split(ip) {

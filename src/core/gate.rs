@@ -50,9 +50,6 @@ impl Core {
         let (hold, refusal) = held.unwrap_or_default();
         if self.now < hold && refusal.as_ref().is_none_or(|(name, _)| *name == to.name) {
             self.at(hold);
-            if let Some((_, why)) = refusal {
-                self.alarm("refused", format!("netcup refused to route {ip}: {why}"));
-            }
             return false;
         }
         if !self.book.known() {

@@ -118,6 +118,10 @@ impl Core {
             .group_ips(group)
             .iter()
             .all(|ip| self.provider.since(*ip, to.begun).is_some() && self.is_at(*ip, &to.server));
+        let there = self.group_ips(group).iter().all(|ip| self.is_at(*ip, &to.server));
+        if there && !arrived {
+            self.need_observation(to.begun);
+        }
         let settled = self.group_routes_settled(group);
         let fit = self.companion(&to.to).is_some_and(|peer| peer.alive(self.now));
         let unreachable = self.cannot_call_for(group, to);
@@ -375,9 +379,11 @@ impl Core {
         let time = self.ledger_time()?;
         let mine = self.membership(group);
         let ips = self.group_ips(group);
+        let turned_away = self.budget(&self.spending()).turned_away();
         let kept = ips.iter().all(|ip| {
             let allowed = self.routes.get(ip).and_then(|route| route.allowed);
-            allowed.is_some_and(|allowed| allowed > time + PATIENCE)
+            // Where somebody else spends, a probe may come sooner, and is a hope only.
+            allowed.is_some_and(|allowed| Some(allowed).max(turned_away) > Some(time + PATIENCE))
         });
         if !kept {
             return None;

@@ -66,8 +66,13 @@ impl Core {
             asking.ask = Some(asking.count);
             asking.last = Some(self.now);
         }
-        let (ask, again) = (asking.ask, asking.last.unwrap_or(self.now) + AGAIN);
-        self.at(again);
+        let (ask, asked) = (asking.ask, asking.last.unwrap_or(self.now));
+        self.at(asked + AGAIN);
+        // Where this node hears the provider, its own word has to be as new as the witness's: what it lacked may be over.
+        if !silent && !self.provider.asked_since(asked) {
+            self.need_observation(asked);
+            return;
+        }
         let witness = self.find_witness(group, term.epoch, ask, &bad);
         if let (Some(witness), Some(lock)) = (witness, self.locks.get_mut(group)) {
             lock.moving = None;

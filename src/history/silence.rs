@@ -335,7 +335,7 @@ pub(crate) fn successors(index: &Index<'_>, report: &mut Report) {
 }
 
 /// Alarms that stay where a person has something to do, or where the cluster is made so.
-const LASTING: [&str; 8] = [
+const LASTING: [&str; 10] = [
     "not-a-member",
     "node-silent",
     "drift",
@@ -344,6 +344,8 @@ const LASTING: [&str; 8] = [
     "two-nodes",
     "budget",
     "call-failed",
+    "refused",
+    "no-successor",
 ];
 
 /// (c) When all is well again, no alarm is left.
