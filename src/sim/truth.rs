@@ -9,6 +9,9 @@ use crate::core::facts::Key;
 use crate::history::facts::{Ability, Lack};
 use crate::types::Span;
 
+/// A call that netcup refused for what it asks is not made again before.
+const LEFT_ALONE: Span = Span::secs(600);
+
 /// What was edited is waited out for a minute at most, and then taken.
 const WAITED_OUT: Span = Span::secs(75);
 
@@ -217,6 +220,16 @@ impl World {
         let routes: BTreeSet<Ability> =
             self.ips.iter().map(|(_, ip, _)| Ability::Route(*ip)).collect();
         let lease = |group: &_| BTreeSet::from([Ability::Lease(Clone::clone(group))]);
+        if let Fault::Provider { nodes, how: Trouble::Config, long } = fault {
+            // What netcup calls wrong by configuration is left alone for a while, whatever becomes of it.
+            let (from, to) = (self.real(), self.real().plus(*long).plus(LEFT_ALONE));
+            for machine in (0..self.machines.len()).filter(|node| nodes & (1 << node) != 0) {
+                for what in routes.clone() {
+                    self.lacked(Lack { machine, what, sure: false, from, to });
+                }
+            }
+            return;
+        }
         let (what, long) = match fault {
             Fault::Edit { key: Key::Group(group), .. }
             | Fault::Delete { key: Key::Group(group) } => (lease(group), WAITED_OUT),
