@@ -166,7 +166,8 @@ impl Core {
     /// Is the IP served by this node, by an answer of this term and with all of its addresses?
     pub(super) fn is_served(&self, ip: FailoverIp, from: Tick) -> bool {
         let routed = self.provider.since(ip, from).is_some_and(|seen| self.is_here(&seen.routed));
-        routed && self.has_addresses(ip)
+        // What the kernel no longer refreshes is as good as gone.
+        routed && self.has_addresses(ip) && self.addresses.refusal(ip).is_none()
     }
 
     /// Since when the IPs that this node holds have not been served here. A window that is spent is spent for all.

@@ -155,7 +155,10 @@ impl Core {
                 address.seen = Some(true);
             }
             Err(failure) => {
-                address.seen = if failure == AddressFailure::Stranger { Some(false) } else { None };
+                // One that the kernel does not refresh may still be there, until it runs out.
+                if failure == AddressFailure::Stranger {
+                    address.seen = Some(false);
+                }
                 address.failure = Some(failure);
             }
         }

@@ -315,7 +315,10 @@ impl Core {
             groups.iter().flat_map(|(name, group)| group.ips.keys().map(move |ip| (name, ip)))
         {
             let route = self.routes.entry(*ip).or_insert_with(|| way::Route::new(name, since));
-            route.group = name.clone();
+            if route.group != *name {
+                // What this node was for the IP's old group it was until now.
+                (route.group, route.ended) = (name.clone(), route.ended.max(since));
+            }
         }
         self.reads.list_wanted = true;
     }

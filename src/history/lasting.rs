@@ -19,8 +19,9 @@ const IN_TIME: Span = Span::secs(30);
 /// node is within the time; so much comes on top for each further one.
 const FURTHER: Span = Span::secs(25);
 
-/// A route that somebody changed by hand is seen by the holder's next question, which comes every half minute.
-const BY_HAND: Span = Span::secs(35);
+/// A route that somebody changed by hand is seen by the holder's next question, which comes every half minute, and put
+/// back with the calls that are left beside the reserve: a window later at the latest.
+const BY_HAND: Span = Span::secs(335);
 
 /// Where a stranger spends, there are four tries in five minutes.
 const PROBE: Span = Span::secs(80);
@@ -326,12 +327,11 @@ fn needless(
             Ability::Run | Ability::Network => true,
             Ability::Lease(of) => of == name,
             Ability::Address(host) => group.ips.values().any(|hosts| hosts.contains(host)),
-            Ability::Record
-            | Ability::Ask
-            | Ability::Listed(_)
-            | Ability::Route(_)
-            | Ability::Save
-            | Ability::Name => false,
+            // By a list that flaps it was not served well.
+            Ability::Listed(of) => *of == ip,
+            Ability::Record | Ability::Ask | Ability::Route(_) | Ability::Save | Ability::Name => {
+                false
+            }
         });
         if held && well && !lost {
             let text = format!("{ip} is moved away from {from}, which served it well");

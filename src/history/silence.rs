@@ -161,6 +161,8 @@ impl Shown {
         }
         match key {
             Key::Group(group) => self.add(at, Ability::Lease(group.clone()), written),
+            // That nothing answers is another matter than that the ledger is refused.
+            Key::Ledger if !failure.answered() => {}
             Key::Ledger => {
                 for ip in self.ips.clone() {
                     self.add(at, Ability::Route(ip), true);

@@ -139,12 +139,12 @@ pub(crate) fn link(index: &Index<'_>, report: &mut Report) {
     let Some(truth) = Truth::of(index) else { return };
     let mut up: BTreeMap<usize, bool> = BTreeMap::new();
     for entry in &index.history.entries {
-        let Said::Event(Event::Link { up: now, default_route: true }) = &entry.said else {
+        let Said::Event(Event::Link { up: now, default_route }) = &entry.said else {
             continue;
         };
         let was = up.insert(entry.process, *now);
         let Some(life) = index.lives.get(entry.process) else { continue };
-        if was == Some(false) && *now {
+        if was == Some(false) && *now && *default_route {
             again(index, &truth, life, entry.at, report);
         }
     }

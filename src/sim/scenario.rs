@@ -88,26 +88,11 @@ const THEMES: [Theme; 12] = [
     Theme::Mixed,
 ];
 
-/// `FOIP_HALF=1` adds the lasting faults and has L6 and L7 judged, `FOIP_HALF=2` leaves no other faults.
-fn half_wanted() -> u64 {
-    static HALF: LazyLock<u64> = LazyLock::new(|| {
-        let wanted = std::env::var("FOIP_HALF").ok();
-        wanted.and_then(|text| text.parse().ok()).unwrap_or(0)
-    });
-    *HALF
-}
-
-/// Is what lasts judged while it does?
-pub(crate) fn judges_lasting() -> bool {
-    half_wanted() > 0
-}
-
 fn theme(seed: u64) -> Theme {
-    let themes: Vec<Theme> = match half_wanted() {
-        0 => THEMES.to_vec(),
-        1 => THEMES.into_iter().chain(LASTING).collect(),
-        _ => LASTING.to_vec(),
-    };
+    // `FOIP_HALF=1` leaves nothing but what fails in part and lasts.
+    static HALF: LazyLock<bool> = LazyLock::new(|| std::env::var_os("FOIP_HALF").is_some());
+    let most: &[Theme] = if *HALF { &[] } else { &THEMES };
+    let themes: Vec<Theme> = most.iter().chain(&LASTING).copied().collect();
     themes[(seed % themes.len() as u64) as usize]
 }
 

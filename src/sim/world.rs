@@ -164,9 +164,8 @@ impl World {
             world.reroute(ip, at.clone());
         }
         world.history.facts.losses = Some(Vec::new());
-        world.history.facts.lacks = super::scenario::judges_lasting().then(Vec::new);
-        world.history.facts.bound =
-            super::scenario::judges_lasting().then_some(Bound { moves: 1, loss: Span::secs(90) });
+        world.history.facts.lacks = Some(Vec::new());
+        world.history.facts.bound = Some(Bound { moves: 1, loss: Span::secs(90) });
         world.history.facts.secrets = SECRETS.map(str::to_owned).to_vec();
         world.history.facts.provider_time = Span(world.setup.task.1 + 600);
         world

@@ -309,30 +309,30 @@ const LOCK_TABLE: &str = "
 nothing read
   nothing <- read same; read missing; read newer; read older; watch newer; watch older; watch missing; written; conflict; write unknown; write denied; elsewhere; nowhere; provider fails; reload
   take 10 <- read handed
+  alarm lease-edited <- read edited
+  look <- wake
   put <- here
   exit <- stop
-  look, alarm api-lost <- wake
-  alarm lease-edited <- read edited
 missing
   nothing <- read same; read missing; read newer; read older; watch newer; watch older; watch missing; written; conflict; write unknown; write denied; elsewhere; nowhere; provider fails; stop; reload
   take 10 <- read handed
-  put <- here
-  read <- wake
   alarm lease-edited <- read edited
+  read <- wake
+  put <- here
 of another, live
   nothing <- read same; read missing; read newer; read older; watch newer; watch older; written; conflict; write unknown; write denied; elsewhere; nowhere; provider fails; stop
   take 10 <- read handed
+  alarm lease-edited <- read edited
   read <- watch missing; wake
   put <- here
   alarm differs <- reload
-  alarm lease-edited <- read edited
 of another, expired
   read <- read same; read missing; read older; read edited; watch older; watch missing; conflict; write unknown; wake; elsewhere; nowhere; provider fails; stop
   nothing <- read newer; read handed; watch newer
-  put, look, hold <- written
+  put, hold <- written
   alarm api-denied, read <- write denied
   put, read <- here
-  alarm differs, look, read <- reload
+  alarm differs, read <- reload
 handed to us
   nothing <- read same; read newer; read older; read handed; watch newer; watch older; elsewhere; nowhere; provider fails; stop
   read <- read missing; read edited; watch missing; conflict; write unknown; wake
@@ -343,10 +343,10 @@ handed to us
 of our identity
   nothing <- read same; read missing; read newer; read older; watch newer; watch older; written; conflict; write unknown; write denied; elsewhere; nowhere; provider fails; stop; reload
   take 10 <- read handed
+  alarm lease-edited <- read edited
   read <- watch missing
   take 5 <- wake
   put <- here
-  alarm lease-edited <- read edited
 edited
   nothing <- read same; read missing; read newer; read older; read edited; watch newer; watch older; written; conflict; write unknown; write denied; elsewhere; nowhere; provider fails; stop; reload
   take 10 <- read handed
@@ -355,24 +355,24 @@ edited
 of an older epoch
   nothing <- read same; read missing; read newer; read older; watch newer; watch older; written; conflict; write unknown; write denied; elsewhere; nowhere; provider fails; stop; reload
   take 10 <- read handed
+  alarm lease-edited <- read edited
   read <- watch missing; wake
   put <- here
-  alarm lease-edited <- read edited
 in authority
   nothing <- read same; watch older; written; conflict; write unknown; write denied; provider fails
   renew 5 <- read missing; read older; wake
   cease <- read newer; watch newer
   take 10, cease <- read handed
+  renew 5, alarm lease-edited <- read edited
   read <- watch missing
   announce <- here
   intend <- elsewhere; nowhere
   linger <- stop
   put, renew 5 <- reload
-  renew 5, alarm lease-edited <- read edited
 renewing
   nothing <- read same; read older; watch older; provider fails; stop
-  cease <- read newer; read handed; watch newer
   read <- read missing; read edited; watch missing; conflict; write unknown; wake
+  cease <- read newer; read handed; watch newer
   hold <- written
   alarm api-denied <- write denied
   announce <- here
@@ -381,19 +381,18 @@ renewing
 in authority, a newer epoch of another
   nothing <- read same; read missing; read newer; read older; watch newer; watch older; written; conflict; write unknown; write denied; here; elsewhere; nowhere; provider fails; stop
   take 10 <- read handed
+  alarm lease-edited <- read edited
   read <- watch missing; wake
   alarm differs <- reload
-  alarm lease-edited <- read edited
 authority lapsed
-  nothing <- read same; read newer; read older; read handed; watch newer; watch older; here; elsewhere; nowhere; provider fails; stop
+  nothing <- read same; read newer; read older; read handed; watch newer; watch older; here; elsewhere; nowhere; provider fails; stop; reload
   read <- read missing; read edited; watch missing; conflict; write unknown; wake
   take 6 <- written
   alarm api-denied <- write denied
-  look <- reload
 stopping
   nothing <- read same; read older; watch older; here; elsewhere; nowhere; provider fails; stop
-  cease <- read newer; read handed; watch newer
   read <- read missing; read edited; watch missing; conflict; write unknown
+  cease <- read newer; read handed; watch newer
   hold <- written
   alarm api-denied <- write denied
   read, exit <- wake
@@ -425,9 +424,9 @@ intending
   nothing <- here; elsewhere; nowhere; provider fails; login refused; renewed; renewal conflicts; renewal unknown; accepted; done; not sent; refused; throttled; call: login refused; call: other site; call unknown; task runs; task done; task failed; task gone; task unknown
   renew 5 <- intent written
   read ledger <- intent conflicts
-  read <- intent unknown
+  read, read ledger <- intent unknown
   cease <- lease taken
-  put, read <- stopped for 6 s
+  put, read, read ledger <- stopped for 6 s
   linger <- stop
   put, renew 5 <- reload
 renewing
@@ -435,7 +434,7 @@ renewing
   nothing <- here; elsewhere; nowhere; provider fails; login refused; intent written; intent conflicts; intent unknown; accepted; done; not sent; refused; throttled; call: login refused; call: other site; call unknown; task runs; task done; task failed; task gone; task unknown; stop
   call, hold <- renewed
   cease, write NotSent <- lease taken
-  put, read <- stopped for 6 s
+  put, read, read ledger <- stopped for 6 s
   put <- reload
 calling
   renew 5 <- wake
@@ -444,23 +443,23 @@ calling
   write Accepted, ask task <- accepted
   write Accepted <- done
   write NotSent <- not sent
-  alarm budget, write Refused <- refused
+  alarm call-failed, write Refused <- refused
   alarm budget, write Throttled <- throttled
-  alarm provider-auth, write Refused <- call: login refused
-  alarm refused, write Refused <- call: other site
+  alarm call-failed, alarm provider-auth, write Refused <- call: login refused
+  alarm call-failed, alarm refused, write Refused <- call: other site
   write Unknown <- call unknown
   put, read, read ledger <- stopped for 6 s
   linger <- stop
   put, renew 5 <- reload
 following
+  renew 5 <- wake
   nothing <- here; elsewhere; nowhere; provider fails; login refused; intent written; intent conflicts; intent unknown; renewed; renewal conflicts; renewal unknown; accepted; done; not sent; refused; throttled; call: login refused; call: other site; call unknown; task runs; task unknown
   cease <- lease taken
   look <- task done; task gone
-  write Failed, look <- task failed
+  alarm call-failed, write Failed, look <- task failed
   put, read, read ledger <- stopped for 6 s
   linger <- stop
   put, renew 5, look <- reload
-  renew 5 <- wake
 verifying
   renew 5 <- wake
   write Done, announce <- here
