@@ -180,7 +180,7 @@ impl Lost<'_, '_> {
             c.by.is_none()
                 && c.ip == *ip
                 && c.arrived <= able.from.plus(Span(1))
-                && c.arrived.plus(Span::secs(60)) >= able.from
+                && c.arrived.plus(Span::secs(400)) >= able.from
         });
         let by_hand = facts.calls.iter().any(|c| c.by.is_none() && c.ip == *ip);
         if by_hand && config.drift == Drift::Report {

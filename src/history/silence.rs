@@ -91,7 +91,15 @@ fn known<'a>(index: &Index<'a>, truth: &Truth<'a>) -> Vec<Vec<Known<'a>>> {
             // A write that was refused once may be accepted the next time: nobody has to say for long that it was.
             let believed = match lack.what {
                 Ability::Lease(_) => DUE,
-                _ => BELIEVED,
+                Ability::Run
+                | Ability::Record
+                | Ability::Network
+                | Ability::Address(_)
+                | Ability::Ask
+                | Ability::Listed(_)
+                | Ability::Route(_)
+                | Ability::Save
+                | Ability::Name => BELIEVED,
             };
             let to = if tried { time.to.min(from.plus(believed)) } else { time.to };
             Some(Known { lack, time: Stretch { from, to } })
