@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Core;
 use super::budget::Need;
+use super::bug::Bug;
 use super::config::{Api, Drift};
 use super::peer::Peer;
 use crate::types::{FailoverIp, GroupName, Span, Tick};
@@ -205,6 +206,9 @@ impl Core {
 
     /// The IPs of the group that this holder has not served for long, with the reason of each that is known.
     pub(super) fn ill(&self, group: &GroupName) -> BTreeMap<FailoverIp, Option<Lack>> {
+        if self.planted(Bug::NeverUnable) {
+            return BTreeMap::new();
+        }
         let hopeless = self.is_better_given_on(group);
         let ips = self.group_ips(group).into_iter().filter_map(|ip| {
             let ill = self.routes.get(&ip).and_then(|route| route.ill);

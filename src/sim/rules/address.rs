@@ -132,7 +132,7 @@ fn a_task_that_ends_late_finds_the_address_there_within_seconds() {
         let left = run.world.has_address(0);
         run.expect(!left, "the old holder has no address, though its task runs");
         run.until(400).loses(140, Span::secs(3));
-        run.end()
+        run.end_after_a_late_landing()
     });
 }
 

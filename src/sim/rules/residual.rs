@@ -176,6 +176,6 @@ fn a_correction_that_lands_after_its_sender_has_died_is_put_right() {
         let holder = run.holder();
         run.expect(holder != 0, "another node has it").routed_to(holder);
         run.until(lands + 400);
-        run.end()
+        run.end_after_a_late_landing()
     });
 }

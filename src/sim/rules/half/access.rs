@@ -64,7 +64,7 @@ fn writes_that_are_refused_to_all_move_nothing_and_the_holder_stays() {
         holds(3, |setup| refused(setup, Refusal::Denied, secs));
         holds(3, |setup| refused(setup, Refusal::Refused, secs));
     }
-    super::super::bites(Bug::BidsUnproven, 4, |setup| refused(setup, Refusal::Refused, 20));
+    super::super::bites(Bug::BidsUnproven, 24, |setup| refused(setup, Refusal::Refused, 20));
 }
 
 #[test]
