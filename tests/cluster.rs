@@ -20,6 +20,8 @@ mod crowd;
 mod dropped;
 #[path = "cluster/faults.rs"]
 mod faults;
+#[path = "held.rs"]
+mod held;
 #[path = "cluster/real.rs"]
 mod real;
 #[path = "cluster/reload.rs"]

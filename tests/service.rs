@@ -14,6 +14,8 @@
 mod disk;
 #[path = "service/hangs.rs"]
 mod hangs;
+#[path = "held.rs"]
+mod held;
 #[path = "service/host_changes.rs"]
 mod host_changes;
 #[path = "service/journal.rs"]

@@ -1,8 +1,5 @@
 //! The kubeconfig while it is missing, half written, replaced, or on a disk that hangs.
 
-use std::io::Read;
-use std::path::Path;
-use std::process::{Child, Command as Process, Stdio};
 use std::time::{Duration, Instant};
 
 use foip::core::facts::ApiFailure;
@@ -11,6 +8,7 @@ use foip_standins::kube::Command;
 
 use crate::builtin::Builtin;
 use crate::faults::{DEADLINE, SHORT, eventually, unknown};
+use crate::held::Held;
 use crate::run;
 use crate::suite::{doc, group};
 
@@ -98,31 +96,6 @@ fn another_server_in_the_kubeconfig_is_used() {
         })
         .await;
     });
-}
-
-/// Whoever has a write lease on a file keeps others from opening it: the kernel lets them wait for up to 45 s, as a
-/// disk that does not answer does. Let go when dropped.
-struct Held(Child);
-
-impl Held {
-    fn new(path: &Path) -> Self {
-        // 1024 is F_SETLEASE and 1 is F_WRLCK; the kernel's signal that somebody waits is not heard.
-        let script = "$SIG{IO} = 'IGNORE'; open(my $f, '+<', $ARGV[0]) or die; fcntl($f, 1024, 1) or die; $| = 1; \
-                      print \"held\\n\"; <STDIN>;";
-        let mut child = Process::new("perl");
-        child.args(["-e", script]).arg(path);
-        let mut child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let mut told = [0; 5];
-        child.stdout.as_mut().unwrap().read_exact(&mut told).expect("the lease is had");
-        Self(child)
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        drop(self.0.stdin.take());
-        self.0.wait().unwrap();
-    }
 }
 
 #[test]

@@ -7,16 +7,18 @@ use std::net::UdpSocket;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use foip_standins::kube::{Kube, Setup};
 use foip_standins::log::What;
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::sys::signal::Signal;
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, UtimensatFlags, utimensat};
+use nix::sys::time::TimeSpec;
 use nix::unistd::mkfifo;
 
+use crate::held::Held;
 use crate::{Host, Service, in_mounts, under_journald};
 
 /// Lets a lease last as short as it may, so that a renewal comes every second.
@@ -145,7 +147,11 @@ fn renewals_go_on_while_the_kubeconfig_is_on_a_hanging_disk() {
     let node = Node::new();
     let service = node.host.start();
     node.holds();
-    let _hangs = Hanging::instead_of(node.host.kubeconfig()).read();
+    // What is no regular file is not opened at all: here the kernel lets whoever opens it wait.
+    let _held = Held::new(&node.host.kubeconfig());
+    let now = TimeSpec::from_duration(SystemTime::UNIX_EPOCH.elapsed().unwrap());
+    utimensat(AT_FDCWD, &node.host.kubeconfig(), &now, &now, UtimensatFlags::FollowSymlink)
+        .unwrap();
     node.goes_on_and_leaves(service);
 }
 
