@@ -20,7 +20,7 @@ mod crowd;
 mod dropped;
 #[path = "cluster/faults.rs"]
 mod faults;
-#[path = "held.rs"]
+#[path = "service/held.rs"]
 mod held;
 #[path = "cluster/real.rs"]
 mod real;

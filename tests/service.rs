@@ -14,7 +14,7 @@
 mod disk;
 #[path = "service/hangs.rs"]
 mod hangs;
-#[path = "held.rs"]
+#[path = "service/held.rs"]
 mod held;
 #[path = "service/host_changes.rs"]
 mod host_changes;
