@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::error::NetError;
 use super::exchange::{ask, change, dump, find};
-use super::message::{ACK, CREATE, DUMP, EXCLUSIVE, REPLACE, Request};
+use super::message::{ACK, Broken, CREATE, DUMP, EXCLUSIVE, REPLACE, Request};
 use super::row::{self, AddressRow, LinkRow, RouteRow, family, full};
 use super::tag::{self, Tag};
 use crate::types::Span;
@@ -95,17 +95,10 @@ pub fn remove(host: IpAddr, index: u32, name: &str) -> Result<(), NetError> {
 /// All addresses of the host that `pick` wants, in the kernel's order, IPv4 first.
 pub fn addresses(
     tag: &Tag,
-    mut pick: impl FnMut(&AddressRow) -> bool,
+    pick: impl FnMut(&AddressRow) -> bool,
 ) -> Result<Vec<AddressRow>, NetError> {
     let request = Request::new(row::GET_ADDRESS, DUMP, &[0; 8]);
-    let parse = |payload: &[u8]| {
-        let found = AddressRow::parse(payload)?;
-        if let Some(row) = &found {
-            tag.learn(row);
-        }
-        Ok(found.filter(|row| pick(row)))
-    };
-    dump(&request, row::NEW_ADDRESS, parse, "read the host's addresses")
+    dump(&request, row::NEW_ADDRESS, picked(tag, pick), "read the host's addresses")
 }
 
 /// The first address of the host that `pick` wants.
@@ -114,14 +107,21 @@ pub fn find_address(
     pick: impl Fn(&AddressRow) -> bool,
 ) -> Result<Option<AddressRow>, NetError> {
     let request = Request::new(row::GET_ADDRESS, DUMP, &[0; 8]);
-    let parse = |payload: &[u8]| {
+    find(&request, row::NEW_ADDRESS, picked(tag, pick), "look for an address of the host")
+}
+
+/// Reads a row of the address table for `pick`; the tag learns from each, wanted or not.
+fn picked(
+    tag: &Tag,
+    mut pick: impl FnMut(&AddressRow) -> bool,
+) -> impl FnMut(&[u8]) -> Result<Option<AddressRow>, Broken> {
+    move |payload| {
         let found = AddressRow::parse(payload)?;
         if let Some(row) = &found {
             tag.learn(row);
         }
         Ok(found.filter(|row| pick(row)))
-    };
-    find(&request, row::NEW_ADDRESS, parse, "look for an address of the host")
+    }
 }
 
 /// All interfaces.

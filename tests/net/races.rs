@@ -13,6 +13,25 @@ use crate::traps::{CREATE_REPLACE_ACK, IFA_ADDRESS, IFA_LOCAL, NEW_ADDRESS};
 
 const DEL_ADDRESS: u16 = 21;
 
+/// Scopes of an address (`rtnetlink.h`).
+const UNIVERSE: u8 = 0;
+const LINK: u8 = 253;
+
+/// Puts an address of this scope there and takes it off, without pause, until it is stopped.
+fn churn(net: &Net, scope: u8, stop: &AtomicBool) {
+    net.inside(|| {
+        let index = if_nametoindex("eth0").unwrap();
+        let mut fixed = ifaddrmsg("10.9.9.9", 32, index);
+        fixed[3] = scope;
+        let value = octets("10.9.9.9");
+        let attributes: [(u16, &[u8]); 2] = [(IFA_LOCAL, &value), (IFA_ADDRESS, &value)];
+        while !stop.load(Ordering::Relaxed) {
+            raw(NEW_ADDRESS, CREATE_REPLACE_ACK, &fixed, &attributes);
+            raw(DEL_ADDRESS, 4, &fixed, &attributes);
+        }
+    });
+}
+
 #[test]
 fn two_processes_at_the_same_address_do_not_take_each_other_for_strangers() {
     let Some(net) = Net::with_primary() else {
@@ -70,20 +89,8 @@ fn a_dump_while_the_table_changes_is_whole_or_an_error() {
     let stop = AtomicBool::new(false);
     let (mut whole, mut unsteady) = (0, 0);
     std::thread::scope(|scope| {
-        scope.spawn(|| {
-            net.inside(|| {
-                // Of scope link, so first in the list: all others move, and a dump that goes on by number skips one.
-                let index = if_nametoindex("eth0").unwrap();
-                let mut fixed = ifaddrmsg("10.9.9.9", 32, index);
-                fixed[3] = 253;
-                let value = octets("10.9.9.9");
-                let attributes: [(u16, &[u8]); 2] = [(IFA_LOCAL, &value), (IFA_ADDRESS, &value)];
-                while !stop.load(Ordering::Relaxed) {
-                    raw(NEW_ADDRESS, CREATE_REPLACE_ACK, &fixed, &attributes);
-                    raw(DEL_ADDRESS, 4, &fixed, &attributes);
-                }
-            });
-        });
+        // Of scope link, so first in the list: all others move, and a dump that goes on by number skips one.
+        scope.spawn(|| churn(&net, LINK, &stop));
         // Also when an assertion fails: a scope waits for its threads.
         let _stop = Stop(&stop);
         net.inside(|| {
@@ -117,18 +124,7 @@ fn a_refresh_needs_no_whole_dump() {
     );
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        scope.spawn(|| {
-            net.inside(|| {
-                let index = if_nametoindex("eth0").unwrap();
-                let fixed = ifaddrmsg("10.9.9.9", 32, index);
-                let value = octets("10.9.9.9");
-                let attributes: [(u16, &[u8]); 2] = [(IFA_LOCAL, &value), (IFA_ADDRESS, &value)];
-                while !stop.load(Ordering::Relaxed) {
-                    raw(NEW_ADDRESS, CREATE_REPLACE_ACK, &fixed, &attributes);
-                    raw(DEL_ADDRESS, 4, &fixed, &attributes);
-                }
-            });
-        });
+        scope.spawn(|| churn(&net, UNIVERSE, &stop));
         let _stop = Stop(&stop);
         net.inside(|| {
             for _ in 0..20 {
