@@ -129,16 +129,6 @@ fn watch(run: u64, check: &CheckSettings, hidden: Hidden, stop: &Stop, tell: &dy
     }
 }
 
-/// What a server or program said, fit to be shown: one short line without control characters.
-fn cleaned(text: &str) -> String {
-    const MOST: usize = 200;
-    let text: String = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-    match text.char_indices().nth(MOST) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
-    }
-}
-
 /// Counts results in a row into a verdict.
 #[derive(Debug)]
 struct Count {
