@@ -102,12 +102,12 @@ pub fn stored_of(lease: &Lease) -> Result<Stored, String> {
     let holder = spec.and_then(|spec| spec.holder_identity.as_ref());
     Ok(Stored {
         version,
-        doc: Doc {
+        doc: Arc::new(Doc {
             holder: holder.map(|holder| holder.chars().take(NAME).collect()),
             duration: spec.and_then(|spec| spec.lease_duration_seconds).map(i64::from),
             transitions: spec.and_then(|spec| spec.lease_transitions).map(i64::from),
             notes: notes.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
-        },
+        }),
     })
 }
 
@@ -419,7 +419,7 @@ mod tests {
         lease.spec.get_or_insert_default().holder_identity = Some("h".repeat(1 << 20));
         let stored = stored_of(&lease).unwrap();
         assert_eq!(stored.doc.notes.len(), NOTES);
-        assert_eq!(stored.doc.holder.unwrap().len(), NAME);
+        assert_eq!(stored.doc.holder.as_ref().unwrap().len(), NAME);
     }
 
     fn annotations_of(lease: &mut Lease) -> &mut BTreeMap<String, String> {
@@ -471,7 +471,7 @@ mod tests {
                     serde_json::from_slice(&serde_json::to_vec(&lease).unwrap()).unwrap();
                 prop_assert_eq!(&back, &lease);
                 back.metadata.resource_version = Some("8".into());
-                prop_assert_eq!(&stored_of(&back).unwrap().doc, &doc);
+                prop_assert_eq!(&*stored_of(&back).unwrap().doc, &doc);
             }
         }
     }

@@ -282,7 +282,7 @@ mod tests {
     use crate::core::facts::Doc;
 
     fn stored(version: &str) -> Stored {
-        Stored { version: ResourceVersion(version.into()), doc: Doc::default() }
+        Stored { version: ResourceVersion(version.into()), doc: Doc::default().into() }
     }
 
     fn key(name: &str) -> Key {

@@ -4,7 +4,7 @@
 //! node unable for it. What is lacking goes into the node's record, where it ranks bidders, successors and witnesses,
 //! and into an alarm: a node that says nothing could take over (L7).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -111,9 +111,9 @@ fn short(why: &str) -> String {
 }
 
 impl Core {
-    /// What this node lacks now.
-    pub(super) fn lacks(&self) -> Lacks {
-        let ips = self.routes.keys().filter_map(|ip| Some((*ip, self.lack_of(*ip)?)));
+    /// What this node lacks. Within a step only a call that arrives changes it.
+    pub(super) fn find_lacks(&self) -> Lacks {
+        let ips = self.routes.keys().filter_map(|ip| Some((*ip, self.find_lack_of(*ip)?)));
         let leases = self
             .locks
             .keys()
@@ -149,7 +149,7 @@ impl Core {
     }
 
     /// Why this node could not serve the IP, whatever else it can.
-    pub(super) fn lack_of(&self, ip: FailoverIp) -> Option<Lack> {
+    fn find_lack_of(&self, ip: FailoverIp) -> Option<Lack> {
         let lack = |kind, why: &str| Some(Lack { kind, why: short(why) });
         if let Some(why) = self.addresses.refusal(ip) {
             return lack(Kind::Address, why);
@@ -213,8 +213,9 @@ impl Core {
         let ips = self.group_ips(group).into_iter().filter_map(|ip| {
             let ill = self.routes.get(&ip).and_then(|route| route.ill);
             let long = ill.is_some_and(|(since, _)| self.now.since(since) >= ILL);
-            let lack = self.lack_of(ip);
-            (long || (hopeless && lack.as_ref().is_some_and(Lack::is_known))).then_some((ip, lack))
+            let lack = self.lacks.ips.get(&ip);
+            let bad = long || (hopeless && lack.is_some_and(Lack::is_known));
+            bad.then(|| (ip, lack.cloned()))
         });
         ips.collect()
     }
@@ -224,19 +225,28 @@ impl Core {
     pub(super) fn is_better_given_on(&self, group: &GroupName) -> bool {
         let Some(term) = self.authority(group) else { return false };
         let ips = self.group_ips(group);
-        let lacks = |ip: &FailoverIp| self.lack_of(*ip).is_some_and(|lack| lack.is_known());
+        let lacks = |ip: &FailoverIp| self.lacks.ips.get(ip).is_some_and(Lack::is_known);
         self.now.since(term.began) < ILL
             && ips.iter().any(lacks)
             && !ips.iter().any(|ip| self.is_served(*ip, term.began))
             && self.somebody_is_able(group)
     }
 
+    /// The groups that any other node has with other IPs, or not at all.
+    pub(super) fn find_divided(&self) -> BTreeSet<GroupName> {
+        let differs = |group: &GroupName, peer: &Peer| {
+            peer.record.groups.get(group) != Some(&self.membership(group).ips)
+        };
+        let divided = self.company().flat_map(|(_, peer)| {
+            self.memberships.keys().filter(move |group| differs(group, peer))
+        });
+        divided.cloned().collect()
+    }
+
     /// The other group that most nodes have the IP in, where it is not this node's: who holds this one leaves it alone.
     pub(super) fn is_split(&self, ip: FailoverIp) -> Option<GroupName> {
         let mine = self.group_of(ip)?;
-        let ours = self.membership(mine);
-        let others = |peer: &Peer| peer.record.groups.get(mine) != Some(&ours.ips);
-        if !self.company().any(|(_, peer)| others(peer)) {
+        if !self.divided.as_ref().is_some_and(|groups| groups.contains(mine)) {
             return None;
         }
         let mut votes: BTreeMap<&GroupName, usize> = BTreeMap::from([(mine, 1)]);
@@ -286,7 +296,7 @@ impl Core {
 
     /// Says what this node could not do if it had to (L7).
     pub(super) fn say_what_is_lacking(&mut self) {
-        let Lacks { host, provider: _, leases: _, ips } = self.lacks();
+        let Lacks { host, provider: _, leases: _, ips } = self.lacks.clone();
         if let Some(why) = host {
             let code = if self.health.link == Some(false) { "link" } else { "no-default-route" };
             let text = format!("{why}: others take over before this node does");

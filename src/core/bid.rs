@@ -117,7 +117,7 @@ impl Core {
         if self.is_nearer_elsewhere(group) {
             at += NOT_HERE;
         }
-        if !self.lacks().none_of(&self.group_ips(group)) && self.somebody_is_able(group) {
+        if !self.lacks.none_of(&self.group_ips(group)) && self.somebody_is_able(group) {
             at += LACKING;
         }
         Some(Claim::At(at))
@@ -296,7 +296,7 @@ impl Core {
             None => Fitness {
                 no_host: self.health.host_lack().is_some(),
                 no_provider: !self.can_route() || self.has_old_word(group),
-                lacking: ips.clone().filter(|ip| self.lack_of(**ip).is_some()).count(),
+                lacking: self.lacks.count(ips.clone()),
                 not_named,
                 vector: Cow::Owned(self.vector()),
                 away: away(self.provider.home()),

@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::Core;
 use super::action::Action;
@@ -69,7 +70,7 @@ pub struct Book {
     /// The object's content when last seen; `None`: missing or unreadable.
     stored: Option<Ledger>,
     /// The object that was made of, where it was shown: a list brings it again and again.
-    shown: Option<Doc>,
+    shown: Option<Arc<Doc>>,
     lost_since: Option<Tick>,
     /// Where it is lost: was this node's copy compared with it shortly before?
     whole: bool,

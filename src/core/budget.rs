@@ -83,12 +83,14 @@ impl Budget<'_> {
         };
         let windows = WINDOWS.iter().map(|(window, most)| {
             let room = most.saturating_sub(reserve);
-            let mut ends: Vec<ProviderTime> = self.spent(*window).collect();
-            ends.sort_unstable();
-            match (ends.len() + calls).checked_sub(room) {
+            match (self.spent(*window).count() + calls).checked_sub(room) {
                 _ if calls > room => ProviderTime(u64::MAX),
                 None | Some(0) => ProviderTime(0),
-                Some(over) => ends.get(over - 1).copied().unwrap_or(ProviderTime(u64::MAX)),
+                Some(over) => {
+                    let mut ends: Vec<ProviderTime> = self.spent(*window).collect();
+                    ends.sort_unstable();
+                    ends.get(over - 1).copied().unwrap_or(ProviderTime(u64::MAX))
+                }
             }
         });
         let gap = match self.api {
@@ -124,6 +126,10 @@ impl Budget<'_> {
             Api::Rest => true,
             Api::Soap => call.ip == ip,
         };
+        let turned_away = |end: End| end.after.is_some() || end.result == Ending::Throttled;
+        if !self.ledger.calls().filter(concerned).any(|call| call.end.is_some_and(turned_away)) {
+            return ProviderTime(0);
+        }
         let mut known: Vec<&Call> = self.ledger.calls().filter(concerned).collect();
         known.sort_unstable_by_key(|call| call.at);
         let ends = known.iter().filter_map(|call| call.end);

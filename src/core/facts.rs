@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -51,8 +52,8 @@ pub struct Doc {
 pub struct Stored {
     /// What the next write has to name.
     pub version: ResourceVersion,
-    /// The content.
-    pub doc: Doc,
+    /// The content, shared by all who were shown it.
+    pub doc: Arc<Doc>,
 }
 
 /// Why a request to the Kubernetes API brought no answer that can be used.

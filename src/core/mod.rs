@@ -83,6 +83,10 @@ pub struct Core {
     memberships: BTreeMap<GroupName, record::Membership>,
     /// How many are fitter for each group; `None` until somebody asks in this step.
     ranks: Option<BTreeMap<GroupName, u64>>,
+    /// What this node lacks, found out once in each step.
+    lacks: ability::Lacks,
+    /// The groups that another node has with other IPs; `None` where that has to be looked at anew.
+    divided: Option<BTreeSet<GroupName>>,
     provider: provider::Provider,
     book: book::Book,
     routes: BTreeMap<FailoverIp, way::Route>,
@@ -124,6 +128,8 @@ impl Core {
             locks: BTreeMap::new(),
             memberships: BTreeMap::new(),
             ranks: None,
+            lacks: ability::Lacks::default(),
+            divided: None,
             provider: provider::Provider::new(saved.home.clone()),
             book: book::Book::new(saved.calls.clone()),
             routes: BTreeMap::new(),
@@ -214,7 +220,7 @@ impl Core {
             Event::AddressPut { host, result } => self.take_address_put(host, result),
             Event::Link { up, default_route } => self.take_link(up, default_route),
             Event::Carry(carry) => self.addresses.take_carry(carry),
-            Event::Members(names) => self.members = Some(names),
+            Event::Members(names) => (self.members, self.divided) = (Some(names), None),
             Event::Renamed(name) => self.health.renamed = name,
             Event::Unsaved(why) => self.health.unsaved = why,
             Event::Check { name, passing: true, said: _ } => {
@@ -251,6 +257,8 @@ impl Core {
         self.alarms.clear();
         self.ranks = None;
         self.watch_access();
+        self.lacks = self.find_lacks();
+        self.divided = Some(self.divided.take().unwrap_or_else(|| self.find_divided()));
         self.unable = match self.can_route() {
             true => None,
             false => self.unable.or(Some(self.now)),
@@ -286,7 +294,7 @@ impl Core {
             let (account, ips) = (account.clone(), ips.join(" "));
             (name.clone(), record::Membership { account, ips, protocol: config::PROTOCOL })
         });
-        self.memberships = memberships.collect();
+        (self.memberships, self.divided) = (memberships.collect(), None);
         self.addresses.configure(&groups);
         self.locks.retain(|name, _| groups.contains_key(name));
         for name in groups.keys() {

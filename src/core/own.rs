@@ -192,12 +192,11 @@ impl Core {
                     None
                 }
             };
-            let reasons: Vec<Option<String>> = self
-                .company()
-                .map(|(name, peer)| reason(peer).map(|why| format!("{name}: {why}")))
-                .collect();
-            if !reasons.is_empty() && reasons.iter().all(Option::is_some) {
-                let all: Vec<String> = reasons.into_iter().flatten().collect();
+            let reasons =
+                self.company().map(|(name, peer)| Some(format!("{name}: {}", reason(peer)?)));
+            // `None` as soon as one has none.
+            let all: Option<Vec<String>> = reasons.collect();
+            if let Some(all) = all.filter(|all| !all.is_empty()) {
                 let text =
                     format!("no other node could take group {group} over: {}", all.join("; "));
                 self.alarm("no-successor", text);
@@ -228,8 +227,10 @@ impl Core {
         }
         let written = self.own.written.as_ref();
         let mut record = self.own_record(written.map_or(0, |was| was.counter));
-        let clock = record.time.take();
-        let same = written.is_some_and(|was| PeerRecord { time: None, ..was.clone() } == record);
+        // The provider's clock goes on: that is nothing new.
+        let clock = record.time;
+        record.time = written.and_then(|was| was.time);
+        let same = written == Some(&record);
         record.time = clock;
         let beat = if record.ready.is_empty() { HEARTBEAT } else { READY_BEAT };
         let key = Key::Node(self.cfg.node.clone());
@@ -282,7 +283,7 @@ impl Core {
             server: self.provider.home().cloned(),
             vector: self.vector(),
             eligible: self.may_hold(),
-            lacks: self.lacks(),
+            lacks: self.lacks.clone(),
             time: self.provider.clock().followed(self.now),
             priority: self.cfg.priority,
             stopping: self.stopping.is_some(),

@@ -353,7 +353,7 @@ impl Core {
         }
         let mine = self.membership(group);
         let held = self.held();
-        let lacking = self.lacks().count(&ips);
+        let lacking = self.lacks.count(&ips);
         let candidates = self.company().filter(|(name, peer)| {
             let record = &peer.record;
             let lacks = &record.lacks;

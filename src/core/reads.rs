@@ -12,7 +12,7 @@ use super::bug::Bug;
 use super::event::Ticket;
 use super::facts::{ApiFailure, Key, NodeFacts, Stored};
 use super::peer::{FRESH, Peer, PeerRecord};
-use super::slot::{Ability, PROBE, READ_GAP};
+use super::slot::{Ability, PROBE, READ_GAP, Slot};
 use crate::types::{GroupName, NodeName, ResourceVersion, Span, Tick};
 
 /// Age limit of everything that was read.
@@ -111,6 +111,7 @@ impl Core {
                 // The record of a node that was taken out of the cluster.
                 let now = self.now;
                 self.peers.retain(|name, peer| peer.fresh(now) || named(&Key::Node(name.clone())));
+                self.divided = None;
                 self.reads.unreadable.retain(|name| named(&Key::Node(name.clone())));
                 // An object that lost its label is not in the list: only a read of its own can say
                 // that what was there, or never read, is gone.
@@ -351,6 +352,7 @@ impl Core {
                     self.provider.clock_mut().compare(node, time, now);
                 }
                 let proven = self.reads.listed;
+                self.divided = None;
                 let peer = Peer { record, seen: self.now, version: stored.version, proven };
                 match self.peers.get_mut(node) {
                     Some(known) => known.observe(peer, sent.is_some()),
@@ -571,7 +573,8 @@ impl Core {
             );
             ("api-list", since, text)
         });
-        let slots = self.slots.iter().filter(|(key, _)| self.may_write(key));
+        let fails = |it: &Slot| it.read.failing().is_some() || it.write.failing().is_some();
+        let slots = self.slots.iter().filter(|(key, slot)| fails(slot) && self.may_write(key));
         let singles = slots.flat_map(|(key, slot)| {
             let read = slot.read.failing().map(|(since, why)| {
                 let text = format!("the Lease {} cannot be read: {why}", key.object());

@@ -422,7 +422,10 @@ impl Core {
     fn arrived(&mut self, ip: FailoverIp, call: Under) -> Stage {
         self.end_call(&call.id, Ending::Done, None);
         if let Some(route) = self.routes.get_mut(&ip) {
-            (route.drifted, route.vain) = (None, None);
+            route.drifted = None;
+            if route.vain.take().is_some() {
+                self.lacks = self.find_lacks();
+            }
         }
         Stage::Settled
     }

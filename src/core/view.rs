@@ -6,6 +6,8 @@
 //!    └──read──▶ Seen(sound) ── edited, older, senseless ──▶ Seen(unsound)
 //! ```
 
+use std::sync::Arc;
+
 use super::facts::{Doc, Stored};
 use super::record::{LONGEST, Record};
 use crate::types::{Epoch, NodeName, Span, Tick};
@@ -61,7 +63,7 @@ pub struct Sight {
     /// When the last sound record ran out, or will: whatever was done to the object, its writer may rely on it.
     last_end: Tick,
     /// The object that the view was made of, where it was shown: a list brings it again and again.
-    shown: Option<Doc>,
+    shown: Option<Arc<Doc>>,
     /// Whom the last sound record named: where the Lease is gone, that one is not there to take it.
     last_holder: Option<(NodeName, String)>,
 }
@@ -209,7 +211,7 @@ mod tests {
         };
         let mut doc = record.doc();
         edit(&mut doc);
-        Stored { version: ResourceVersion("7".into()), doc }
+        Stored { version: ResourceVersion("7".into()), doc: doc.into() }
     }
 
     const CONFIGURED: Span = Span::secs(12);

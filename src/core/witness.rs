@@ -116,7 +116,7 @@ impl Core {
                 })
             });
             let able = record.lacks.nothing_of(group, bad.keys())
-                && record.lacks.count(&ips) <= self.lacks().count(&ips)
+                && record.lacks.count(&ips) <= self.lacks.count(&ips)
                 && record.server.is_some();
             peer.alive(self.now)
                 && able

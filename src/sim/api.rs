@@ -61,17 +61,18 @@ pub(crate) struct Request {
 
 impl ApiServer {
     pub(crate) fn doc(&self, key: &Key) -> Option<&Doc> {
-        self.objects.get(key).map(|s| &s.doc)
+        self.objects.get(key).map(|s| &*s.doc)
     }
 
     pub(crate) fn docs(&self) -> BTreeMap<Key, Doc> {
-        self.objects.iter().map(|(key, s)| (key.clone(), s.doc.clone())).collect()
+        self.objects.iter().map(|(key, s)| (key.clone(), (*s.doc).clone())).collect()
     }
 
     fn put(&mut self, key: &Key, doc: Doc) -> ResourceVersion {
         self.version += 1;
         let version = ResourceVersion(self.version.to_string());
-        self.objects.insert(key.clone(), Rc::new(Stored { version: version.clone(), doc }));
+        self.objects
+            .insert(key.clone(), Rc::new(Stored { version: version.clone(), doc: doc.into() }));
         version
     }
 }

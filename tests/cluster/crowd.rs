@@ -271,7 +271,7 @@ fn an_own_lease_that_was_made_large_is_read_and_mended() {
                 "netcup.noshoes.xyz/x": "x".repeat(250_000), "example.com/y": "y".repeat(250_000)}}}),
         });
         let stored = cluster.read(&key).await.unwrap().unwrap();
-        assert_eq!(stored.doc, doc("node-a", 1));
+        assert_eq!(*stored.doc, doc("node-a", 1));
         cluster.write(&key, Some(&stored.version), &doc("node-a", 2)).await.unwrap();
         let lease = api.kube.get("leases", "kube-system", "foip-default").unwrap();
         assert!(lease.to_string().len() < 2000, "{} bytes", lease.to_string().len());

@@ -184,7 +184,7 @@ fn a_write_that_was_given_up_may_land() {
         unknown(cluster.write(&key, Some(&version), &doc("node-b", 2)).await);
         assert_eq!(cluster.read(&key).await.unwrap().unwrap().version, version);
         eventually("the write lands", Duration::from_secs(4), async || {
-            cluster.read(&key).await.unwrap().unwrap().doc == doc("node-b", 2)
+            *cluster.read(&key).await.unwrap().unwrap().doc == doc("node-b", 2)
         })
         .await;
         // The other way round: what was written meanwhile is not overwritten.

@@ -26,10 +26,10 @@ fn another_kubeconfig_is_used_and_watches_begin_anew() {
         let (sender, mut seen) = mpsc::channel(64);
         let watching = cluster.clone();
         let watching = tokio::spawn(async move { watching.watch(sender).await });
-        assert_eq!(next(&mut seen, &key).await.unwrap().doc, doc("node-a", 1));
+        assert_eq!(*next(&mut seen, &key).await.unwrap().doc, doc("node-a", 1));
         cluster.reconfigure(Options { kubeconfig: new.kubeconfig(), ..cluster.options() });
         eventually("the new API is asked", WAIT, async || {
-            cluster.read(&key).await.unwrap().unwrap().doc == doc("node-b", 7)
+            *cluster.read(&key).await.unwrap().unwrap().doc == doc("node-b", 7)
         })
         .await;
         let before = old.taken().len();
@@ -70,7 +70,7 @@ fn another_namespace_is_asked_and_watched() {
             Cluster::new(elsewhere.clone()).write(&key, None, &doc("node-b", 2)).await.unwrap();
         cluster.reconfigure(elsewhere);
         let stored = cluster.read(&key).await.unwrap().unwrap();
-        assert_eq!((stored.version, stored.doc), (version.clone(), doc("node-b", 2)));
+        assert_eq!((stored.version, stored.doc), (version.clone(), doc("node-b", 2).into()));
         assert_eq!(next(&mut seen, &key).await.unwrap().version, version);
         watching.abort();
     });

@@ -191,7 +191,7 @@ fn a_frozen_api_is_unknown_and_then_the_same() {
         assert!(start.elapsed() < DEADLINE, "{:?}", start.elapsed());
         api.command(Command::Thaw { listener: None });
         eventually("the queued write lands", Duration::from_secs(2), async || {
-            cluster.read(&key).await.unwrap().unwrap().doc == doc("node-a", 2)
+            *cluster.read(&key).await.unwrap().unwrap().doc == doc("node-a", 2)
         })
         .await;
     });

@@ -66,7 +66,7 @@ async fn objects_are_created_and_replaced_by_version(world: &World) {
         let again = cluster.write(&key, None, &doc("node-b", 2)).await;
         assert_eq!(again, Err(ApiFailure::Conflict));
         let stored = there(&cluster, &key).await;
-        assert_eq!((&stored.version, &stored.doc), (&first, &doc("node-a", 1)));
+        assert_eq!((&stored.version, &*stored.doc), (&first, &doc("node-a", 1)));
 
         let mut longer = doc("node-a", 1);
         longer.duration = Some(30);
@@ -74,12 +74,12 @@ async fn objects_are_created_and_replaced_by_version(world: &World) {
         assert_ne!(first, second);
         let late = cluster.write(&key, Some(&first), &doc("node-c", 3)).await;
         assert_eq!(late, Err(ApiFailure::Conflict));
-        assert_eq!(there(&cluster, &key).await.doc, longer);
+        assert_eq!(*there(&cluster, &key).await.doc, longer);
 
         // What is left out is gone, not kept.
         let bare = Doc::default();
         let third = cluster.write(&key, Some(&second), &bare).await.unwrap();
-        assert_eq!(there(&cluster, &key).await.doc, bare);
+        assert_eq!(*there(&cluster, &key).await.doc, bare);
 
         // A replace of what was deleted must not bring it back, known to be deleted or not. API servers do that
         // to one without a uid, whatever version it replaces.
@@ -118,7 +118,7 @@ async fn of_many_writers_one_wins(world: &World) {
         }
         let (mine, won) = winner.expect("one of them wins");
         let stored = there(&clusters[0], &key).await;
-        assert_eq!((&stored.doc, &stored.version), (&mine, &won));
+        assert_eq!((&*stored.doc, &stored.version), (&mine, &won));
         version = won;
     }
     world.delete(&key).await;
@@ -139,7 +139,7 @@ async fn what_strangers_put_on_an_object_stays(world: &World) {
         })
         .await;
     let stored = there(&cluster, &key).await;
-    assert_eq!(stored.doc, doc("node-a", 1));
+    assert_eq!(*stored.doc, doc("node-a", 1));
     let next = cluster.write(&key, Some(&stored.version), &doc("node-a", 1)).await.unwrap();
     let lease = world.lease(&key).await;
     assert_eq!(lease["metadata"]["annotations"]["example.com/who"], "me");
@@ -171,7 +171,7 @@ async fn edited_content_reaches_the_caller_as_it_is(world: &World) {
     let stored = there(&cluster, &key).await;
     let notes = [("nonce", "{\u{1f980}"), ("odd", "")];
     assert_eq!(
-        stored.doc,
+        *stored.doc,
         Doc {
             holder: Some("somebody else".into()),
             duration: Some(i64::from(i32::MAX)),
@@ -181,7 +181,7 @@ async fn edited_content_reaches_the_caller_as_it_is(world: &World) {
     );
     world.edit(&key, |lease| lease["spec"] = json!({})).await;
     world.edit(&key, |lease| lease["metadata"]["annotations"] = Value::Null).await;
-    assert_eq!(there(&cluster, &key).await.doc, Doc::default());
+    assert_eq!(*there(&cluster, &key).await.doc, Doc::default());
     world.delete(&key).await;
 }
 
@@ -300,7 +300,7 @@ async fn the_watch_tells_changes(world: &World) {
     assert_eq!(next(&mut seen, &during).await.unwrap().version, made);
     let second = cluster.write(&before, Some(&first), &doc("node-a", 2)).await.unwrap();
     let told = next(&mut seen, &before).await.unwrap();
-    assert_eq!((told.version, told.doc), (second, doc("node-a", 2)));
+    assert_eq!((told.version, told.doc), (second, doc("node-a", 2).into()));
     world
         .edit(&before, |lease| lease["metadata"]["annotations"]["example.com/b"] = json!("c"))
         .await;

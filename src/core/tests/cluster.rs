@@ -429,7 +429,7 @@ impl Cluster {
                 let result = match blind || known == version.as_ref() {
                     true => {
                         let version = ResourceVersion(String::new());
-                        Ok(self.put(&key, Some(Stored { version, doc })))
+                        Ok(self.put(&key, Some(Stored { version, doc: doc.into() })))
                     }
                     false => Err(ApiFailure::Conflict),
                 };

@@ -103,7 +103,7 @@ impl Desk {
 
     pub fn stored(&mut self, doc: Doc) -> Stored {
         self.version += 1;
-        Stored { version: ResourceVersion(self.version.to_string()), doc }
+        Stored { version: ResourceVersion(self.version.to_string()), doc: doc.into() }
     }
 
     pub fn hear(&mut self, event: Event) {

@@ -39,7 +39,7 @@ fn an_epoch_that_nobody_can_have_counted_keeps_no_lease_from_being_taken() {
     let mut cluster = Cluster::started(2, config(1, 1), Span::secs(30));
     let doc = calls(1, 3_000_000_000, Span::secs(20)).doc();
     let version = ResourceVersion(String::new());
-    cluster.put(&Key::Ledger, Some(Stored { version, doc }));
+    cluster.put(&Key::Ledger, Some(Stored { version, doc: doc.into() }));
     cluster.run(Span::secs(15));
     let dead = number_of(&cluster);
     cluster.suffer(Fault::Kill(dead));

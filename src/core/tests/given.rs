@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::cluster::{Cluster, Due, EPOCH, HOP, TIMEOUT};
 use crate::core::action::Action;
@@ -124,7 +125,7 @@ impl Cluster {
                 let keys = self.config.groups.keys().map(|name| Key::Group(name.clone()));
                 for key in keys.collect::<Vec<_>>() {
                     if let Some(mut stored) = self.objects.get(&key).cloned() {
-                        stored.doc.holder = None;
+                        Arc::make_mut(&mut stored.doc).holder = None;
                         self.put(&key, Some(stored));
                     }
                 }

@@ -165,7 +165,7 @@ impl Book {
     /// The process sees a record through the watch.
     pub(crate) fn sees(&mut self, ms: u64, process: usize, doc: Doc) {
         let version = ResourceVersion(format!("w{}", self.ticket().0));
-        let stored = Some(Stored { version, doc });
+        let stored = Some(Stored { version, doc: doc.into() });
         self.event(ms, process, Event::Watched { key: Key::Group(group()), stored });
     }
 
