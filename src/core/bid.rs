@@ -152,7 +152,7 @@ impl Core {
         })
     }
 
-    /// From when on this node may bid, as far as its own access goes (§3): the Lease has been readable for a while, and
+    /// From when on this node may bid, as far as its own access goes: the Lease has been readable for a while, and
     /// the own record was written since the Lease is in want of a holder. Where writes are refused to all, who tries
     /// first as they are accepted again would take the Lease: the holder tries all the time, and the others leave it
     /// that while, and more with each refusal of their own.

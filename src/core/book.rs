@@ -10,31 +10,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Core;
-use super::action::Action;
 use super::budget::Budget;
 use super::bug::Bug;
 use super::event::Ticket;
-use super::facts::{ApiFailure, Doc, Key, PastCall, ProviderFailure, ProviderTime, Stored};
+use super::facts::{ApiFailure, Doc, Key, ProviderTime, Stored};
 use super::ledger::{Call, Counted, End, Ending, Ledger};
+use super::loss::Loss;
 use crate::types::{Epoch, FailoverIp, ResourceVersion, ServerName, Span, Tick};
-
-/// A ledger that is gone is given this long to be put back by a node that has a copy.
-const PUT_BACK: Span = Span::secs(3);
-
-/// The provider's own list of calls is asked for again after this, doubling up to a minute.
-const PAST_RETRY: Span = Span::secs(5);
 
 /// Clocks of nodes that asked the provider at different moments differ by no more.
 const TOLERANCE: Span = Span::secs(10);
 
-/// A copy that was compared with the ledger so shortly before it was lost is the whole of it.
-const CURRENT: Span = Span::secs(15);
-
 /// A provider without `Date` has this time, as long as no ledger tells another. Any will do: only differences count.
 const NO_DATE: ProviderTime = ProviderTime(1_000_000_000_000);
-
-/// After this long without a ledger and without any call of a foip, both windows are empty.
-const SURELY_EMPTY: Span = Span::secs(3700);
 
 /// When an intent got into the ledger.
 #[derive(Clone, Copy, Debug)]
@@ -53,38 +41,25 @@ struct Flight {
     ledger: Ledger,
 }
 
-/// What the provider's own list said, where the ledger was lost.
-#[derive(Clone, Debug, Default)]
-enum Past {
-    #[default]
-    Unasked,
-    Asked(Ticket),
-    Known,
-}
-
 /// This node's keeping of the ledger.
 #[derive(Clone, Debug)]
 pub struct Book {
     /// Everything known of all nodes' calls.
-    ours: Ledger,
+    pub ours: Ledger,
     /// The object's content when last seen; `None`: missing or unreadable.
     stored: Option<Ledger>,
     /// The object that was made of, where it was shown: a list brings it again and again.
     shown: Option<Arc<Doc>>,
-    lost_since: Option<Tick>,
-    /// Where it is lost: was this node's copy compared with it shortly before?
-    whole: bool,
-    unreadable: bool,
-    wanted: BTreeMap<String, Call>,
+    /// How it is put together again, where it is missing or cannot be read.
+    pub loss: Loss,
+    /// The intents that are not known to be in the ledger.
+    pub wanted: BTreeMap<String, Call>,
     /// When each wanted intent was first sent.
     tried: BTreeMap<String, Tick>,
     written: BTreeMap<String, Written>,
     /// Only a planted mistake puts anything here.
     unwritten: BTreeMap<String, Call>,
     flight: Option<Flight>,
-    past: Past,
-    last_past: Option<Tick>,
-    past_tries: u32,
     count: u64,
     /// What is known better than by the calls themselves of when they were made.
     counted: BTreeMap<String, Counted>,
@@ -101,17 +76,12 @@ impl Book {
             ours: copy,
             stored: None,
             shown: None,
-            lost_since: None,
-            whole: false,
-            unreadable: false,
+            loss: Loss::default(),
             wanted: BTreeMap::new(),
             tried: BTreeMap::new(),
             written: BTreeMap::new(),
             unwritten: BTreeMap::new(),
             flight: None,
-            past: Past::default(),
-            last_past: None,
-            past_tries: 0,
             count: 0,
             counted: BTreeMap::new(),
             future: None,
@@ -303,12 +273,9 @@ impl Core {
         let Some(theirs) = parsed else {
             if quorum {
                 (self.book.stored, self.book.shown) = (None, None);
-                self.book.unreadable = stored.is_some();
-                if self.book.lost_since.is_none() {
-                    self.book.lost_since = Some(self.now);
-                    self.book.past = Past::Unasked;
-                    let seen = self.book.sighted.take().map(|(seen, _)| seen);
-                    self.book.whole = seen.is_some_and(|seen| self.now.since(seen) <= CURRENT);
+                let sighted = self.book.sighted.map(|(seen, _)| seen);
+                if self.book.loss.begin(self.now, stored.is_some(), sighted) {
+                    self.book.sighted = None;
                 }
             } else {
                 self.slots.entry(Key::Ledger).or_default().wanted = true;
@@ -335,7 +302,7 @@ impl Core {
         self.book.stored = Some(theirs.clone());
         self.book.shown = doc.cloned();
         self.book.sighted = Some((self.now, self.provider.clock().earliest(self.now)));
-        (self.book.lost_since, self.book.unreadable) = (None, false);
+        self.book.loss.end();
         if !quorum {
             return;
         }
@@ -387,7 +354,7 @@ impl Core {
                 }
                 (self.book.stored, self.book.shown) = (Some(flight.ledger), None);
                 self.book.sighted = Some((self.now, self.provider.clock().earliest(self.now)));
-                (self.book.lost_since, self.book.unreadable) = (None, false);
+                self.book.loss.end();
             }
             Err(
                 ApiFailure::Conflict
@@ -398,59 +365,9 @@ impl Core {
         }
     }
 
-    /// The provider's own list of recent calls.
-    pub(super) fn take_past_calls(
-        &mut self,
-        ticket: Ticket,
-        result: Result<Option<Vec<PastCall>>, ProviderFailure>,
-    ) {
-        if !matches!(self.book.past, Past::Asked(asked) if asked == ticket) {
-            return;
-        }
-        let past = match result {
-            Ok(past) => past,
-            Err(failure) => {
-                self.book.past = Past::Unasked;
-                self.provider.told_to_wait(failure.after(), self.now);
-                return;
-            }
-        };
-        self.book.past = Past::Known;
-        self.book.past_tries = 0;
-        let known: Vec<ProviderTime> = self.book.ours.calls().filter_map(Call::counted).collect();
-        let (Some(group), Some(ip)) = (self.locks.keys().next(), self.routes.keys().next()) else {
-            return;
-        };
-        let (group, ip) = (group.clone(), *ip);
-        let Ok(nowhere) = "v0".parse::<ServerName>() else {
-            return;
-        };
-        for PastCall { task, at } in past.into_iter().flatten() {
-            // A call of our own list stands there too: it ended close to when its task began.
-            if known.iter().any(|end| end.0.abs_diff(at.0) < 2000) {
-                continue;
-            }
-            self.book.ours.put(Call {
-                id: format!("provider/{}", task.0),
-                epoch: Epoch(0),
-                group: group.clone(),
-                ip,
-                node: self.cfg.node.clone(),
-                to: nowhere.clone(),
-                at,
-                arrives: at,
-                end: Some(End { at, result: Ending::Done, after: None }),
-            });
-        }
-    }
-
     /// Writes the ledger where it lacks something.
     pub(super) fn plan_ledger(&mut self) {
-        if self.book.unreadable {
-            let text = "the ledger of route calls cannot be read; it is put together again from this node's copy \
-                        and the provider's list";
-            self.alarm("ledger-unreadable", text.to_owned());
-        }
+        self.say_what_is_unreadable();
         if self.stopping.is_some() || self.book.flight.is_some() {
             return;
         }
@@ -486,59 +403,5 @@ impl Core {
             self.book.tried.entry(id.clone()).or_insert(self.now);
         }
         self.book.flight = Some(Flight { ticket, sent: self.now, ids, ledger: next });
-    }
-
-    /// A ledger that is there may be written by anyone; one that is lost is put back by those who have a copy,
-    /// one after the other, and begun anew only with what the provider remembers.
-    fn may_write_ledger(&mut self, next: &Ledger) -> bool {
-        let Some(lost) = self.book.lost_since else {
-            return self.book.known();
-        };
-        // A copy from before this process last saw the ledger is not the ledger: the provider's list has to be added.
-        let copy = self.book.whole && self.book.ours.calls().next().is_some();
-        let place = self.peers.keys().filter(|name| **name < self.cfg.node).count();
-        let turn = lost + Span::millis(500).times(u64::try_from(place).unwrap_or(0).min(10) + 1);
-        let calls = next.calls().next().is_some();
-        if copy {
-            self.at(turn);
-            return calls && self.now >= turn;
-        }
-        if self.book.wanted.is_empty() && !self.wants_ledger() {
-            return false;
-        }
-        self.at(lost + PUT_BACK);
-        if self.now < lost + PUT_BACK {
-            return false;
-        }
-        match self.book.past {
-            Past::Known => true,
-            Past::Asked(..) | Past::Unasked if self.now >= lost + SURELY_EMPTY => true,
-            Past::Asked(..) | Past::Unasked => {
-                let pause = Span(PAST_RETRY.0 << self.book.past_tries.min(4)).0.min(60_000);
-                if self.book.past_tries > 2 {
-                    let text = "the ledger of route calls is lost, and netcup's own list of calls cannot be had: \
-                                nothing is routed before one of them is there";
-                    self.alarm("ledger-lost", text.to_owned());
-                }
-                let free = self.provider.wait_until();
-                self.at(free);
-                let due = self.book.last_past.is_none_or(|last| self.now >= last + Span(pause));
-                if due && self.now >= free {
-                    self.book.past_tries += 1;
-                    let ticket = self.ticket();
-                    self.book.past = Past::Asked(ticket);
-                    self.book.last_past = Some(self.now);
-                    self.emit(Action::ReadPastCalls { ticket });
-                }
-                self.at(self.now + Span(pause));
-                self.at(lost + SURELY_EMPTY);
-                false
-            }
-        }
-    }
-
-    /// A holder needs a ledger before it can route anything, and before it may plan a move.
-    fn wants_ledger(&self) -> bool {
-        self.locks.values().any(|lock| lock.authority(self.now).is_some())
     }
 }

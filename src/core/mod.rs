@@ -6,10 +6,10 @@
 //!
 //! | file | rule |
 //! | --- | --- |
-//! | `slot`, `reads` | requests to the Kubernetes API, and whether it answers at all |
+//! | `slot`, `reads`, `answers` | requests to the Kubernetes API, what its answers tell, and whether it answers at all |
 //! | `view`, `lock`, `bid` | what the Lease says, who has authority, who takes it next |
 //! | `provider`, `clock` | where the IPs are routed, when that is asked, and what time it is there |
-//! | `book`, `ledger`, `budget` | the recent route calls, and what may still be spent |
+//! | `book`, `loss`, `ledger`, `budget` | the recent route calls, their list when it is lost, and what may still be spent |
 //! | `ability` | what this node could serve now, and what it lacks |
 //! | `target` | where an IP shall be routed |
 //! | `gate` | what must be true before a route call, the lock aside |
@@ -22,6 +22,7 @@
 mod ability;
 pub mod action;
 mod address;
+mod answers;
 mod bid;
 mod book;
 pub mod budget;
@@ -35,6 +36,7 @@ mod gate;
 pub mod health;
 pub mod ledger;
 mod lock;
+mod loss;
 pub mod note;
 mod own;
 pub mod peer;

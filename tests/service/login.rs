@@ -54,5 +54,7 @@ fn a_login_as_another_customer_is_taken_over_with_a_ledger_of_its_own() {
     member.waits("a route call", || place.calls() > before);
     assert!(place.kube.get("leases", "kube-system", "foip-ledger-200000").is_some());
     assert!(place.has(IP, "eth0"));
-    member.waits("silence", || member.status().alarms.iter().all(|alarm| alarm.code != "provider-auth"));
+    member.waits("silence", || {
+        member.status().alarms.iter().all(|alarm| alarm.code != "provider-auth")
+    });
 }
