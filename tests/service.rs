@@ -20,6 +20,8 @@ mod held;
 mod host_changes;
 #[path = "service/journal.rs"]
 mod journal;
+#[path = "service/login.rs"]
+mod login;
 #[path = "service/place.rs"]
 mod place;
 #[path = "service/reload.rs"]

@@ -189,12 +189,12 @@ impl Hands {
 
     fn thread(&self, work: impl FnOnce(&dyn Provider) -> Event + Send + 'static) {
         let (provider, messages) = (Arc::clone(&self.provider), self.messages.clone());
-        let unknown = self.settings.core.account.is_none();
+        let known = self.settings.core.account.clone();
         tokio::task::spawn_blocking(move || {
             let event = work(&*provider);
             // Before the answer, and asked for after it was there: what the core does with that shall be for the right
-            // account, which netcup may only now have told.
-            if let Some(account) = unknown.then(|| provider.account()).flatten() {
+            // account, which netcup may only now have told, and which is another after `foip login` as somebody else.
+            if let Some(account) = provider.account().filter(|told| known.as_ref() != Some(told)) {
                 let _ = messages.send(Message::Account(account));
             }
             let _ = messages.send(Message::Event(event));

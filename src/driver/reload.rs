@@ -107,13 +107,19 @@ impl Driver {
         self.log.say(Level::Error, Kind::Reloaded, text);
     }
 
-    /// The first login tells whose budget it is; from then on this node takes part in the ledger.
+    /// A login tells whose budget it is: the first one, from which on this node takes part in the ledger, and one as
+    /// somebody else, with another ledger.
     pub(super) fn learn_account(&mut self, account: Account) {
-        if self.hands.settings.core.account.is_none() {
-            let mut settings = self.hands.settings.clone();
-            settings.core.account = Some(account);
-            self.reconfigure(settings, None);
+        let mut settings = self.hands.settings.clone();
+        let old = settings.core.account.replace(account.clone());
+        if old.as_ref() == Some(&account) {
+            return;
         }
+        if let Some(old) = old {
+            let text = format!("netcup's login is account {account}'s now, not {old}'s");
+            self.log.say(Level::Notice, Kind::Reloaded, text);
+        }
+        self.reconfigure(settings, None);
     }
 
     /// Takes over a new configuration: what the core knows goes through the core. Without an opening the provider's

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::account::Account;
-use super::setup::{FailoverIp, Person, Server};
+use super::setup::{FailoverIp, Person, Server, User};
 use crate::fault::{Faults, Rule};
 
 /// A command. Each variant shows the JSON form that the control socket takes.
@@ -54,6 +54,12 @@ pub enum Command {
     Revoke,
     /// `{"do":"token"}`: gives an access token.
     Token,
+    /// `{"do":"owner","user":{"id":555002,"username":"200000"}}`: tokens and paths are this customer's from now on, who has
+    /// the same servers and IPs.
+    Owner {
+        /// The customer.
+        user: User,
+    },
     /// `{"do":"lose","ip":"203.0.113.63"}`: the account no longer has it.
     Lose {
         /// The failover IP.
@@ -145,6 +151,10 @@ pub(crate) fn obey(
         Command::Token => {
             let Account { tokens, user, clock, knobs, .. } = account;
             Ok(json!(tokens.issue_access(user, clock, issuer, knobs)))
+        }
+        Command::Owner { user } => {
+            account.user = user;
+            Ok(Value::Null)
         }
         Command::Lose { ip } => {
             account.routes.ip(&ip).ok_or_else(|| unknown(&ip))?;
