@@ -12,6 +12,8 @@
 
 #[path = "service/disk.rs"]
 mod disk;
+#[path = "service/greedy.rs"]
+mod greedy;
 #[path = "service/hangs.rs"]
 mod hangs;
 #[path = "service/held.rs"]
