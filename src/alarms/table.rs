@@ -187,7 +187,7 @@ alarms! {
              Lease.";
         action:
             "Find who may write Leases in foip's namespace. Mend it with `kubectl -n kube-system delete lease \
-             foip-GROUP`; the holder writes it anew, without a move.";
+             foip-GROUP` (or in the `namespace` that is configured); the holder writes it anew, without a move.";
     }
 
     "ipv6-next-hop" Warning "4a328383bac9464dbb4629b1196d1622" {

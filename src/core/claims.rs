@@ -28,7 +28,8 @@ impl Core {
         if let Some(seen) = forged {
             let text = format!(
                 "the Lease foip-{group} has epoch {}, which nobody can have counted: it is waited out and written anew; \
-                 if it comes again, find out who writes it, and: kubectl -n kube-system delete lease foip-{group}",
+                 if it comes again, find out who writes it, and: kubectl -n kube-system delete lease foip-{group} (or \
+                 in the `namespace` that is configured)",
                 seen.record.epoch
             );
             self.alarm("epoch-forged", text);

@@ -79,6 +79,36 @@ fn a_forged_epoch_costs_a_message() {
     });
 }
 
+/// The command that foip-alarms(7) names, `kubectl delete lease`: with a holder that is faster or not, and without one.
+#[test]
+fn a_forged_epoch_is_mended_by_deleting_the_lease() {
+    for (holder_lives, after) in [(true, 1), (true, 300), (false, 3000), (false, 9000)] {
+        holds(3, |setup| {
+            let mut run = Run::of(setup);
+            if !holder_lives {
+                run = run.at(59_000, dead(0, 500));
+            }
+            let forged = Fault::Forge { what: Forgery::LeaseEpoch };
+            run = run.at(60_000, forged).at(60_000 + after, Fault::Delete { key: lease() });
+            run.until(100);
+            match holder_lives {
+                true => run.served_by(&[0]).calls(0, 0).loses(50, Span::ZERO),
+                false => run.served_by(&[1, 2]).calls(1, 1).said("epoch-forged"),
+            };
+            let epoch = run.world.server.doc(&lease()).and_then(|doc| doc.transitions);
+            let bounded = epoch.is_some_and(|epoch| (1..1000).contains(&epoch));
+            run.expect(bounded, &format!("the epoch is bounded; it is {epoch:?}"));
+            let lasts = run.world.machines.iter().enumerate().any(|(node, machine)| {
+                let now = run.world.tick(node);
+                let alarms = machine.running.as_ref().map(|it| it.core.picture(now).alarms);
+                alarms.is_some_and(|alarms| alarms.contains_key("epoch-forged"))
+            });
+            run.expect(!lasts, "the alarm has ended");
+            so_far(&mut run)
+        });
+    }
+}
+
 #[test]
 fn a_new_name_and_a_full_disk_are_said_and_end() {
     holds(1, |setup| {
