@@ -334,15 +334,25 @@ pub struct Seen {
     pub stale: Option<NoStatus>,
 }
 
+/// What a file says, cleaned again: an older foip may have written it.
+pub(crate) fn parse(text: &str) -> Result<Status, String> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: u32,
+    }
+    let in_words = |error: serde_json::Error| error.to_string();
+    let Versioned { version } = serde_json::from_str(text).map_err(in_words)?;
+    if version != VERSION {
+        return Err(format!("it has version {version}"));
+    }
+    serde_json::from_str(text).and_then(|status| cleaned(&status)).map_err(in_words)
+}
+
 /// Reads the status of the foip that uses this runtime directory.
 ///
 /// # Errors
 /// There is none, or it cannot be understood.
 pub fn read(runtime: &Path) -> Result<Seen, NoStatus> {
-    #[derive(Deserialize)]
-    struct Versioned {
-        version: u32,
-    }
     let path = runtime.join(FILE);
     let unreadable = |why: String| {
         let path = path.clone();
@@ -355,15 +365,7 @@ pub fn read(runtime: &Path) -> Result<Seen, NoStatus> {
             unreadable(error.to_string())
         }
     })?;
-    let versioned: Versioned =
-        serde_json::from_str(&text).map_err(|why| unreadable(why.to_string()))?;
-    if versioned.version != VERSION {
-        return Err(unreadable(format!("it has version {}", versioned.version)));
-    }
-    // Cleaned again: an older foip may have written it.
-    let status = serde_json::from_str(&text)
-        .and_then(|status| cleaned(&status))
-        .map_err(|why| unreadable(why.to_string()))?;
+    let status = parse(&text).map_err(unreadable)?;
     let (now, pid) = (clock::now(), status.pid);
     let gone = !Path::new("/proc").join(pid.to_string()).exists();
     let age = now.since(status.tick);

@@ -7,6 +7,8 @@ use super::lease::stored_of;
 use super::node::{EndpointSlice, Node};
 use super::object::Object;
 use super::split::{Part, Splitter};
+use super::wire::{Answer, Whole};
+use super::{watch, watch_node};
 
 /// Lists, watch events, single objects.
 pub(crate) fn kubernetes(bytes: &[u8]) -> bool {
@@ -40,10 +42,28 @@ pub(crate) fn kubernetes(bytes: &[u8]) -> bool {
             taken |= !slice.servers(6443).is_empty();
         }
     }
+    if let Ok(event) = serde_json::from_slice::<watch::Event>(bytes) {
+        taken |= !event.r#type.is_empty() && stored_of(&event.object.into_lease()).is_ok();
+    }
+    if let Ok(event) = serde_json::from_slice::<watch_node::Event>(bytes) {
+        taken |= !event.object.internal().is_empty();
+    }
     if let Ok(text) = std::str::from_utf8(bytes) {
         let _ = Place::parse(text);
     }
-    taken
+    taken | refusal(bytes)
+}
+
+/// A refusal, by every status that is told apart.
+fn refusal(bytes: &[u8]) -> bool {
+    [400, 401, 403, 404, 409, 429, 500, 503].into_iter().any(|code| {
+        let at = "https://127.0.0.1:6443".to_owned();
+        let taken = Whole::default();
+        let error = Answer { at, code, taken, after: Some(1), refusal: bytes.to_vec() }.status();
+        let shown = error.to_string();
+        assert!(!shown.contains(char::is_control), "a control character: {shown:?}");
+        error.is_absent("foip-default")
+    })
 }
 
 /// A part: the name of its field (none for an object), and its text.

@@ -51,9 +51,9 @@ const REMARK: &str = "watch";
 struct Unwanted;
 
 #[derive(Deserialize)]
-struct Event {
-    r#type: String,
-    object: Object,
+pub(super) struct Event {
+    pub(super) r#type: String,
+    pub(super) object: Object,
 }
 
 /// What was told last about each object.

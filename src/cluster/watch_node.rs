@@ -24,10 +24,10 @@ const PAUSE: Span = Span::secs(2);
 const PACE: Span = Span::millis(50);
 
 #[derive(Deserialize)]
-struct Event {
+pub(super) struct Event {
     r#type: String,
     /// A Status where the type is ERROR, which is not read as a Node.
-    object: Node,
+    pub(super) object: Node,
 }
 
 /// Runs until the receiver is dropped.

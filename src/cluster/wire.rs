@@ -55,8 +55,8 @@ pub struct Answer<S> {
     /// What came of a body that tells of success.
     pub taken: S,
     /// `Retry-After` in seconds.
-    after: Option<u32>,
-    refusal: Vec<u8>,
+    pub(super) after: Option<u32>,
+    pub(super) refusal: Vec<u8>,
 }
 
 /// A body that comes in pieces: a watch.

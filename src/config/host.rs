@@ -80,10 +80,13 @@ impl Host {
     }
 
     fn certificate_name(&self) -> Option<String> {
-        let pem = crate::files::read_capped(&self.kubelet_certificate, CERTIFICATE).ok()?;
-        let der = CertificateDer::from_pem_slice(&pem).ok()?;
-        node_of_certificate(&der)
+        node_of_pem(&crate::files::read_capped(&self.kubelet_certificate, CERTIFICATE).ok()?)
     }
+}
+
+/// The name in a kubelet's certificate file.
+pub(crate) fn node_of_pem(pem: &[u8]) -> Option<String> {
+    node_of_certificate(&CertificateDer::from_pem_slice(pem).ok()?)
 }
 
 /// The name behind `CN=system:node:` in a certificate.

@@ -21,6 +21,8 @@ use secrecy::SecretString;
 use serde::Serialize;
 
 pub use error::{ConfigError, Problem};
+#[cfg(any(test, fuzzing))]
+pub(crate) use host::node_of_pem;
 pub use host::{Host, Places};
 
 use crate::core;

@@ -10,22 +10,22 @@ mod tests;
 use std::path::Path;
 
 use crate::cluster::kubeconfig;
-use crate::config::{Host, Places, Settings};
+use crate::config::{Host, Places, Settings, node_of_pem};
 use crate::core::facts::Doc;
 use crate::core::ledger::Ledger;
 use crate::core::peer::PeerRecord;
 use crate::core::record::Record;
 use crate::core::saved::Saved;
 use crate::history::trace;
-use crate::text;
-use crate::types::Span;
-use crate::{cluster, net, provider};
+use crate::types::{NodeName, Span};
+use crate::{cluster, net, provider, status, text};
 
 /// A name, and what it feeds: true where the bytes were taken for what they should be.
 pub type Target = (&'static str, fn(&[u8]) -> bool);
 
 /// All of them, by name; each has a program of this name in `tests/fuzz/fuzz_targets`.
 pub const TARGETS: &[Target] = &[
+    ("certificate", certificate),
     ("config", config),
     ("date", |bytes| in_text(bytes, provider::fuzzing::date)),
     ("kubeconfig", |bytes| in_text(bytes, kubeconfig)),
@@ -38,6 +38,7 @@ pub const TARGETS: &[Target] = &[
     ("rest", provider::fuzzing::rest),
     ("soap", provider::fuzzing::soap),
     ("state", state),
+    ("status", |bytes| in_text(bytes, shown)),
     ("text", |bytes| in_text(bytes, words)),
     ("token_file", provider::fuzzing::token_file),
     ("trace", |bytes| in_text(bytes, trace)),
@@ -81,6 +82,11 @@ fn config(bytes: &[u8]) -> bool {
         }
         false
     })
+}
+
+/// The kubelet's certificate, which has the node's name.
+fn certificate(bytes: &[u8]) -> bool {
+    node_of_pem(bytes).is_some_and(|name| NodeName::try_from(name).is_ok())
 }
 
 /// A kubeconfig. The files that it names are not there.
@@ -134,6 +140,17 @@ fn state(bytes: &[u8]) -> bool {
         assert_eq!(again.as_ref(), Some(saved), "another state after it was saved");
     }
     read.is_some()
+}
+
+/// What `foip status` reads, and shows at a terminal.
+fn shown(text: &str) -> bool {
+    let Ok(status) = status::parse(text) else {
+        return false;
+    };
+    let table = status.to_text(status.tick);
+    let odd = |line: &str| line.contains(char::is_control);
+    assert!(!table.lines().any(odd), "a control character: {table:?}");
+    true
 }
 
 /// `foip replay`'s file.
