@@ -137,9 +137,9 @@ fn the_environment_names_the_kubeconfig_where_the_file_does_not() {
     let text = "[provider]\napi = \"rest\"\n[[failover_ip]]\naddress = \"203.0.113.63\"\n";
     let settings = Settings::parse(Path::new(FILE), text, &host).unwrap();
     assert_eq!(settings.kubernetes.kubeconfig, Path::new("/run/foip-kubeconfig/kubeconfig"));
-    let text = format!("{text}[kubernetes]\nkubeconfig = \"/root/config\"\n");
+    let text = format!("{text}[kubernetes]\nkubeconfig = \"/etc/kube/config\"\n");
     let settings = Settings::parse(Path::new(FILE), &text, &host).unwrap();
-    assert_eq!(settings.kubernetes.kubeconfig, Path::new("/root/config"));
+    assert_eq!(settings.kubernetes.kubeconfig, Path::new("/etc/kube/config"));
 }
 
 #[test]
