@@ -104,8 +104,10 @@ host_boot() {
     debian=$work/debian
     mkdir "$work"/{upper,scratch,debian}
     mount -t overlay overlay -o "lowerdir=$tree,upperdir=$work/upper,workdir=$work/scratch" "$debian"
+    # A container's programs get no Landlock by default; a host's do.
     background console systemd-nspawn --quiet --boot --directory="$debian" --network-namespace-path="/run/netns/${lab[namespace]}" \
-        --bind="${lab[home]}/trace:/srv/trace" --capability=CAP_NET_ADMIN --register=no --keep-unit --machine=node-a --console=pipe
+        --bind="${lab[home]}/trace:/srv/trace" --capability=CAP_NET_ADMIN --register=no --keep-unit --machine=node-a --console=pipe \
+        --system-call-filter="landlock_create_ruleset landlock_add_rule landlock_restrict_self"
     nspawn=${started[-1]}
     within 10 "the container's first process" test_child "$nspawn"
     container=$(pgrep --parent "$nspawn")
