@@ -125,7 +125,8 @@ impl Core {
         }
         self.plan_company();
         for group in self.group_names() {
-            if self.differs(&group) {
+            // Whose account is not known yet has another trouble, which is said by itself.
+            if self.cfg.account.is_some() && self.differs(&group) {
                 let text = format!(
                     "group {group}: the holder has another account, other IPs or another version of foip; this \
                      node bids last until all nodes have the same configuration"
@@ -183,11 +184,12 @@ impl Core {
                 } else if record.stopping {
                     Some("is stopping".to_owned())
                 } else if !record.eligible {
-                    Some("is not eligible, or has no Node object".to_owned())
+                    Some("is not eligible ([node] eligible), or has no Node object".to_owned())
+                } else if !record.lacks.nothing_of(&group, &ips) {
+                    // Without its account it agrees with nobody: what keeps it from that comes first.
+                    Some(record.lacks.words())
                 } else if !record.agrees(&group, mine) {
                     Some("has another configuration".to_owned())
-                } else if !record.lacks.nothing_of(&group, &ips) {
-                    Some(record.lacks.words())
                 } else {
                     None
                 }

@@ -13,6 +13,7 @@ use super::event::Ticket;
 use super::facts::{ApiFailure, Key, NodeFacts, Stored};
 use super::peer::{FRESH, Peer, PeerRecord};
 use super::slot::{Ability, PROBE, READ_GAP};
+use crate::text;
 use crate::types::{GroupName, NodeName, ResourceVersion, Span, Tick};
 
 /// Age limit of everything that was read.
@@ -557,10 +558,8 @@ impl Core {
         if let Some(since) = self.access.lost {
             self.at(since + SAID);
             if now.since(since) >= SAID {
-                let text = format!(
-                    "the Kubernetes API does not answer: {}. The address stays where it is, and nothing is moved",
-                    self.access.why
-                );
+                let rest = "Without the Kubernetes API the address stays where it is, and nothing is moved";
+                let text = text::then(&self.access.why, rest);
                 self.alarm("api-lost", text);
                 return;
             }
