@@ -193,6 +193,19 @@ alarms! {
              it: `net.ipv6.conf.eth0.addr_gen_mode=0`.";
     }
 
+    "kubeconfig" Warning "0afefa698f5e46b793c8ccfd0925d133" {
+        "the kubeconfig is no good now";
+        meaning:
+            "The kubeconfig cannot be read or used as it is on the disk now, for the reason that the alarm quotes. \
+             foip goes on with what it read before.";
+        danger:
+            "After a restart of foip, or when k3s has new certificates, this node has no way to the Kubernetes API: \
+             it could neither hold nor take over.";
+        action:
+            "Mend the file that the alarm names: `systemctl restart k3s` writes its kubeconfig anew, `systemctl \
+             restart foip-kubeconfig` copies it.";
+    }
+
     "lease-edited" Warning "44a594177d5c47b2a39d76e48ce397b2" {
         "somebody changed a Lease";
         meaning: "The Lease of a group was changed by something that is not foip, for instance with `kubectl edit`.";
@@ -220,6 +233,15 @@ alarms! {
             "foip puts it together again from this node's copy and netcup's list; until then calls may have to \
              wait.";
         action: "Find who writes Leases named foip-ledger-... in foip's namespace and keep them from it.";
+    }
+
+    "left-out" Warning "93c3a13f2ef84e81921772aef2bc2939" {
+        "Leases are left out";
+        meaning:
+            "Leases carry the label `app.kubernetes.io/managed-by=foip` that are too many, too large or no Leases; \
+             the alarm names the first. They are not looked at.";
+        danger: "None for failover: foip's own Leases are read one by one. The record of a new node may be seen late.";
+        action: "Delete the Leases that are not foip's, and find who writes them.";
     }
 
     "link" Error "2126aedb6a6e4421bf387ff8c1c0207c" {

@@ -6,7 +6,7 @@ use super::Core;
 use super::action::Action;
 use super::bug::Bug;
 use super::config::PROTOCOL;
-use super::event::Ticket;
+use super::event::{Ticket, Trouble};
 use super::facts::{ApiFailure, Key, NodeFacts};
 use super::peer::{HEARTBEAT, Peer, PeerRecord, Readiness, Testimony};
 use super::slot::Slot;
@@ -101,8 +101,14 @@ impl Core {
             );
             self.alarm("renamed", text);
         }
-        if let Some(why) = self.health.unsaved.clone() {
-            self.alarm("unsaved", why);
+        for (about, why) in self.health.troubles.clone() {
+            let code = match about {
+                Trouble::Unsaved => "unsaved",
+                Trouble::Kubeconfig => "kubeconfig",
+                Trouble::LeftOut => "left-out",
+                Trouble::NextHop => "ipv6-next-hop",
+            };
+            self.alarm(code, why);
         }
         for (name, said) in self.health.failing.clone() {
             let answer = if said.is_empty() { String::new() } else { format!(": {said}") };

@@ -92,12 +92,13 @@ pub struct BudgetPicture {
 /// The alarm that the others follow from, so that a person reads the cause first: what is nearer to this host is the
 /// cause of what is farther.
 fn cause<'a>(raised: &'a BTreeMap<&'static str, String>) -> Option<&'a String> {
-    const FIRST: [&str; 15] = [
+    const FIRST: [&str; 16] = [
         "cloned",
         "no-node",
         "renamed",
         "link",
         "no-default-route",
+        "kubeconfig",
         "api-denied",
         "api-lost",
         "api-read",
@@ -276,6 +277,7 @@ mod tests {
     fn the_nearest_cause_is_told_first_and_an_error_before_a_warning() {
         for (codes, first) in [
             (["provider-lost", "link", "api-lost"], "link"),
+            (["alone", "api-lost", "kubeconfig"], "kubeconfig"),
             (["alone", "stranger", "two-nodes"], "stranger"),
             (["two-nodes", "check", "drift"], "check"),
         ] {

@@ -110,7 +110,7 @@ fn a_kubeconfig_that_is_no_good_now_is_told_where_the_old_one_fails() {
             remarks
                 .borrow()
                 .values()
-                .any(|remark| remark.contains("what was read before is used"))
+                .any(|remark| remark.contains("What was read before is in use"))
         })
         .await;
         api.command(Command::Rotate { client: true, authority: false });

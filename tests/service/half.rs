@@ -7,6 +7,7 @@ use std::time::Duration;
 use foip_standins::fault::{Fault, Match, Rule};
 use foip_standins::kube::{Command as Order, Setup};
 use foip_standins::scp::Command as Panel;
+use serde_json::json;
 
 use crate::Host;
 use crate::causes::{heads, told};
@@ -212,4 +213,34 @@ fn a_host_without_a_default_route_is_told() {
     heads(&member, &words);
     place.ip("route add default via 198.51.100.1 dev eth0");
     over(&member, "no-default-route");
+}
+
+/// What no request shows: a file that cannot be saved, a kubeconfig that is no good by now, Leases of strangers.
+#[test]
+fn what_the_kubernetes_adapter_notices_by_itself_is_told_until_it_ends() {
+    let Some(place) = Place::new() else { return };
+    let cache = |host: &Host| host.folder.join("state/endpoints.json");
+    let member = place.starts(|host, _| fs::create_dir(cache(host)).unwrap());
+    told(&member, "unsaved", &["cannot write", "state/endpoints.json", "directory"]);
+    fs::remove_dir(cache(&member.host)).unwrap();
+    over(&member, "unsaved");
+    assert!(fs::read_to_string(cache(&member.host)).unwrap().contains("192.0.2.2"));
+
+    let good = fs::read(member.host.kubeconfig()).unwrap();
+    fs::write(member.host.kubeconfig(), "clusters: [").unwrap();
+    let words = ["/kubeconfig: ", "not a whole YAML document"];
+    told(&member, "kubeconfig", &words);
+    heads(&member, &words);
+    fs::write(member.host.kubeconfig(), good).unwrap();
+    over(&member, "kubeconfig");
+
+    let object = json!({"kind": "Lease", "apiVersion": "coordination.k8s.io/v1", "metadata": {
+        "name": "foip-odd", "namespace": "kube-system", "annotations": ["no"],
+        "labels": {"app.kubernetes.io/managed-by": "foip"}}});
+    place.kube.command(Order::Put { object }).unwrap();
+    told(&member, "left-out", &["app.kubernetes.io/managed-by=foip", "delete what is not foip's"]);
+    let (resource, namespace, name) = ("leases".into(), "kube-system".into(), "foip-odd".into());
+    place.kube.command(Order::Delete { resource, namespace, name }).unwrap();
+    over(&member, "left-out");
+    assert_eq!(place.holder("kube-system", "default").as_deref(), Some("node-a"));
 }
