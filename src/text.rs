@@ -55,6 +55,12 @@ pub fn tidy(text: &mut String, most: usize) {
     }
 }
 
+/// A sentence, which may be somebody else's, and the next one. The cause is the first and what follows from it the second.
+pub fn then(first: &str, next: &str) -> String {
+    let stop = if first.ends_with(['.', '?', '!']) { "" } else { "." };
+    format!("{first}{stop} {next}")
+}
+
 /// The character itself, if it is one that is only shown.
 fn shown_as(c: char) -> char {
     match c {
@@ -80,6 +86,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn what_follows_is_a_sentence_of_its_own() {
+        for first in ["refused", "refused.", "refused: does k3s run?"] {
+            let end = if first == "refused" { "." } else { "" };
+            assert_eq!(then(first, "Nothing is moved"), format!("{first}{end} Nothing is moved"));
+        }
+    }
 
     #[test]
     fn what_steers_a_terminal_is_not_passed_on() {

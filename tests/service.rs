@@ -10,10 +10,14 @@
     reason = "a test program stops at the first surprise"
 )]
 
+#[path = "service/causes.rs"]
+mod causes;
 #[path = "service/disk.rs"]
 mod disk;
 #[path = "service/greedy.rs"]
 mod greedy;
+#[path = "service/half.rs"]
+mod half;
 #[path = "service/hangs.rs"]
 mod hangs;
 #[path = "service/held.rs"]

@@ -7,6 +7,7 @@ use super::failure::Error;
 use super::kubeconfig::{self, Access, Stamp};
 use super::link::Link;
 use crate::clock;
+use crate::core::event::Trouble;
 use crate::types::{Span, Tick};
 
 /// How often the kubeconfig is looked at while calls succeed; one that is refused has it looked at at once.
@@ -14,9 +15,6 @@ const LOOK: Span = Span::secs(5);
 
 /// The same while there is none that can be used.
 const LOOK_FOR_FIRST: Span = Span::millis(100);
-
-/// What the remark about the kubeconfig is filed under.
-const REMARK: &str = "kubeconfig";
 
 /// What the disk says: the file's stamp, its content where that may be new, and the other servers where those were
 /// not read yet.
@@ -105,6 +103,8 @@ impl Link {
 
     fn take(&self, began: Tick, result: Seen) {
         let mut state = self.state();
+        // k3s writes the file in place at each start: half of it is worth no word before the next look.
+        let twice = !state.trouble.is_empty();
         state.looked = Some(began);
         let (stamp, loaded, others) = match result {
             Ok(parts) => parts,
@@ -113,7 +113,7 @@ impl Link {
                 state.trouble = why;
                 state.stamp = None;
                 drop(state);
-                self.remark_on_kubeconfig();
+                self.remark_on_kubeconfig(twice);
                 return;
             }
         };
@@ -145,15 +145,18 @@ impl Link {
             state.endpoints.set_others(others);
         }
         drop(state);
-        self.remark_on_kubeconfig();
+        self.remark_on_kubeconfig(twice);
         if changed {
             self.moved.send_modify(|count| *count += 1);
         }
     }
 
     /// While an old access is used because the file is no good now, that is remarked.
-    fn remark_on_kubeconfig(&self) {
-        let remark = self.state().stale().map(|why| format!("{why}; what was read before is used"));
-        self.remarks.set(REMARK, remark);
+    fn remark_on_kubeconfig(&self, twice: bool) {
+        let stale = self.state().stale().filter(|_| twice);
+        let remark = stale.map(|why| {
+            format!("{why}. What was read before is in use; a restart of foip would have nothing")
+        });
+        self.remarks.set(Trouble::Kubeconfig, remark);
     }
 }

@@ -260,14 +260,9 @@ pub fn remembered(path: &Path) -> Vec<Place> {
     cached.map(|cached| cached.servers).unwrap_or_default()
 }
 
-/// Replaces the file atomically. Blocks on the disk.
-pub fn remember(path: &Path, servers: &[Place]) -> std::io::Result<()> {
-    let cached = Cached { servers: servers.to_vec() };
-    let bytes = serde_json::to_vec(&cached)?;
-    let mut fresh = path.as_os_str().to_owned();
-    fresh.push(".new");
-    std::fs::write(&fresh, bytes)?;
-    std::fs::rename(&fresh, path)
+/// What `remembered` reads.
+pub fn to_remember(servers: Vec<Place>) -> Vec<u8> {
+    serde_json::to_vec(&Cached { servers }).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -429,7 +424,7 @@ mod tests {
         let path = folder.join("endpoints.json");
         assert!(remembered(&path).is_empty());
         let servers = [place("https://192.0.2.2:6443"), place("https://[2001:db8::3]:6443")];
-        remember(&path, &servers).unwrap();
+        std::fs::write(&path, to_remember(servers.to_vec())).unwrap();
         assert_eq!(remembered(&path), servers);
         for nonsense in ["", "{", "{\"servers\":[\"x\"]}", "[]", "null"] {
             std::fs::write(&path, nonsense).unwrap();

@@ -201,7 +201,12 @@ impl Error {
             return Self::Cut { at, why: words(&root(error)) };
         }
         let host = Place::parse(&at).and_then(|place| place.address());
-        let why = match find::<io::Error>(error) {
+        // The system's own, which libraries wrap in others of no kind.
+        let mut io = find::<io::Error>(error);
+        while let Some(inner) = io.and_then(|io| find::<io::Error>(io.get_ref()?)) {
+            io = Some(inner);
+        }
+        let why = match io {
             Some(io) => cause::of_connection(io, host),
             None => words(&root(error)),
         };

@@ -113,10 +113,8 @@ async fn learn(link: &Arc<Link>) -> (bool, u64) {
         let after = state.endpoints.others().to_vec();
         ((after != before).then_some(after), generation)
     };
-    let cache = link.state().options.cache.clone();
-    if let (Some(servers), Some(cache)) = (changed, cache) {
-        // Best effort, and off this thread: a disk that hangs must not matter.
-        drop(tokio::task::spawn_blocking(move || endpoints::remember(&cache, &servers)));
+    if let Some(servers) = changed {
+        link.state().save(endpoints::to_remember(servers));
     }
     (whole, generation)
 }

@@ -20,6 +20,7 @@ use super::listing::FIRST_PAGE;
 use super::remarks::Remarks;
 use super::wire::{self, Answer, Ask, Sink, Whole};
 use crate::clock;
+use crate::files::{Lasts, Replacer};
 use crate::types::{NodeName, Span, Tick};
 
 /// No call is sent to more endpoints than this.
@@ -58,6 +59,8 @@ pub struct State {
     /// What was wrong with the kubeconfig when it was looked at last, or nothing.
     pub(super) trouble: String,
     pub(super) remembered: bool,
+    /// Writes the other servers to disk; started with the first change of them.
+    pub(super) writer: Option<Replacer>,
     /// How each place failed last, until it answers again.
     pub(super) causes: BTreeMap<Place, Error>,
 }
@@ -68,6 +71,17 @@ impl State {
     fn forget_connections(&mut self, place: &Place, error: &Error) {
         if matches!(error, Error::Timeout { .. } | Error::Tls { .. } | Error::Cut { .. }) {
             self.clients.remove(place);
+        }
+    }
+
+    /// Has the other servers written to disk, where they are to be.
+    pub fn save(&mut self, servers: Vec<u8>) {
+        if self.writer.is_none() {
+            let cache = self.options.cache.clone();
+            self.writer = cache.and_then(|file| Replacer::start(file, 0o644, Lasts::Disk).ok());
+        }
+        if let Some(writer) = &self.writer {
+            writer.put(servers);
         }
     }
 
@@ -114,6 +128,7 @@ impl Link {
                 looked: None,
                 trouble: "was not read yet".into(),
                 remembered: false,
+                writer: None,
                 causes: BTreeMap::new(),
             }),
             reading: tokio::sync::Mutex::new(()),
@@ -133,7 +148,7 @@ impl Link {
             (state.stamp, state.looked) = (None, None);
         }
         if old.cache != new.cache {
-            state.remembered = false;
+            (state.remembered, state.writer) = (false, None);
         }
         let elsewhere = old.namespace != new.namespace || old.node != new.node;
         if elsewhere {

@@ -15,6 +15,7 @@ use super::object::{Admission, Object};
 use super::split::{Part, Splitter};
 use super::wire::{Ask, Sink, garbage, quoted};
 use crate::clock;
+use crate::core::event::Trouble;
 use crate::core::facts::{Key, Stored};
 
 /// Objects of the first page: all there are in most clusters, and no more than a server has ready in time where
@@ -38,9 +39,6 @@ const PAGES: usize = 80;
 
 /// Objects that are looked at, in all pages together.
 const LOOKED_AT: usize = 20_000;
-
-/// What the remark about the list is filed under.
-const REMARK: &str = "list";
 
 /// What a list brought.
 pub struct Listed {
@@ -137,7 +135,7 @@ pub async fn list(link: &Arc<Link>, leases: &str, admission: Admission) -> Resul
         }
     }
     link.state().page = limit.min(FIRST_PAGE);
-    link.remarks.set(REMARK, left_out.remark(&listed, looked_at));
+    link.remarks.set(Trouble::LeftOut, left_out.remark(&listed, looked_at));
     Ok(listed)
 }
 

@@ -239,6 +239,11 @@ impl Cluster {
         self.link.members.subscribe()
     }
 
+    /// Why the other servers are not on disk, if they are not.
+    pub fn unsaved(&self) -> Option<String> {
+        self.link.state().writer.as_ref()?.failure()
+    }
+
     /// What a person should know though no call failed, and how that changes.
     pub fn remarks(&self) -> latest::Receiver<Said> {
         self.link.remarks.subscribe()

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use tokio::sync::watch;
 
-/// The remarks in force, each under what it is about.
-pub type Said = BTreeMap<&'static str, String>;
+use crate::core::event::Trouble;
+
+/// The remarks in force.
+pub type Said = BTreeMap<Trouble, String>;
 
 /// Keeps the remarks, and tells their changes.
 #[derive(Debug, Default)]
@@ -13,11 +15,11 @@ pub struct Remarks(watch::Sender<Said>);
 
 impl Remarks {
     /// Puts a remark in force, or ends it.
-    pub fn set(&self, about: &'static str, remark: Option<String>) {
+    pub fn set(&self, about: Trouble, remark: Option<String>) {
         self.0.send_if_modified(|said| {
             let before = match &remark {
                 Some(remark) => said.insert(about, remark.clone()),
-                None => said.remove(about),
+                None => said.remove(&about),
             };
             before != remark
         });

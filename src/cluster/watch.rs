@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 
 use super::Cluster;
 use super::endpoints::Place;
-use super::failure::{Error, words};
+use super::failure::Error;
 use super::lease;
 use super::link::Link;
 use super::listing::Listed;
@@ -43,9 +43,6 @@ const PACE: Span = Span::millis(100);
 
 /// A watch that lived this long went well.
 const WELL: Span = Span::secs(2);
-
-/// What the remark about the watch is filed under.
-const REMARK: &str = "watch";
 
 /// The receiver is gone: nobody wants to know any more.
 struct Unwanted;
@@ -111,8 +108,6 @@ async fn round(
     for change in told.differences(listed) {
         seen.send(change).await.map_err(|_| Unwanted)?;
     }
-    // What was passed over before is in the list, or told by that.
-    link.remarks.set(REMARK, None);
     // The list itself may have moved to another endpoint; that is where the watch goes.
     moved.mark_unchanged();
     let Ok(mut stream) = link.open(&ask, avoid).await else {
@@ -130,10 +125,8 @@ async fn round(
         };
         let line = match line {
             Ok(Ok(Line::Whole(line))) => line,
-            Ok(Ok(Line::TooLong)) => {
-                link.remarks.set(REMARK, Some(too_long(&stream)));
-                continue;
-            }
+            // The list tells what is left out.
+            Ok(Ok(Line::TooLong)) => continue,
             Ok(Ok(Line::End) | Err(_)) | Err(_) => return Ok(()),
         };
         match change_of(link, told, &line) {
@@ -146,14 +139,6 @@ async fn round(
             Err(_) => return Ok(()),
         }
     }
-}
-
-fn too_long(stream: &super::wire::Stream) -> String {
-    let label = format!("{}={}", lease::MANAGED_BY.0, lease::MANAGED_BY.1);
-    format!(
-        "a change of a Lease with the label {label} is larger than any datastore takes, and was passed over; {} sent it",
-        stream.at()
-    )
 }
 
 /// What one line tells; `None` for bookmarks, for objects that are not ours, and for those that are left out.
@@ -187,13 +172,8 @@ fn change_of(
         return Ok(None);
     }
     let lease = object.into_lease();
-    let stored = match lease::stored_of(&lease) {
-        Ok(stored) => stored,
-        Err(why) => {
-            let remark = format!("a change of {} was passed over: {why}", words(&name));
-            link.remarks.set(REMARK, Some(remark));
-            return Ok(None);
-        }
+    let Ok(stored) = lease::stored_of(&lease) else {
+        return Ok(None);
     };
     let mut state = link.state();
     if admission.is_ours(&key) || state.strangers.knows(&name) {

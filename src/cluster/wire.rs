@@ -225,11 +225,6 @@ impl Answer<Whole> {
 }
 
 impl Stream {
-    /// Who sends it.
-    pub fn at(&self) -> &str {
-        &self.at
-    }
-
     /// The next line. Cancel safe: what has come of a line is kept.
     pub async fn line(&mut self) -> Result<Line, Error> {
         loop {

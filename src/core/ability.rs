@@ -128,11 +128,11 @@ impl Core {
 
     /// Why this node can route nothing, if that is so.
     fn provider_lack(&self) -> Option<String> {
-        if self.cfg.account.is_none() {
-            return Some("netcup's account is not known yet: foip login".to_owned());
-        }
         if let Some(failure) = self.provider.needs_a_person() {
             return Some(failure.why().to_owned());
+        }
+        if self.cfg.account.is_none() {
+            return Some("netcup's account is not known yet: foip login".to_owned());
         }
         if self.provider.home().is_none() {
             let why = self.provider.home_failure().map_or("it was not asked yet", |it| it.why());
@@ -305,6 +305,7 @@ impl Core {
         for (ip, Lack { kind, why }) in ips {
             let code = match kind {
                 Kind::Address => "address",
+                Kind::List if self.provider.is_listed(ip) => "list",
                 Kind::List => "not-listed",
                 Kind::Call => "call-failed",
             };

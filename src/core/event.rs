@@ -143,8 +143,8 @@ pub enum Event {
     Members(BTreeSet<NodeName>),
     /// The name that k3s calls this node by now, where it is another than the one in force.
     Renamed(Option<NodeName>),
-    /// What cannot be saved on this host's disk and why, in words; `None`: everything can be.
-    Unsaved(Option<String>),
+    /// What an adapter notices by itself, in words; `None`: it has ended.
+    Trouble(Trouble, Option<String>),
 
     /// A user's check changed its verdict (rise and fall are counted by the runner).
     Check {
@@ -161,6 +161,20 @@ pub enum Event {
     Stop,
     /// A valid new configuration.
     Reload(Box<Config>),
+}
+
+/// What is wrong though no request failed. Each is an alarm of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Trouble {
+    /// Something cannot be saved on this host's disk.
+    Unsaved,
+    /// The kubeconfig is no good now; what was read before is in use.
+    Kubeconfig,
+    /// Leases with foip's label are left out, since they are too many, too large or no Leases.
+    LeftOut,
+    /// What netcup's router needs for failover IPs of IPv6 is not on this host.
+    NextHop,
 }
 
 /// The first thing that a core is told.

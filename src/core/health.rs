@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::event::Trouble;
 use super::facts::{Condition, NodeFacts};
 use crate::types::{NodeName, Span, Tick};
 
@@ -95,8 +96,8 @@ pub struct Health {
     pub default_route: Option<bool>,
     /// The name that k3s calls this node by now, where it is another one.
     pub renamed: Option<NodeName>,
-    /// What cannot be saved on this host, and why.
-    pub unsaved: Option<String>,
+    /// What adapters notice by themselves, in words.
+    pub troubles: BTreeMap<Trouble, String>,
     /// The user's checks that fail, by name, with what they were answered.
     pub failing: BTreeMap<String, String>,
 }

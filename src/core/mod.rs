@@ -224,7 +224,8 @@ impl Core {
             Event::Carry(carry) => self.addresses.take_carry(carry),
             Event::Members(names) => (self.members, self.divided) = (Some(names), None),
             Event::Renamed(name) => self.health.renamed = name,
-            Event::Unsaved(why) => self.health.unsaved = why,
+            Event::Trouble(about, Some(why)) => _ = self.health.troubles.insert(about, why),
+            Event::Trouble(about, None) => _ = self.health.troubles.remove(&about),
             Event::Check { name, passing: true, said: _ } => {
                 self.health.failing.remove(&name);
             }

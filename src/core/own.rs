@@ -6,7 +6,7 @@ use super::Core;
 use super::action::Action;
 use super::bug::Bug;
 use super::config::PROTOCOL;
-use super::event::Ticket;
+use super::event::{Ticket, Trouble};
 use super::facts::{ApiFailure, Key, NodeFacts};
 use super::peer::{HEARTBEAT, Peer, PeerRecord, Readiness, Testimony};
 use super::slot::Slot;
@@ -101,8 +101,14 @@ impl Core {
             );
             self.alarm("renamed", text);
         }
-        if let Some(why) = self.health.unsaved.clone() {
-            self.alarm("unsaved", why);
+        for (about, why) in self.health.troubles.clone() {
+            let code = match about {
+                Trouble::Unsaved => "unsaved",
+                Trouble::Kubeconfig => "kubeconfig",
+                Trouble::LeftOut => "left-out",
+                Trouble::NextHop => "ipv6-next-hop",
+            };
+            self.alarm(code, why);
         }
         for (name, said) in self.health.failing.clone() {
             let answer = if said.is_empty() { String::new() } else { format!(": {said}") };
@@ -125,7 +131,8 @@ impl Core {
         }
         self.plan_company();
         for group in self.group_names() {
-            if self.differs(&group) {
+            // Whose account is not known yet has another trouble, which is said by itself.
+            if self.cfg.account.is_some() && self.differs(&group) {
                 let text = format!(
                     "group {group}: the holder has another account, other IPs or another version of foip; this \
                      node bids last until all nodes have the same configuration"
@@ -183,11 +190,12 @@ impl Core {
                 } else if record.stopping {
                     Some("is stopping".to_owned())
                 } else if !record.eligible {
-                    Some("is not eligible, or has no Node object".to_owned())
+                    Some("is not eligible ([node] eligible), or has no Node object".to_owned())
+                } else if !record.lacks.nothing_of(&group, &ips) {
+                    // Without its account it agrees with nobody: what keeps it from that comes first.
+                    Some(record.lacks.words())
                 } else if !record.agrees(&group, mine) {
                     Some("has another configuration".to_owned())
-                } else if !record.lacks.nothing_of(&group, &ips) {
-                    Some(record.lacks.words())
                 } else {
                     None
                 }

@@ -13,6 +13,7 @@ use super::config::Api;
 use super::event::Ticket;
 use super::facts::{Home, Listing, ProviderFailure, ProviderTime, Routed};
 use super::note::Note;
+use crate::text;
 use crate::types::{FailoverIp, GroupName, Server, Span, Tick};
 
 /// How often the holder asks when nothing happens.
@@ -199,6 +200,13 @@ impl Provider {
         })
     }
 
+    /// Is it known not to be missing in the list: has the list an entry for it, or could the list not be read?
+    pub fn is_listed(&self, ip: FailoverIp) -> bool {
+        let lists =
+            |answer: &Answer| answer.fixed.contains_key(&ip) || answer.unread.contains_key(&ip);
+        self.answer.as_ref().is_some_and(lists)
+    }
+
     /// A new configuration may have mended whatever a person had to: nothing that was refused before stands.
     pub fn forgive(&mut self) {
         (self.home_failure, self.refusal) = (None, None);
@@ -366,11 +374,15 @@ impl Core {
                     ("provider", why.clone())
                 }
             };
-            self.alarm(code, format!("no route can be changed: {why}"));
+            self.alarm(code, text::then(&why, "No route can be changed"));
         } else if self.provider.silent_for(Span::secs(20), now) {
-            let why =
-                self.provider.failure.as_ref().map_or("no answer", ProviderFailure::why).to_owned();
-            self.alarm("provider-lost", format!("the provider does not answer: {why}"));
+            let why = self
+                .provider
+                .failure
+                .as_ref()
+                .map_or("netcup gave no answer", ProviderFailure::why);
+            let text = text::then(why, "What is not known is left as it is");
+            self.alarm("provider-lost", text);
         }
         let added = self.provider.added;
         if added > Tick(0) && !self.provider.asked_since(added) {

@@ -8,10 +8,20 @@ use std::collections::BTreeSet;
 
 use super::Core;
 use super::action::Action;
+<<<<<<< HEAD
 use super::facts::Key;
 use super::peer::FRESH;
 use super::slot::{Ability, PROBE, READ_GAP, Slot};
 use crate::types::{GroupName, NodeName, Span, Tick};
+=======
+use super::bug::Bug;
+use super::event::Ticket;
+use super::facts::{ApiFailure, Key, NodeFacts, Stored};
+use super::peer::{FRESH, Peer, PeerRecord};
+use super::slot::{Ability, PROBE, READ_GAP};
+use crate::text;
+use crate::types::{GroupName, NodeName, ResourceVersion, Span, Tick};
+>>>>>>> h4
 
 /// Age limit of everything that was read.
 const AGE: Span = Span::secs(10);
@@ -276,10 +286,8 @@ impl Core {
         if let Some(since) = self.access.lost {
             self.at(since + SAID);
             if now.since(since) >= SAID {
-                let text = format!(
-                    "the Kubernetes API does not answer: {}. The address stays where it is, and nothing is moved",
-                    self.access.why
-                );
+                let rest = "Without the Kubernetes API the address stays where it is, and nothing is moved";
+                let text = text::then(&self.access.why, rest);
                 self.alarm("api-lost", text);
                 return;
             }

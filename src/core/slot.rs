@@ -221,7 +221,7 @@ impl Access {
             self.back = None;
             if self.lost.is_none() {
                 self.lost = Some(now);
-                self.why = format!("no answer within {SLOW}");
+                self.why = format!("the Kubernetes API gave no answer within {SLOW}");
             }
             return Tick::NEVER;
         }

@@ -8,6 +8,8 @@ use super::Core;
 use super::budget::Need;
 use super::facts::{ProviderTime, Routed};
 use super::health::Vector;
+use crate::alarms;
+use crate::text;
 use crate::types::{Epoch, FailoverIp, GroupName, NodeName, Span, Tick};
 
 /// The state of things on one node.
@@ -90,12 +92,13 @@ pub struct BudgetPicture {
 /// The alarm that the others follow from, so that a person reads the cause first: what is nearer to this host is the
 /// cause of what is farther.
 fn cause<'a>(raised: &'a BTreeMap<&'static str, String>) -> Option<&'a String> {
-    const FIRST: [&str; 14] = [
+    const FIRST: [&str; 16] = [
         "cloned",
         "no-node",
         "renamed",
         "link",
         "no-default-route",
+        "kubeconfig",
         "api-denied",
         "api-lost",
         "api-read",
@@ -104,9 +107,11 @@ fn cause<'a>(raised: &'a BTreeMap<&'static str, String>) -> Option<&'a String> {
         "provider-config",
         "provider-lost",
         "address",
+        "list",
         "not-listed",
     ];
-    FIRST.iter().find_map(|code| raised.get(code)).or_else(|| raised.values().next())
+    let worst = || raised.iter().min_by_key(|(code, _)| alarms::level(code)).map(|(_, text)| text);
+    FIRST.iter().find_map(|code| raised.get(code)).or_else(worst)
 }
 
 impl Core {
@@ -139,12 +144,12 @@ impl Core {
             successor: seen
                 .and_then(|record| record.successor.as_ref().map(|next| next.to.clone())),
             next_route: next.and_then(|at| self.tick_of(at, now)),
-            why_not_here: authority.is_none().then(|| self.why_not_here(holder.as_ref())),
+            why_not_here: authority.is_none().then(|| self.why_not_here(name, holder.as_ref())),
             holder,
         }
     }
 
-    fn why_not_here(&self, holder: Option<&NodeName>) -> String {
+    fn why_not_here(&self, group: &GroupName, holder: Option<&NodeName>) -> String {
         if !self.cfg.eligible {
             "this node is not eligible by its configuration ([node] eligible)".to_owned()
         } else if self.health.absent {
@@ -152,7 +157,9 @@ impl Core {
         } else if let Some(why) = self.health.host_lack() {
             why.to_owned()
         } else if self.access.lost.is_some() {
-            "the Kubernetes API does not answer".to_owned()
+            format!("there is no way to the Kubernetes API: {}", self.access.why)
+        } else if let Some(why) = self.lease_lack(group) {
+            why
         } else {
             match holder {
                 Some(name) if *name == self.cfg.node => "its Lease is being renewed".to_owned(),
@@ -243,7 +250,7 @@ impl Core {
             groups.join("; ")
         };
         match cause(&self.raised) {
-            Some(alarm) => format!("{alarm}. {state}"),
+            Some(alarm) => text::then(alarm, &state),
             None => state,
         }
     }
@@ -259,5 +266,24 @@ impl Core {
             })
             .collect();
         format!("holding {group}: {}", places.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_cause_is_told_first_and_an_error_before_a_warning() {
+        for (codes, first) in [
+            (["provider-lost", "link", "api-lost"], "link"),
+            (["alone", "api-lost", "kubeconfig"], "kubeconfig"),
+            (["alone", "stranger", "two-nodes"], "stranger"),
+            (["two-nodes", "check", "drift"], "check"),
+        ] {
+            let raised = codes.map(|code| (code, code.to_owned())).into();
+            assert_eq!(cause(&raised).map(String::as_str), Some(first));
+        }
+        assert_eq!(cause(&BTreeMap::new()), None);
     }
 }

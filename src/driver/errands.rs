@@ -8,11 +8,10 @@ use tokio::sync::mpsc::{Receiver, UnboundedSender, channel};
 use tokio::task::AbortHandle;
 
 use super::Message;
-use crate::cluster::{Cluster, Said};
+use crate::cluster::Cluster;
 use crate::config::{Host, Settings};
-use crate::core::event::Event;
+use crate::core::event::{Event, Trouble};
 use crate::core::facts::{Key, NodeFacts, Stored};
-use crate::logging::Level;
 use crate::types::Span;
 
 /// How often the local API server is probed.
@@ -99,18 +98,20 @@ async fn members(cluster: Cluster, out: UnboundedSender<Message>) {
     }
 }
 
-/// Writes each remark of the Kubernetes adapter into the log, once.
+/// Tells the core what the Kubernetes adapter remarks, and first what it does not: another may have begun before.
 async fn remarks(cluster: Cluster, out: UnboundedSender<Message>) {
-    let (mut remarks, mut told) = (cluster.remarks(), Said::new());
-    while remarks.changed().await.is_ok() {
+    let mut remarks = cluster.remarks();
+    loop {
         let said = remarks.borrow_and_update().clone();
-        for (about, remark) in &said {
-            let new = told.get(about) != Some(remark);
-            if new && out.send(Message::Say(Level::Warning, remark.clone())).is_err() {
+        for about in [Trouble::Kubeconfig, Trouble::LeftOut] {
+            let event = Event::Trouble(about, said.get(&about).cloned());
+            if out.send(Message::Event(event)).is_err() {
                 return;
             }
         }
-        told = said;
+        if remarks.changed().await.is_err() {
+            return;
+        }
     }
 }
 

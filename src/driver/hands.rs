@@ -243,7 +243,7 @@ fn forgotten(event: Event) -> Event {
         | Event::Carry(_)
         | Event::Members(_)
         | Event::Renamed(_)
-        | Event::Unsaved(_)
+        | Event::Trouble(..)
         | Event::Check { .. }
         | Event::Stop
         | Event::Reload(_)) => event,

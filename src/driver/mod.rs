@@ -42,7 +42,7 @@ use crate::clock;
 use crate::config::Settings;
 use crate::core::Core;
 use crate::core::action::Action;
-use crate::core::event::{Event, Start};
+use crate::core::event::{Event, Start, Trouble};
 use crate::core::facts::{Home, ProviderFailure};
 use crate::logging::{Kind, Level, Log, NoteLog};
 use crate::state::{self, Opened, StateError, Store};
@@ -126,8 +126,6 @@ enum Message {
     Misfit,
     /// A check has another verdict.
     Verdict(Verdict),
-    /// What netcup's router needs for failover IPs of IPv6 and this host does not have, in words.
-    NextHop(Option<String>),
     /// The node's name in the kubelet's certificate.
     Certified(NodeName),
     /// A line for people.
@@ -331,12 +329,6 @@ impl Driver {
             Message::Home { search, result } => self.found(search, result),
             Message::Misfit => self.misfit(),
             Message::Verdict(verdict) => self.judge(verdict),
-            Message::NextHop(missing) => {
-                if let Some(missing) = &missing {
-                    self.log.say(Level::Warning, Kind::Other, missing.clone());
-                }
-                self.summary.missing_next_hop(missing);
-            }
             Message::Certified(name) => {
                 let other = name != self.hands.settings.core.node;
                 self.step(Event::Renamed(other.then_some(name)));
@@ -415,12 +407,12 @@ impl Driver {
             self.kept = now;
             self.hands.keep_alive();
         }
-        let all = [self.store.failure(), self.hands.unsaved()];
+        let all = [self.store.failure(), self.hands.cluster.unsaved(), self.hands.unsaved()];
         let all: Vec<_> = all.into_iter().flatten().collect();
         let unsaved = (!all.is_empty()).then(|| all.join("; "));
         if unsaved != self.unsaved {
             self.unsaved.clone_from(&unsaved);
-            self.step(Event::Unsaved(unsaved));
+            self.step(Event::Trouble(Trouble::Unsaved, unsaved));
         }
         if now >= self.next_status() {
             self.written = Some(now);
@@ -467,7 +459,7 @@ impl Ready {
             | Event::Carry(_)
             | Event::Members(_)
             | Event::Renamed(_)
-            | Event::Unsaved(_)
+            | Event::Trouble(..)
             | Event::Stop
             | Event::Reload(_) => {}
         }

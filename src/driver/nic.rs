@@ -17,7 +17,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::Message;
 use super::queue::{Done, Job, Queue, Wanted};
 use crate::clock;
-use crate::core::event::Event;
+use crate::core::event::{Event, Trouble};
 use crate::core::facts::{AddressFailure, SeenAddress};
 use crate::logging::Level;
 use crate::net::{Monitor, NetError, NextHop, Nic};
@@ -342,7 +342,7 @@ impl Worker {
     fn tell_next_hop(&mut self, next_hop: Option<String>) {
         if self.next_hop.as_ref() != Some(&next_hop) {
             if self.next_hop.is_some() || next_hop.is_some() {
-                let _ = self.messages.send(Message::NextHop(next_hop.clone()));
+                self.send(Event::Trouble(Trouble::NextHop, next_hop.clone()));
             }
             self.next_hop = Some(next_hop);
         }

@@ -14,7 +14,6 @@ pub struct Summary {
     since: BTreeMap<GroupName, (Epoch, Tick)>,
     changed: Vec<(GroupName, Epoch)>,
     news: bool,
-    next_hop: Option<String>,
 }
 
 impl Summary {
@@ -29,12 +28,6 @@ impl Summary {
             | Note::Alarm { .. }
             | Note::AlarmOver { .. } => {}
         }
-        self.news = true;
-    }
-
-    /// Takes in what is missing for packets to a failover /64.
-    pub fn missing_next_hop(&mut self, missing: Option<String>) {
-        self.next_hop = missing;
         self.news = true;
     }
 
@@ -75,15 +68,10 @@ impl Summary {
             left_60min: budget.left.and_then(|left| u32::try_from(left[1]).ok()),
             next_possible: budget.next.map(wall_of),
         };
-        status.alarms =
-            alarms
-                .into_iter()
-                .map(|(code, text)| AlarmStatus { code: code.to_owned(), text })
-                .chain(self.next_hop.iter().map(|text| AlarmStatus {
-                    code: "ipv6-next-hop".to_owned(),
-                    text: text.clone(),
-                }))
-                .collect();
+        status.alarms = alarms
+            .into_iter()
+            .map(|(code, text)| AlarmStatus { code: code.to_owned(), text })
+            .collect();
         status
     }
 }

@@ -233,7 +233,7 @@ impl<'a> Builder<'a> {
             | Event::Carry(_)
             | Event::Members(_)
             | Event::Renamed(_)
-            | Event::Unsaved(_)
+            | Event::Trouble(..)
             | Event::NodeWatched(_) => {}
         }
     }

@@ -142,7 +142,7 @@ fn free_text(event: &Event) -> bool {
         | Event::Home(_)
         | Event::AddressPut { result: Err(_), .. }
         | Event::Carry(_)
-        | Event::Unsaved(_)
+        | Event::Trouble(..)
         | Event::Check { .. }
         | Event::Reload(_) => true,
         Event::AddressPut { result: Ok(()), .. }

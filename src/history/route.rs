@@ -206,7 +206,7 @@ fn ledger_times(index: &Index<'_>, report: &mut Report) {
             | crate::core::event::Event::Carry(_)
             | crate::core::event::Event::Members(_)
             | crate::core::event::Event::Renamed(_)
-            | crate::core::event::Event::Unsaved(_)
+            | crate::core::event::Event::Trouble(..)
             | crate::core::event::Event::Stop
             | crate::core::event::Event::Reload(_) => None,
         };

@@ -22,7 +22,7 @@ use super::live::{groups, own_room};
 use super::route::spent;
 use super::{Index, Invariant, Real, Report, Said};
 use crate::core::action::Action;
-use crate::core::event::Event;
+use crate::core::event::{Event, Trouble};
 use crate::core::facts::{AddressFailure, ApiFailure, Key, RouteOutcome, TaskState};
 use crate::core::note::Note;
 use crate::types::{FailoverIp, Span};
@@ -234,7 +234,7 @@ impl Shown {
                 self.add(at, Ability::Network, false);
             }
             Event::Renamed(Some(_)) => self.add(at, Ability::Name, false),
-            Event::Unsaved(Some(_)) => self.add(at, Ability::Save, false),
+            Event::Trouble(Trouble::Unsaved, Some(_)) => self.add(at, Ability::Save, false),
             Event::Read { .. }
             | Event::Written { .. }
             | Event::Listed { .. }
@@ -251,7 +251,8 @@ impl Shown {
             | Event::Link { .. }
             | Event::Members(_)
             | Event::Renamed(None)
-            | Event::Unsaved(None)
+            | Event::Trouble(Trouble::Unsaved, None)
+            | Event::Trouble(Trouble::Kubeconfig | Trouble::LeftOut | Trouble::NextHop, _)
             | Event::Check { .. }
             | Event::Stop
             | Event::Reload(_) => {}

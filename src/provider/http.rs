@@ -420,7 +420,7 @@ pub(super) fn failure(what: &str, answer: &Answer, said: &str) -> ProviderFailur
         "" => String::new(),
         said => format!(": {said}"),
     };
-    let why = format!("{what}: {}{said}", answer.status_words());
+    let why = format!("{what}: {}{}", answer.status_words(), said.trim_end_matches('.'));
     match answer.status {
         401 => ProviderFailure::Auth(format!(
             "{why}; if the login is good (`foip login` makes a new one), is this host missing from the list of allowed addresses in the SCP's API settings?"

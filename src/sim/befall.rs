@@ -5,7 +5,7 @@ use super::process::Running;
 use super::setup::{check_name, node_name};
 use super::world::{Item, World};
 use crate::core::config::Drift;
-use crate::core::event::Event;
+use crate::core::event::{Event, Trouble};
 use crate::core::facts::Condition;
 use crate::history::Clock;
 use crate::types::{GroupName, Span, Tick};
@@ -18,7 +18,7 @@ pub(crate) fn told(fault: &Fault, machine: usize, on: bool) -> Option<Event> {
         }
         Fault::Unsaved { node, .. } if *node == machine => {
             let why = "state.json: Read-only file system (os error 30): remount it".to_owned();
-            Some(Event::Unsaved(on.then_some(why)))
+            Some(Event::Trouble(Trouble::Unsaved, on.then_some(why)))
         }
         _ => None,
     }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command as Process;
 
 use foip::cluster::{Cluster, Options};
+use foip::core::event::Trouble;
 use foip::core::facts::{Key, Stored};
 use foip_standins::fault::Fault;
 use foip_standins::kube::Command;
@@ -172,7 +173,8 @@ fn large_leases_of_others_do_not_hide_foips_own() {
         assert!(keys.iter().all(|key| of(&listed, key)), "{} objects", listed.len());
         assert!(listed.len() < 80);
         let remarks = cluster.remarks();
-        let remark = remarks.borrow().get("list").cloned().expect("what was left out is told");
+        let remark =
+            remarks.borrow().get(&Trouble::LeftOut).cloned().expect("what was left out is told");
         assert!(remark.contains("app.kubernetes.io/managed-by=foip"), "{remark}");
         assert!(remark.contains("foip-a32"), "{remark}");
         for n in 0..80 {
@@ -251,7 +253,7 @@ fn what_must_be_known_is_read_where_the_list_has_no_end() {
         assert!(keys.iter().all(|key| of(&listed, key)), "{listed:?}");
         let asked = api.taken().len() - before;
         assert!(asked <= 90, "{asked}");
-        assert!(cluster.remarks().borrow().contains_key("list"));
+        assert!(cluster.remarks().borrow().contains_key(&Trouble::LeftOut));
     });
 }
 
@@ -301,8 +303,10 @@ fn a_watch_passes_over_what_is_too_large() {
         let asked: Vec<_> =
             api.taken().split_off(before).into_iter().filter(|t| t.method == "GET").collect();
         assert!(asked.is_empty(), "the watch went on: {asked:?}");
+        cluster.list().await.unwrap();
         let remarks = cluster.remarks();
-        assert!(remarks.borrow().get("watch").is_some_and(|remark| remark.contains("passed over")));
+        let left_out = remarks.borrow().get(&Trouble::LeftOut).cloned();
+        assert!(left_out.is_some_and(|remark| remark.contains("larger than any datastore")));
         watching.abort();
     });
 }

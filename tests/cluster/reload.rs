@@ -47,7 +47,7 @@ fn another_kubeconfig_is_used_and_watches_begin_anew() {
             cluster.read(&key).await.unwrap();
             remarks
                 .borrow()
-                .get("kubeconfig")
+                .get(&foip::core::event::Trouble::Kubeconfig)
                 .is_some_and(|why| why.contains("missing.yaml: there is no such file"))
         })
         .await;

@@ -39,7 +39,8 @@ impl Mounted {
     /// What the core was told last of what cannot be saved.
     fn unsaved(&self) -> Option<String> {
         let trace = fs::read_to_string(self.host.folder.join("trace")).unwrap_or_default();
-        trace.lines().rev().find(|line| line.contains("\"event\":{\"unsaved\"")).map(str::to_owned)
+        let kind = "\"event\":{\"trouble\":[\"unsaved\"";
+        trace.lines().rev().find(|line| line.contains(kind)).map(str::to_owned)
     }
 
     fn waits(&self, what: &str, holds: impl Fn() -> bool) {

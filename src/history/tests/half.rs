@@ -2,7 +2,7 @@
 
 use super::builder::{Book, at, group, host, ip, name};
 use crate::core::action::Action;
-use crate::core::event::Event;
+use crate::core::event::{Event, Trouble};
 use crate::core::facts::{AddressFailure, ProviderFailure, RouteOutcome};
 use crate::core::note::Note;
 use crate::history::facts::{Ability, Bound, FinalState, Lack};
@@ -95,7 +95,7 @@ fn l7_a_node_that_knows_what_it_lacks_says_so() {
     let shows = [
         (Ability::Network, Event::Link { up: false, default_route: true }),
         (Ability::Address(host()), Event::Carry([(host(), "no IPv6".to_owned())].into())),
-        (Ability::Save, Event::Unsaved(Some("full".into()))),
+        (Ability::Save, Event::Trouble(Trouble::Unsaved, Some("full".into()))),
         (Ability::Name, Event::Renamed(Some("node-z".parse().unwrap()))),
         (
             Ability::Address(host()),
