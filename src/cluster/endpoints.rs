@@ -418,6 +418,14 @@ mod tests {
     }
 
     #[test]
+    fn no_more_servers_are_remembered_than_a_cluster_has() {
+        let mut endpoints = three();
+        endpoints.set_others((1..=200).map(|n| place(&format!("https://192.0.2.{n}:6443"))));
+        assert_eq!(endpoints.others().len(), MOST);
+        assert_eq!(endpoints.all().len(), MOST + 1);
+    }
+
+    #[test]
     fn the_cache_is_read_back_and_nonsense_is_nothing() {
         let folder = std::env::temp_dir().join(format!("foip-endpoints-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();

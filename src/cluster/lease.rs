@@ -440,6 +440,14 @@ mod tests {
     }
 
     #[test]
+    fn of_one_object_a_few_versions_are_remembered_and_no_more() {
+        let mut strangers = Strangers::default();
+        (1..=50).for_each(|version| strangers.note(&seen(&version.to_string())));
+        let known = strangers.seen["foip-default"].iter().map(|(version, _)| version.0.as_str());
+        assert_eq!(known.collect::<Vec<_>>(), ["48", "49", "50"]);
+    }
+
+    #[test]
     fn nonsense_is_passed_up_as_it_is() {
         let json = serde_json::json!({
             "metadata": {"name": "foip-default", "resourceVersion": "7"},

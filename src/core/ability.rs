@@ -348,6 +348,14 @@ mod tests {
         lacks.provider = Some("401".into());
         assert!(!lacks.none_of([&one]));
         assert_eq!(lacks.words(), "401; 2001:db8:a:1::/64: no IPv6");
+        let (mine, other) = ("web".parse().unwrap(), "mail".parse().unwrap());
+        let host = Lacks { host: Some("no link".into()), ..Lacks::default() };
+        assert!(!host.none_of([&one]) && !host.nothing_of(&mine, [&one]));
+        let leases = [(mine, "403".to_owned())].into();
+        let lease = Lacks { leases, ..Lacks::default() };
+        let mine = lease.leases.keys().next().unwrap();
+        assert!(lease.none_of([&one]) && lease.nothing_of(&other, [&one]));
+        assert!(!lease.nothing_of(mine, [&one]));
     }
 
     #[test]

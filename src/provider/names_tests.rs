@@ -136,6 +136,31 @@ fn where_netcup_answered_last_is_tried_when_the_resolver_does_not_answer() {
 }
 
 #[test]
+fn an_address_that_answers_again_is_no_longer_the_last() {
+    let names = Names::with_lookup(None, |_, port| {
+        Ok([1, 2].map(|n| SocketAddr::new(Ipv4Addr::new(192, 0, 2, n).into(), port)).into())
+    });
+    let [one, two]: [IpAddr; 2] = [1, 2].map(|n| Ipv4Addr::new(192, 0, 2, n).into());
+    let order = || {
+        let timeout = NextTimeout { after: Duration::from_secs(5).into(), ..Default::default() };
+        let all = names.addresses("scp.test", 443, timeout).unwrap();
+        all.into_iter().map(|address| address.ip()).collect::<Vec<_>>()
+    };
+    assert_eq!(order(), [one, two]);
+    names.failed("scp.test", one);
+    assert_eq!(order(), [two, one]);
+    names.answered("scp.test", one);
+    assert_eq!(order(), [one, two]);
+    // The one that failed longest ago comes before the one that failed last.
+    names.failed("scp.test", two);
+    names.failed("scp.test", one);
+    assert_eq!(order(), [two, one]);
+    names.answered("scp.test", two);
+    names.answered("scp.test", one);
+    assert_eq!(order(), [one, two]);
+}
+
+#[test]
 fn a_resolver_that_hangs_has_one_question_at_a_time() {
     let world = World::new();
     world.learn();

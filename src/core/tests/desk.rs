@@ -152,6 +152,17 @@ impl Desk {
         }
     }
 
+    /// Does a request of this kind wait for its answer?
+    pub fn lies_open(&self, is: impl Fn(&Action) -> bool) -> bool {
+        self.open.iter().any(is)
+    }
+
+    /// How often it has written its own record.
+    pub fn words_of_its_own(&self) -> usize {
+        let own = |action: &&Action| matches!(action, Action::Write { key: Key::Node(_), .. });
+        self.done.iter().filter(own).count()
+    }
+
     /// To the first deadline at which more is done than the background's requests.
     pub fn wake_to_act(&mut self) {
         let before = self.done.len();

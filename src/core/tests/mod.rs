@@ -10,6 +10,7 @@
 //! | `edited` | a ledger that somebody typed into |
 //! | `properties` | one small, shrinkable property for each invariant |
 //! | `growth` | what a large, idle cluster asks for |
+//! | `remembered` | each thing that is remembered: set, ended, and then the next event |
 
 #![allow(
     clippy::wildcard_enum_match_arm,
@@ -23,4 +24,5 @@ mod edited;
 mod given;
 mod growth;
 mod properties;
+mod remembered;
 mod table;
