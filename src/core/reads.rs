@@ -8,20 +8,11 @@ use std::collections::BTreeSet;
 
 use super::Core;
 use super::action::Action;
-<<<<<<< HEAD
 use super::facts::Key;
 use super::peer::FRESH;
 use super::slot::{Ability, PROBE, READ_GAP, Slot};
-use crate::types::{GroupName, NodeName, Span, Tick};
-=======
-use super::bug::Bug;
-use super::event::Ticket;
-use super::facts::{ApiFailure, Key, NodeFacts, Stored};
-use super::peer::{FRESH, Peer, PeerRecord};
-use super::slot::{Ability, PROBE, READ_GAP};
 use crate::text;
-use crate::types::{GroupName, NodeName, ResourceVersion, Span, Tick};
->>>>>>> h4
+use crate::types::{GroupName, NodeName, Span, Tick};
 
 /// Age limit of everything that was read.
 const AGE: Span = Span::secs(10);
