@@ -109,13 +109,24 @@ host_boot() {
         --bind="${lab[home]}/trace:/srv/trace" --capability=CAP_NET_ADMIN --register=no --keep-unit --machine=node-a --console=pipe \
         --system-call-filter="landlock_create_ruleset landlock_add_rule landlock_restrict_self"
     nspawn=${started[-1]}
-    within 10 "the container's first process" test_child "$nspawn"
-    container=$(pgrep --parent "$nspawn")
+    within 60 "the container's first process" first_process "$nspawn" >/dev/null
+    container=$(first_process "$nspawn")
     echo "$container" >"$work/container"
     within 60 "the host has booted" booted
 }
 
-test_child() { pgrep --parent "$1" >/dev/null; }
+# first_process NSPAWN: its child that is number 1 in the container. Before that it has one that only prepares things.
+first_process() {
+    local pid
+    for pid in $(pgrep --parent "$1"); do
+        if grep -qP '^NSpid:.*\t1$' "/proc/$pid/status" 2>/dev/null; then
+            echo "$pid"
+            return
+        fi
+    done
+    return 1
+}
+
 booted() { inside systemctl is-system-running 2>/dev/null | grep -qE '^(running|degraded)$'; }
 
 # inside COMMAND...: on the host.
