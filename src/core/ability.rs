@@ -139,7 +139,7 @@ impl Core {
             return Some(format!("this host's server at netcup is not known: {why}"));
         }
         if let Some((_, why)) = self.ledger_lack() {
-            return Some(format!("the ledger of route calls cannot be written: {why}"));
+            return Some(format!("the ledger of route calls cannot be read or written: {why}"));
         }
         if !self.provider.answers() {
             let why = self.provider.failure().map_or("it was not asked yet", |it| it.why());
@@ -183,9 +183,7 @@ impl Core {
             }
             let ill = group.is_some_and(|group| {
                 let Some(term) = self.authority(&group) else { return false };
-                let reported = self.cfg.drift == Drift::Report && self.saved.reported.contains(&ip);
-                let exempt = reported || self.is_split(ip).is_some();
-                !exempt && !self.is_served(ip, term.began)
+                !self.is_left_alone(ip) && !self.is_served(ip, term.began)
             });
             if let Some(route) = self.routes.get_mut(&ip) {
                 route.ill = match (ill, route.ill) {
@@ -241,6 +239,12 @@ impl Core {
             self.memberships.keys().filter(move |group| differs(group, peer))
         });
         divided.cloned().collect()
+    }
+
+    /// Does the IP stay wherever it is, so that its not being here is no fault?
+    pub(super) fn is_left_alone(&self, ip: FailoverIp) -> bool {
+        let reported = self.cfg.drift == Drift::Report && self.saved.reported.contains(&ip);
+        reported || self.is_split(ip).is_some()
     }
 
     /// The other group that most nodes have the IP in, where it is not this node's: who holds this one leaves it alone.

@@ -351,10 +351,10 @@ impl Core {
         hosts.is_some_and(|hosts| hosts.iter().all(|host| self.addresses.present(*host)))
     }
 
-    /// The same for all IPs of a group.
+    /// The same for all IPs of a group, but those that the kernel refuses: they are among what this node says it lacks.
     pub(super) fn has_group_addresses(&self, group: &GroupName) -> bool {
-        let ips = self.cfg.groups.get(group).map(|group| group.ips.keys());
-        ips.into_iter().flatten().all(|ip| self.has_addresses(*ip))
+        let mut ips = self.group_ips(group).into_iter();
+        ips.all(|ip| self.has_addresses(ip) || self.addresses.refusal(ip).is_some())
     }
 
     fn address_ours(&self, ip: FailoverIp) -> bool {

@@ -240,6 +240,13 @@ impl Core {
                 if stored.is_none() && sent.is_none() && *node == self.cfg.node {
                     self.slots.entry(key.clone()).or_default().wanted = true;
                 }
+                // Taken out of the cluster while the list, which would show it, fails.
+                if stored.is_none() && sent.is_some() {
+                    let now = self.now;
+                    self.peers.retain(|name, peer| name != node || peer.fresh(now));
+                    self.divided = None;
+                    self.reads.unreadable.remove(node);
+                }
                 // A list brings all of them, and most as they were. A datastore that was put back may count to the same
                 // version with other words: the node's next record, within ten seconds, has another.
                 let known_nonce = self.peers.get(node).map(|peer| peer.record.nonce.clone());

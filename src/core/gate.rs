@@ -37,9 +37,6 @@ impl Core {
         need: Need,
     ) -> bool {
         let here = self.provider.home().is_some_and(|home| home.name == to.name);
-        if let Some(route) = self.routes.get_mut(&ip) {
-            route.spent = false;
-        }
         if here && (!self.has_addresses(ip) || self.is_better_given_on(group)) {
             return false;
         }

@@ -158,9 +158,12 @@ impl Core {
             .map(|(name, _)| name.as_str())
             .collect();
         let others = self.company().count();
+        // Who cannot list the others does not know that there are none, and says that it cannot.
         if others == 0 {
-            let text = "no other node runs foip: there is nobody to fail over to";
-            self.alarm("alone", text.to_owned());
+            if self.reads.list.failing().is_none() {
+                let text = "no other node runs foip: there is nobody to fail over to";
+                self.alarm("alone", text.to_owned());
+            }
         } else if !silent.is_empty() {
             let text = format!(
                 "nothing is heard of {}: the machine or its foip is down, or it has no way to the Kubernetes API; if \

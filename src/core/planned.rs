@@ -16,7 +16,7 @@ use super::config::Drift;
 use super::facts::Routed;
 use super::health::Vector;
 use super::lock::Lock;
-use super::peer::Readiness;
+use super::peer::{Peer, Readiness};
 use super::way::Route;
 use crate::types::{FailoverIp, GroupName, NodeName, Server, Span, Tick};
 
@@ -202,7 +202,17 @@ impl Core {
             .is_some_and(|seen| matches!(&seen.routed, Routed::To(name) if *name == server.name))
     }
 
-    /// Is the named successor ready, by its own fresh word?
+    /// Could the node serve as many of the group's IPs as this one? More, where that is what the move is for: two nodes
+    /// that each lack another one do not swap.
+    fn is_as_able(&self, group: &GroupName, peer: &Peer, heals: bool) -> bool {
+        let ips = self.group_ips(group);
+        // A host without a way out serves nothing, whatever its single IPs lack.
+        let ours = if self.lacks.host.is_some() { ips.len() } else { self.lacks.count(&ips) };
+        let theirs = peer.record.lacks.count(&ips);
+        theirs == 0 || theirs < ours || (theirs == ours && !heals)
+    }
+
+    /// Is the named successor ready, by its own fresh word, and could it serve as much as this node?
     pub(super) fn is_ready(&self, group: &GroupName) -> bool {
         let Some(lock) = self.locks.get(group) else {
             return false;
@@ -211,7 +221,9 @@ impl Core {
             return false;
         };
         self.companion(&to.to).is_some_and(|peer| {
-            peer.alive(self.now) && peer.ready_for(group, term.epoch, to.id, self.now)
+            peer.alive(self.now)
+                && peer.ready_for(group, term.epoch, to.id, self.now)
+                && self.is_as_able(group, peer, to.need == Need::Urgent)
         })
     }
 
@@ -226,11 +238,16 @@ impl Core {
             .peers
             .get(&node)
             .is_some_and(|peer| self.vector().worse_by_cordon(&peer.record.vector));
-        let ill = !self.ill(group).is_empty();
-        let need = if ill { Need::Urgent } else { Need::Planned };
+        let ill = self.ill(group);
+        // One that heals nothing is a matter of taste, whatever is not served here.
+        let heals = self.companion(&node).is_some_and(|peer| {
+            let able = peer.record.lacks.none_of(ill.keys());
+            !ill.is_empty() && able && self.is_as_able(group, peer, true)
+        });
+        let need = if heals { Need::Urgent } else { Need::Planned };
         let dwell = match cordon {
             // What is not served has been waited for long enough.
-            _ if ill => Span::ZERO,
+            _ if heals => Span::ZERO,
             // Nobody hears this node: that is no matter of taste.
             _ if self.health.host_lack().is_some() => self.cfg.dwell.min(DEAF),
             // Where the IP is there already, nothing is gained by taking it back first.
@@ -338,7 +355,6 @@ impl Core {
     /// to already.
     fn healthier(&self, group: &GroupName) -> Option<(NodeName, Server)> {
         let vector = self.vector();
-        let ips = self.group_ips(group);
         let unable = !self.may_hold() || self.health.host_lack().is_some();
         // An IP that is routed here and has no address is served by nobody: better a node that can put it.
         let ill = self.ill(group);
@@ -353,17 +369,17 @@ impl Core {
         }
         let mine = self.membership(group);
         let held = self.held();
-        let lacking = self.lacks.count(&ips);
         let candidates = self.company().filter(|(name, peer)| {
             let record = &peer.record;
             let lacks = &record.lacks;
-            let better = unable || record.vector < vector || !ill.is_empty();
-            better
+            let heals = !ill.is_empty() && lacks.none_of(&ill);
+            let better = unable || record.vector < vector;
+            (better || heals)
                 && !self.is_shunned(group, name)
                 && peer.alive(self.now)
                 && record.agrees(group, mine)
-                && lacks.nothing_of(group, &ill)
-                && lacks.count(&ips) <= lacking
+                && lacks.nothing_of(group, [])
+                && self.is_as_able(group, peer, !better)
                 && record.server.is_some()
         });
         let best = candidates.min_by_key(|(name, peer)| {
@@ -416,9 +432,9 @@ impl Core {
         let until = lock.sight.expiry(self.cfg.lease.duration)?;
         let named = record.successor.as_ref().filter(|named| named.to == self.cfg.node)?;
         let other = record.holder.as_ref() != Some(&self.cfg.node) && !record.handed;
-        // Who could not carry the addresses is no successor: it would never say that it is ready.
+        // Who could carry none of the addresses is no successor.
         let mut ips = self.group_ips(group).into_iter();
-        let carries = ips.all(|ip| self.addresses.refusal(ip).is_none());
+        let carries = ips.any(|ip| self.addresses.refusal(ip).is_none());
         let host = self.may_hold() && self.health.host_lack().is_none();
         let able = host && carries && !self.differs(group);
         (other && able && self.now < until)

@@ -259,11 +259,11 @@ impl Core {
         read.or_else(|| write.map(|(_, why)| format!("Leases cannot be written: {why}")))
     }
 
-    /// Why this node can make no route call because it cannot write the ledger, if that was seen lately.
+    /// Why this node can make no route call because it cannot read the ledger, or cannot write it, if that was seen lately.
     pub(super) fn ledger_lack(&self) -> Option<(Tick, &str)> {
         let slot = self.slots.get(&Key::Ledger)?;
         let tried = slot.write.last_failed().is_some_and(|at| self.now.since(at) < DENIED);
-        slot.write.failing().filter(|_| tried)
+        slot.read.failing().or_else(|| slot.write.failing().filter(|_| tried))
     }
 
     /// Says which of the requests to the Kubernetes API fail, and why.

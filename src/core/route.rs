@@ -79,6 +79,10 @@ impl Core {
     }
 
     fn settled(&mut self, ip: FailoverIp, group: &GroupName) -> Stage {
+        // Only a call that is wanted, and that nothing but the window forbids, is kept by it.
+        if let Some(route) = self.routes.get_mut(&ip) {
+            route.spent = false;
+        }
         let Some(term) = self.authority(group).cloned() else {
             return self.idle(ip);
         };
@@ -131,7 +135,7 @@ impl Core {
 
     fn idle(&mut self, ip: FailoverIp) -> Stage {
         if let Some(route) = self.routes.get_mut(&ip) {
-            (route.allowed, route.spent) = (None, false);
+            route.allowed = None;
         }
         Stage::Settled
     }

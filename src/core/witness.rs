@@ -48,7 +48,10 @@ impl Core {
         }
         let moving = self.locks.get(group).is_some_and(|lock| lock.moving.is_some());
         let bad: BTreeMap<FailoverIp, Option<Lack>> = match silent {
-            true => self.group_ips(group).into_iter().map(|ip| (ip, None)).collect(),
+            true => {
+                let ips = self.group_ips(group).into_iter();
+                ips.filter(|ip| !self.is_left_alone(*ip)).map(|ip| (ip, None)).collect()
+            }
             false if moving => BTreeMap::new(),
             false => self.ill(group),
         };

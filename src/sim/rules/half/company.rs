@@ -117,16 +117,35 @@ fn a_new_name_and_a_full_disk_are_said_and_end() {
             .at(60_000, Fault::Renamed { node: 0, long })
             .at(60_000, Fault::Unsaved { node: 1, long });
         run.until(80).said("renamed").said("unsaved");
-        let shows = |run: &Run, node: usize, code| {
-            let running = run.world.machines[node].running.as_ref();
-            running
-                .is_some_and(|it| it.core.picture(run.world.tick(node)).alarms.contains_key(code))
-        };
-        let during = shows(&run, 0, "renamed") && shows(&run, 1, "unsaved");
+        let during = run.shows(0, "renamed") && run.shows(1, "unsaved");
         run.expect(during, "the status shows both");
         run.until(110);
-        let after = shows(&run, 0, "renamed") || shows(&run, 1, "unsaved");
+        let after = run.shows(0, "renamed") || run.shows(1, "unsaved");
         run.expect(!after, "both are over");
         run.end()
     });
+}
+
+#[test]
+fn a_server_that_was_taken_out_of_the_cluster_is_not_missed() {
+    // Its record stays; so does that of a node that k3s has given another name.
+    for others in [vec![], vec!["node-c-new"]] {
+        holds(2, |setup| {
+            let mut run = Run::of(setup).at(60_000, dead(2, 2000));
+            run.until(95);
+            let before = run.shows(0, "node-silent") && run.shows(1, "node-silent");
+            run.expect(before, "node 2 is missed");
+            let left = [node_name(0), node_name(1)].into_iter();
+            let names = left.chain(others.iter().map(|it| (*it).to_owned()));
+            let names: std::collections::BTreeSet<_> =
+                names.map(|name| name.parse().unwrap()).collect();
+            for node in 0..2 {
+                run.world.tell(node, crate::core::event::Event::Members(names.clone()));
+            }
+            run.until(96);
+            let after = run.shows(0, "node-silent") || run.shows(1, "node-silent");
+            run.expect(!after, "nobody is missed any more");
+            so_far(&mut run)
+        });
+    }
 }

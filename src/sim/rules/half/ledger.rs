@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::core::action::Action;
+use crate::core::config::Api;
 use crate::core::facts::Key;
 
 /// Ends the world, with the calls where the checker found something.
@@ -62,19 +63,26 @@ fn a_date_that_lies_does_not_empty_the_budget() {
     }
 }
 
+fn old_copy(setup: Setup) -> Found {
+    let mut run = Run::of(setup)
+        .at(40_000, Fault::ByHand { ip: 0, to: Target::Foreign })
+        .at(100_000, dead(1, 130))
+        .at(120_000, dead(0, 15))
+        .at(160_000, dead(2, 2000))
+        .at(215_000, dead(0, 2000))
+        .at(220_000, Fault::Delete { key: Key::Ledger });
+    run.until(800);
+    judged(&mut run)
+}
+
 #[test]
 fn an_old_copy_is_not_the_ledger() {
-    holds(3, |setup| {
-        let mut run = Run::of(Setup { groups: vec![4], ..setup })
-            .at(40_000, Fault::ByHand { ip: 0, to: Target::Foreign })
-            .at(100_000, dead(1, 130))
-            .at(120_000, dead(0, 15))
-            .at(160_000, dead(2, 2000))
-            .at(215_000, dead(0, 2000))
-            .at(220_000, Fault::Delete { key: Key::Ledger });
-        run.until(800);
-        judged(&mut run)
-    });
+    holds(3, |setup| old_copy(Setup { groups: vec![4], ..setup }));
+}
+
+#[test]
+fn an_old_copy_is_not_the_ledger_where_netcup_has_no_list_of_calls() {
+    holds(3, |setup| old_copy(Setup { api: Api::Soap, ..setup }));
 }
 
 #[test]

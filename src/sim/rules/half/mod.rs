@@ -5,6 +5,7 @@ mod access;
 mod budget;
 mod company;
 mod ledger;
+mod pairs;
 
 use super::super::fault::{Cut, Family, Fault, Part, Refusal, Target, Trouble};
 use super::super::setup::{Setup, node_name};
@@ -59,5 +60,11 @@ impl Run {
             }
         }
         self
+    }
+
+    /// Does this node's status show the alarm now?
+    fn shows(&self, node: usize, code: &str) -> bool {
+        let running = self.world.machines[node].running.as_ref();
+        running.is_some_and(|it| it.core.picture(self.world.tick(node)).alarms.contains_key(code))
     }
 }
