@@ -244,12 +244,14 @@ impl Core {
             let able = peer.record.lacks.none_of(ill.keys());
             !ill.is_empty() && able && self.is_as_able(group, peer, true)
         });
-        let need = if heals { Need::Urgent } else { Need::Planned };
+        // Without link or default route nothing is served here: the holder is as good as dead.
+        let deaf = self.health.host_lack().is_some();
+        let need = if heals || deaf { Need::Urgent } else { Need::Planned };
         let dwell = match cordon {
             // What is not served has been waited for long enough.
             _ if heals => Span::ZERO,
             // Nobody hears this node: that is no matter of taste.
-            _ if self.health.host_lack().is_some() => self.cfg.dwell.min(DEAF),
+            _ if deaf => self.cfg.dwell.min(DEAF),
             // Where the IP is there already, nothing is gained by taking it back first.
             _ if self.gone_to(group, &server) => Span::ZERO,
             true => self.cfg.dwell_cordon,

@@ -212,6 +212,7 @@ impl<'a> Builder<'a> {
                     && over
                 {
                     call.over = call.over.or(Some(place));
+                    call.failed |= matches!(result, Ok(TaskState::Failed(_)));
                 }
             }
             Event::Addresses(table) => self.life.tables.push((place, table)),
@@ -288,6 +289,7 @@ impl<'a> Builder<'a> {
                     started: None,
                     answer: None,
                     over: None,
+                    failed: false,
                 });
             }
             Action::ReadTask { ticket, task } => {

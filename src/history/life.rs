@@ -102,6 +102,8 @@ pub(crate) struct Call<'a> {
     pub(crate) answer: Option<(Place, &'a RouteOutcome)>,
     /// When nothing more is to come of it, as far as this process knows.
     pub(crate) over: Option<Place>,
+    /// The provider took it, and its task failed.
+    pub(crate) failed: bool,
 }
 
 impl Call<'_> {

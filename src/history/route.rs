@@ -118,7 +118,8 @@ pub(super) fn spent(index: &Index<'_>) -> Vec<Spent> {
             match call.answer {
                 Some((place, RouteOutcome::Accepted(_) | RouteOutcome::Done)) => {
                     to = to.min(place.at);
-                    failed = call.over.is_none();
+                    // L6 allows the back-off after what netcup itself fails: a task that failed, too.
+                    failed = call.over.is_none() || call.failed;
                 }
                 Some((place, RouteOutcome::Refused(why))) => {
                     to = to.min(place.at);
