@@ -25,10 +25,6 @@ fn here() -> Result<Routed, ProviderFailure> {
     Ok(Routed::To(server(0).name))
 }
 
-fn fails() -> Result<Routed, ProviderFailure> {
-    Err(ProviderFailure::Retry { why: "500".into(), after: None })
-}
-
 /// What a process of the node says of itself.
 fn word(number: usize, nonce: &str) -> PeerRecord {
     PeerRecord {
@@ -273,26 +269,6 @@ fn what_was_here_is_remembered_as_long_as_it_is() {
 }
 
 #[test]
-fn pauses_after_failed_questions_begin_anew_after_an_answer() {
-    let mut desk = Desk::holding();
-    let asks = |action: &Action| matches!(action, Action::ReadRoutes { .. });
-    let next = |desk: &mut Desk, answer| {
-        desk.listed(answer);
-        let from = desk.now;
-        while !desk.lies_open(asks) {
-            desk.pass(Span::millis(20));
-            while desk.written(&key(), Ok(())) {}
-        }
-        desk.now.since(from)
-    };
-    (0..5).for_each(|_| _ = next(&mut desk, fails()));
-    assert!(next(&mut desk, fails()) > Span::secs(20));
-    next(&mut desk, here());
-    let again = next(&mut desk, fails());
-    assert!(again < Span::secs(11), "{again} after the first failure since an answer");
-}
-
-#[test]
 fn an_ip_that_a_reload_adds_is_not_unlisted_by_an_answer_from_before() {
     let mut desk = Desk::with(None);
     desk.listed(here());
@@ -391,4 +367,104 @@ fn who_failed_as_a_successor_may_be_named_again_later() {
     desk.pass(Span::secs(121));
     desk.hear(Event::Wake);
     assert!(!desk.core.is_shunned(&group(), &node(1)));
+}
+
+#[test]
+fn an_ip_is_there_when_all_of_its_hosts_are() {
+    let mut desk = Desk::holding();
+    let second: IpAddr = "203.0.113.2".parse().unwrap();
+    desk.reload(|fresh| {
+        let group = fresh.groups.values_mut().next().unwrap();
+        group.ips.values_mut().for_each(|hosts| _ = hosts.insert(second));
+    });
+    desk.hear(Event::AddressPut { host: host(), result: Ok(()) });
+    assert!(!desk.core.has_addresses(ip()));
+    desk.hear(Event::AddressPut { host: second, result: Ok(()) });
+    assert!(desk.core.has_addresses(ip()));
+}
+
+#[test]
+fn a_reload_moves_an_ip_to_its_new_group() {
+    let mut desk = Desk::with(None);
+    let other: crate::types::GroupName = "g1".parse().unwrap();
+    desk.reload(|fresh| {
+        let ips = fresh.groups.remove(&group()).unwrap();
+        fresh.groups.insert(other.clone(), ips);
+    });
+    assert_eq!(desk.core.group_of(ip()), Some(&other));
+    assert_eq!(desk.core.group_names(), [other]);
+}
+
+#[test]
+fn an_ip_that_is_here_again_is_no_longer_reported() {
+    let mut desk = Desk::holding();
+    desk.reload(|fresh| fresh.drift = crate::core::config::Drift::Report);
+    desk.core.saved.reported.insert(ip());
+    desk.core.need_observation(desk.now);
+    desk.pass_until(|action| matches!(action, Action::ReadRoutes { .. }));
+    desk.listed(here());
+    assert!(desk.core.saved.reported.is_empty());
+}
+
+#[test]
+fn what_cannot_be_written_is_lacking_for_as_long_as_it_is_known() {
+    let mut desk = Desk::with(None);
+    desk.listed(here());
+    assert_eq!(desk.core.lacks(), Default::default());
+    let now = desk.now;
+    for key in [key(), Key::Ledger] {
+        desk.core.slots.get_mut(&key).unwrap().write.failed(now, now, "403");
+    }
+    let lacks = desk.core.lacks();
+    assert!(lacks.provider.is_some_and(|why| why.contains("ledger") && why.contains("403")));
+    assert!(lacks.leases[&group()].contains("403"));
+    desk.pass(Span::secs(31));
+    desk.hear(Event::Wake);
+    let lacks = desk.core.lacks();
+    assert!(lacks.provider.is_none() && lacks.leases.is_empty());
+}
+
+#[test]
+fn who_cannot_carry_the_addresses_is_no_successor() {
+    let successor = Some(crate::core::record::Succession { to: node(0), id: 1 });
+    let mut desk = Desk::with(Some(Record { successor, ..of_another(4, 7) }.doc()));
+    assert!(desk.core.named_for(&group()).is_some());
+    let link = |up, default_route| Event::Link { up, default_route };
+    for (bad, good) in [
+        (link(false, true), link(true, true)),
+        (link(true, false), link(true, true)),
+        (Event::Carry([(host(), "no IPv6".to_owned())].into()), Event::Carry(BTreeMap::new())),
+    ] {
+        desk.hear(bad);
+        assert!(desk.core.named_for(&group()).is_none());
+        desk.hear(good);
+        assert!(desk.core.named_for(&group()).is_some());
+    }
+    desk.core.inherit_move(&group());
+    assert!(desk.core.locks[&group()].moving.is_none(), "it is another node's move");
+}
+
+#[test]
+fn who_did_not_take_what_it_was_given_is_not_given_it_again() {
+    let given = Record { handed: true, ..of_another(4, 7) };
+    let by = Desk::new().core.me;
+    let mut desk = Desk::with(Some(Record { by, ..given }.doc()));
+    desk.core.shun_who_did_not_take_it(&group());
+    assert!(desk.core.is_shunned(&group(), &node(1)));
+}
+
+#[test]
+fn a_name_without_a_node_object_takes_nothing_and_is_given_nothing() {
+    let mut desk = Desk::with(None);
+    desk.hear_of(1, word(1, "1-1").doc(&node(1)));
+    assert!(desk.core.may_hold() && desk.core.companion(&node(1)).is_some());
+    desk.hear(Event::Members([node(0)].into()));
+    assert!(desk.core.companion(&node(1)).is_none());
+    desk.hear(Event::Members([node(0), node(1)].into()));
+    assert!(desk.core.companion(&node(1)).is_some());
+    desk.core.access.ask(Ticket(u64::MAX), desk.now);
+    desk.hear(Event::Node { ticket: Ticket(u64::MAX), result: Ok(None) });
+    assert!(!desk.core.may_hold() && desk.said("no-node"));
+    desk.hear(Event::NodeWatched(NodeFacts::default()));
+    assert!(desk.core.may_hold() && !desk.said("no-node"));
 }
