@@ -119,23 +119,32 @@ impl Budget<'_> {
         last + pause.min(BACKOFF.1)
     }
 
-    /// Before when no further call for the IP makes sense: the provider named a moment, or somebody else has spent the
-    /// window. SOAP's fault is about one IP, everything else about the account.
-    fn blocked(&self, ip: FailoverIp, need: Need, calls: usize) -> ProviderTime {
-        let concerned = |call: &&Call| match self.api {
+    /// The calls whose answers speak for the IP: SOAP's fault is about one, everything else about the account.
+    fn concerning(&self, ip: FailoverIp) -> impl Iterator<Item = &Call> {
+        self.ledger.calls().filter(move |call| match self.api {
             Api::Rest => true,
             Api::Soap => call.ip == ip,
-        };
-        let turned_away = |end: End| end.after.is_some() || end.result == Ending::Throttled;
-        if !self.ledger.calls().filter(concerned).any(|call| call.end.is_some_and(turned_away)) {
-            return ProviderTime(0);
-        }
-        let mut known: Vec<&Call> = self.ledger.calls().filter(concerned).collect();
-        known.sort_unstable_by_key(|call| call.at);
-        let ends = known.iter().filter_map(|call| call.end);
+        })
+    }
+
+    /// The latest moment that the provider named; nothing is sent before it, whatever was begun.
+    pub fn told(&self, ip: FailoverIp) -> ProviderTime {
+        let ends = self.concerning(ip).filter_map(|call| call.end);
         // No window is longer than the longest.
         let told = ends.filter_map(|end| Some(end.at + end.after?.min(WINDOWS[1].0) + SLACK_KNOWN));
-        let told = told.max().unwrap_or_default();
+        told.max().unwrap_or_default()
+    }
+
+    /// Before when no further call for the IP makes sense: the provider named a moment, or somebody else has spent the
+    /// window.
+    fn blocked(&self, ip: FailoverIp, need: Need, calls: usize) -> ProviderTime {
+        let turned_away = |end: End| end.after.is_some() || end.result == Ending::Throttled;
+        if !self.concerning(ip).any(|call| call.end.is_some_and(turned_away)) {
+            return ProviderTime(0);
+        }
+        let mut known: Vec<&Call> = self.concerning(ip).collect();
+        known.sort_unstable_by_key(|call| call.at);
+        let told = self.told(ip);
         let ended = known.iter().rev().filter_map(|call| Some((call.at, call.end?)));
         let throttled: Vec<(ProviderTime, End)> = ended
             .filter(|(_, end)| end.result != Ending::NotSent)

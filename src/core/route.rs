@@ -177,6 +177,12 @@ impl Core {
         if !self.still_wanted(ip, group, call.epoch, &call.to) || self.now >= not_after {
             return self.drop_call(call);
         }
+        // The call for another IP may have been turned away meanwhile: no call goes before the moment that was named.
+        let named = self.budget(&self.spending()).told(ip);
+        if self.now < self.provider.wait_until() || self.ledger_time().is_none_or(|now| now < named)
+        {
+            return self.drop_call(call);
+        }
         let Some(term) = self.authority(group).cloned() else {
             return self.drop_call(call);
         };

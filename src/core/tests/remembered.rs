@@ -410,17 +410,17 @@ fn an_ip_that_is_here_again_is_no_longer_reported() {
 fn what_cannot_be_written_is_lacking_for_as_long_as_it_is_known() {
     let mut desk = Desk::with(None);
     desk.listed(here());
-    assert_eq!(desk.core.lacks.clone(), Default::default());
+    assert_eq!(desk.core.find_lacks(), Default::default());
     let now = desk.now;
     for key in [key(), Key::Ledger] {
         desk.core.slots.get_mut(&key).unwrap().write.failed(now, now, "403");
     }
-    let lacks = desk.core.lacks.clone();
+    let lacks = desk.core.find_lacks();
     assert!(lacks.provider.is_some_and(|why| why.contains("ledger") && why.contains("403")));
     assert!(lacks.leases[&group()].contains("403"));
     desk.pass(Span::secs(31));
     desk.hear(Event::Wake);
-    let lacks = desk.core.lacks.clone();
+    let lacks = desk.core.find_lacks();
     assert!(lacks.provider.is_none() && lacks.leases.is_empty());
 }
 

@@ -56,6 +56,20 @@ fn somebody_elses_429_is_probed() {
     }
 }
 
+/// The calls of one group go out one after the other, each with a renewal before it: the first is told to wait while
+/// the others have their intents written already.
+#[test]
+fn a_moment_that_is_named_for_one_ip_is_waited_for_by_the_others_under_way() {
+    holds(20, |setup| {
+        let how = Trouble::CallsThrottled;
+        let mut run = Run::of(Setup { groups: vec![4], ..setup })
+            .at(60_000, dead(0, 800))
+            .at(60_000, Fault::Provider { nodes: 7, how, long: Span::secs(20) });
+        run.until(400).served_by(&[1, 2]);
+        so_far(&mut run)
+    });
+}
+
 #[test]
 fn an_answered_error_is_repeated_within_ten_seconds() {
     holds(4, |setup| {
