@@ -59,6 +59,20 @@ fn the_best_node_bids_first() {
 }
 
 #[test]
+fn of_equals_the_one_with_the_higher_priority_takes_over() {
+    for best in [1, 2] {
+        holds(3, |setup| {
+            let mut priority = vec![100; 3];
+            priority[best] = 101;
+            let mut run = Run::of(Setup { priority, ..setup }).at(60_000, DEATH);
+            run.until(90).held_by(best).routed_to(best).calls(1, 1);
+            run.until(260);
+            run.end()
+        });
+    }
+}
+
+#[test]
 fn the_next_best_node_backs_up_the_best() {
     holds(3, |setup| {
         let denied = Fault::Denied { nodes: 2, long: Span::secs(120) };

@@ -30,6 +30,21 @@ fn a_worse_holder_follows_the_ip_to_a_healthy_node_instead_of_taking_it_back() {
     });
 }
 
+/// The other IP is there already; the holder has authority until the whole group is.
+#[test]
+fn a_group_is_handed_over_when_all_of_its_ips_have_arrived() {
+    holds(6, |setup| {
+        let by_hand = Fault::ByHand { ip: 0, to: Target::Node(1) };
+        let setup = Setup { groups: vec![2], barred: Some(2), ..setup };
+        let mut run = Run::of(setup).at(58_000, by_hand).at(60_000, CORDON);
+        run.until(80).held_by(1).routed_to(1).calls(1, 1);
+        let by: Vec<Option<usize>> = run.world.history.facts.calls.iter().map(|c| c.by).collect();
+        run.expect(by == [Some(0)], &format!("the holder called; {by:?} did"));
+        run.until(700);
+        run.end()
+    });
+}
+
 #[test]
 fn an_ip_that_cannot_be_taken_back_is_followed_to_a_fit_node() {
     holds(4, |setup| {
