@@ -12,7 +12,7 @@
 //!
 //! Read this page, then [`core`], then [`driver`]; [`design`] has the words, the invariants and the rules with
 //! their reasons. Dependencies point one way: adapters know `types` and the core's vocabulary, the core knows
-//! `types` only, the driver knows all, and nothing knows the driver but the command line.
+//! `types`, `text` and the table of alarms only, the driver knows all, and nothing knows the driver but the command line.
 //!
 //! One group's life on one node:
 //!

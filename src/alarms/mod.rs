@@ -1,11 +1,9 @@
 //! Every alarm there is: how bad it is, its `MESSAGE_ID`, and its paragraph in foip-alarms(7).
 //!
 //! ```text
-//! table ─┬─► severity and MESSAGE_ID, for the log
+//! table ─┬─► severity and MESSAGE_ID, for the status and the log
 //!        └─► packaging/man/foip-alarms.7 (by a test; the prose is not in the program)
 //! ```
-
-use crate::logging::Level;
 
 /// One row of what the program itself needs of the table.
 struct Row {
@@ -14,8 +12,8 @@ struct Row {
     message_id: &'static str,
 }
 
-/// How bad an alarm is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How bad an alarm is, the worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     /// An IP is not served, or this node could take none over.
     Error,
@@ -63,12 +61,9 @@ pub fn message_id(code: &str) -> Option<&'static str> {
     row(code).map(|row| row.message_id)
 }
 
-/// The priority of the alarm's line in the log.
-pub fn level(code: &str) -> Level {
-    match row(code).map(|row| row.severity) {
-        Some(Severity::Warning) => Level::Warning,
-        Some(Severity::Error) | None => Level::Error,
-    }
+/// How bad it is; an alarm that is not in the table is taken for the worst.
+pub fn severity(code: &str) -> Severity {
+    row(code).map_or(Severity::Error, |row| row.severity)
 }
 
 #[cfg(test)]

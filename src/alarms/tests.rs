@@ -118,8 +118,9 @@ fn rows_are_complete_sorted_and_unlike() {
         assert!(!prose.title.ends_with('.') && !prose.title.contains('"'), "{}", row.code);
     }
     assert_eq!(message_id("no-such-alarm"), None);
-    assert_eq!((level("link"), level("alone")), (Level::Error, Level::Warning));
-    assert_eq!(level("no-such-alarm"), Level::Error);
+    assert_eq!((severity("link"), severity("alone")), (Severity::Error, Severity::Warning));
+    assert!(Severity::Error < Severity::Warning, "the worst comes first");
+    assert_eq!(severity("no-such-alarm"), Severity::Error);
 }
 
 /// The sources that raise alarms, without what is only for tests.

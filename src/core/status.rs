@@ -110,7 +110,8 @@ fn cause<'a>(raised: &'a BTreeMap<&'static str, String>) -> Option<&'a String> {
         "list",
         "not-listed",
     ];
-    let worst = || raised.iter().min_by_key(|(code, _)| alarms::level(code)).map(|(_, text)| text);
+    let worst =
+        || raised.iter().min_by_key(|(code, _)| alarms::severity(code)).map(|(_, text)| text);
     FIRST.iter().find_map(|code| raised.get(code)).or_else(worst)
 }
 

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Kind, Level, Log, Record};
-use crate::alarms;
+use crate::alarms::{self, Severity};
 use crate::core::facts::Routed;
 use crate::core::note::Note;
 use crate::types::{Epoch, GroupName, NodeName};
@@ -106,7 +106,10 @@ impl NoteLog {
                 Record { level: Level::Notice, kind: Kind::Changed, text: text.clone(), fields }
             }
             Note::Alarm { code, text } => Record {
-                level: alarms::level(code),
+                level: match alarms::severity(code) {
+                    Severity::Error => Level::Error,
+                    Severity::Warning => Level::Warning,
+                },
                 kind: alarms::message_id(code).map_or(Kind::Other, Kind::Alarm),
                 text: format!("{code}: {text}"),
                 fields: vec![("FOIP_ALARM", code.clone()), state("alarm")],
