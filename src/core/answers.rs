@@ -273,7 +273,9 @@ impl Core {
                     self.provider.clock_mut().compare(node, time, now);
                 }
                 let proven = self.reads.listed;
-                self.divided = None;
+                if self.peers.get(node).is_none_or(|known| known.record.groups != record.groups) {
+                    self.divided = None;
+                }
                 let peer = Peer { record, seen: self.now, version: stored.version, proven };
                 match self.peers.get_mut(node) {
                     Some(known) => known.observe(peer, sent.is_some()),

@@ -336,14 +336,19 @@ impl Core {
 
     /// The nodes that have a record and a Node object: what somebody else wrote is no node's word.
     fn company(&self) -> impl Iterator<Item = (&NodeName, &peer::Peer)> {
-        // A list without this very node is not the cluster's, or this node is not the cluster's.
-        let members = self.members.as_ref().filter(|names| names.contains(&self.cfg.node));
+        let members = self.known_members();
         self.peers.iter().filter(move |(name, _)| members.is_none_or(|names| names.contains(*name)))
     }
 
     /// One of them.
     fn companion(&self, name: &NodeName) -> Option<&peer::Peer> {
-        self.company().find(|(it, _)| *it == name).map(|(_, peer)| peer)
+        let member = self.known_members().is_none_or(|names| names.contains(name));
+        self.peers.get(name).filter(|_| member)
+    }
+
+    /// A list without this very node is not the cluster's, or this node is not the cluster's.
+    fn known_members(&self) -> Option<&BTreeSet<NodeName>> {
+        self.members.as_ref().filter(|names| names.contains(&self.cfg.node))
     }
 
     fn at(&mut self, when: Tick) {
