@@ -261,7 +261,9 @@ fn a_list_that_fails_takes_nothing_from_reads() {
             assert!(others == 2 && since.len() <= 5, "{fault:?}: {since:?}");
             api.clear();
         }
-        assert!(api.connections() <= 2, "{}", api.connections());
+        // The server learns in its own time that one was dropped.
+        let few = async || api.connections() <= 2;
+        eventually("two connections are left", Duration::from_secs(5), few).await;
     });
 }
 
