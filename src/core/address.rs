@@ -25,6 +25,9 @@ const BURST: (u32, Span, Span) = (3, Span::millis(500), Span::secs(60));
 /// A removal that did not help is tried again after this.
 const REMOVE_AGAIN: Span = Span::secs(1);
 
+/// An address that was not removed for this long is fought about no more.
+const CALM: Span = Span::secs(60);
+
 /// Re-adding an address that somebody keeps removing is slowed down to this.
 const FIGHT: Span = Span::secs(5);
 
@@ -123,7 +126,7 @@ impl Core {
         for (host, address) in &mut self.addresses.hosts {
             let was = std::mem::replace(&mut address.seen, hosts.get(host).copied());
             if was == Some(true) && address.seen.is_none() && address.wanted {
-                let calm = address.vanished_at.is_none_or(|at| now.since(at) > Span::secs(60));
+                let calm = address.vanished_at.is_none_or(|at| now.since(at) > CALM);
                 address.vanished = if calm { 1 } else { address.vanished + 1 };
                 address.vanished_at = Some(now);
                 (address.put, address.rounds) = (None, 0);
@@ -278,7 +281,8 @@ impl Core {
             (None, _) => now,
         };
         let failure = address.failure.clone();
-        let fights = address.vanished > 3;
+        let calm = address.vanished_at.filter(|_| address.vanished > 3).map(|at| at + CALM);
+        let fights = calm.is_some_and(|calm| now <= calm);
         if now >= from {
             address.put = Some(now);
             self.emit(Action::PutAddress { host, lifetime: self.cfg.lifetime });
@@ -289,6 +293,7 @@ impl Core {
         if let Some(AddressFailure::Refused(why)) = failure {
             self.alarm("address", format!("the kernel refused {host}: {why}"));
         } else if fights {
+            self.at(calm.unwrap_or_default() + Span::millis(1));
             let text = format!(
                 "something on this host keeps removing {host}: keep systemd-networkd, ifupdown or NetworkManager \
                  from flushing the interface (networkd: KeepConfiguration=yes)"

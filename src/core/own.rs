@@ -146,9 +146,15 @@ impl Core {
     fn plan_company(&mut self) {
         /// So long after the start, and after the API's return, every living node has written its record.
         const HEARD: Span = Span::secs(30);
-        let Some(back) = self.access.back else { return };
-        self.at(back + HEARD);
-        if self.now.since(back) < HEARD {
+        let judged = self.access.back.map(|back| back + HEARD);
+        if judged.is_none_or(|judged| self.now < judged) {
+            self.at(judged.unwrap_or(Tick::NEVER));
+            // An access that comes and goes would end again and again what nobody has disproved.
+            for code in ["no-successor", "node-silent", "alone", "two-nodes"] {
+                if let Some(text) = self.raised.get(code).cloned() {
+                    self.alarm(code, text);
+                }
+            }
             return;
         }
         self.say_who_could_not();

@@ -212,3 +212,15 @@ fn an_adoption_announces_nothing() {
         run.end()
     });
 }
+
+#[test]
+fn a_fight_about_an_address_is_over_a_minute_after_it_was_last_removed() {
+    holds(3, |setup| {
+        let removals = (0..5).map(|n| 60_000 + n * 12_000);
+        let run = Run::of(setup);
+        let mut run = removals.fold(run, |run, at| run.at(at, Fault::Vanish { node: 0 }));
+        run.until(112).said("address-fight");
+        run.until(340);
+        run.end()
+    });
+}

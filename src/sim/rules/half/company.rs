@@ -149,3 +149,16 @@ fn a_server_that_was_taken_out_of_the_cluster_is_not_missed() {
         });
     }
 }
+
+#[test]
+fn an_access_that_comes_and_goes_ends_no_alarm_about_the_others() {
+    holds(3, |setup| {
+        let run = Run::of(setup).at(60_000, dead(1, 300)).at(60_000, dead(2, 300));
+        let losses = (0..12).map(|n| 110_000 + n * 12_000);
+        let short = Fault::Api { nodes: 1, how: Cut::Silent, long: Span::secs(4) };
+        let mut run = losses.fold(run, |run, at| run.at(at, short.clone()));
+        run.until(105).said("no-successor");
+        run.until(500);
+        run.end()
+    });
+}
