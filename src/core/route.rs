@@ -190,10 +190,10 @@ impl Core {
             self.at(not_after);
             return Stage::Renewing { call, not_after, answered };
         }
-        // A newer answer may have come while the intent was written.
-        let there = self.is_at(ip, &call.to);
+        // A newer answer may have come while the intent was written, or none: then it is unknown where the IP is (I4).
+        let unsure = self.is_at(ip, &call.to) || self.provider.failing().is_some();
         let not_after = not_after.min(term.until - START_BOUND);
-        if there || self.now >= not_after {
+        if unsure || self.now >= not_after {
             return self.drop_call(call);
         }
         let ticket = self.ticket();
