@@ -282,7 +282,7 @@ impl Core {
         };
         let failure = address.failure.clone();
         let calm = address.vanished_at.filter(|_| address.vanished > 3).map(|at| at + CALM);
-        let fights = calm.is_some_and(|calm| now <= calm);
+        let fight = calm.filter(|calm| now <= *calm);
         if now >= from {
             address.put = Some(now);
             self.emit(Action::PutAddress { host, lifetime: self.cfg.lifetime });
@@ -292,8 +292,8 @@ impl Core {
         }
         if let Some(AddressFailure::Refused(why)) = failure {
             self.alarm("address", format!("the kernel refused {host}: {why}"));
-        } else if fights {
-            self.at(calm.unwrap_or_default() + Span::millis(1));
+        } else if let Some(calm) = fight {
+            self.at(calm + Span::millis(1));
             let text = format!(
                 "something on this host keeps removing {host}: keep systemd-networkd, ifupdown or NetworkManager \
                  from flushing the interface (networkd: KeepConfiguration=yes)"
