@@ -108,9 +108,7 @@ pub fn parse(text: &str, folder: &Path, timeout: Span) -> Result<Access, String>
     // The reader's own message can quote the file, keys included.
     let mut whole = Kubeconfig::from_yaml(text).map_err(|_| NOT_WHOLE)?;
     checked(&mut whole, folder, timeout).map_err(|why| match cut_off(text) {
-        Some(missing) => {
-            format!("{why} (there is no `{missing}` in it: does it end in the middle?)")
-        }
+        Some(sign) => format!("{why} ({sign}: does it end in the middle?)"),
         None => why,
     })
 }
@@ -118,13 +116,17 @@ pub fn parse(text: &str, folder: &Path, timeout: Span) -> Result<Access, String>
 const NOT_WHOLE: &str = "is not a whole YAML document: it ends in the middle, or an edit broke it; k3s writes its own \
      anew when it starts";
 
-/// The first part that every kubeconfig has and this one has not.
-fn cut_off(text: &str) -> Option<&'static str> {
+/// What makes this look like the first half of a file: a part that every kubeconfig has is missing, or the last
+/// line's end, which k3s writes.
+fn cut_off(text: &str) -> Option<String> {
     let has = |name: &str| {
         let yaml = text.lines().any(|line| line.trim_start_matches('\u{feff}').starts_with(name));
         yaml || text.contains(&format!("\"{name}\""))
     };
-    ["clusters", "contexts", "current-context", "users"].into_iter().find(|name| !has(name))
+    let missing =
+        ["clusters", "contexts", "current-context", "users"].into_iter().find(|name| !has(name));
+    let open = || (!text.ends_with('\n')).then(|| "its last line has no end".into());
+    missing.map(|name| format!("there is no `{name}` in it")).or_else(open)
 }
 
 fn checked(whole: &mut Kubeconfig, folder: &Path, timeout: Span) -> Result<Access, String> {

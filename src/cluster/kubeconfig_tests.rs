@@ -85,7 +85,9 @@ fn no_beginning_of_the_file_is_taken_for_the_file() {
     // The last four characters are the line end behind the key: without them the key is still whole.
     let last = text.trim_end().len() - 4;
     for end in (0..last).step_by(7).chain(last - 40..last) {
-        assert!(read(&text[..end]).is_err(), "{end} of {} bytes", text.len());
+        let (half, why) = (&text[..end], refusal(&text[..end]));
+        let told = why.contains("in the middle") || why.starts_with("is empty");
+        assert!(told || half.ends_with('\n'), "{end} of {} bytes: {why}", text.len());
     }
     assert!(read(&text[..last]).is_ok());
 }

@@ -101,7 +101,7 @@ fn changes(good: &str, strange: &str) -> Vec<Row> {
     let locked = "LS0tLS1CRUdJTiBFTkNSWVBURUQgUFJJVkFURSBLRVktLS0tLQpNSUg=";
     vec![
         ("empty", String::new(), &["/kubeconfig: ", "is empty", "restart k3s"]),
-        ("ends in the middle", good[..good.len() / 2].into(), &["/kubeconfig: ", "end"]),
+        ("ends in the middle", good[..good.len() / 2].into(), &["/kubeconfig: ", "in the middle"]),
         (
             "ends between two parts",
             good[..good.find("contexts:").unwrap()].into(),
