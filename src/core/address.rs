@@ -93,10 +93,10 @@ impl Addresses {
         self.carry = carry;
     }
 
-    /// The link came back: what was said before may not have been heard.
+    /// The link came back: what was said before may not have been heard, by whomever.
     pub fn announce_again(&mut self) {
         for address in self.hosts.values_mut() {
-            address.rounds = 0;
+            (address.rounds, address.adopted) = (0, false);
         }
     }
 
