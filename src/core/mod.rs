@@ -244,12 +244,26 @@ impl Core {
                 for route in self.routes.values_mut() {
                     route.forgive();
                 }
+                self.take_groups();
+            }
+        }
+    }
+
+    /// The configuration's IPs in their groups are in force from now on.
+    fn take_groups(&mut self) {
+        let was: BTreeMap<FailoverIp, GroupName> =
+            self.routes.iter().map(|(ip, route)| (*ip, route.group.clone())).collect();
+        self.fit_to_config(self.now + Span::millis(1));
+        for (ip, route) in &mut self.routes {
+            match was.get(ip) {
                 // What was asked before says nothing about an IP that was added.
-                let known: Vec<FailoverIp> = self.routes.keys().copied().collect();
-                self.fit_to_config(self.now + Span::millis(1));
-                if self.routes.keys().any(|ip| !known.contains(ip)) {
-                    self.provider.added = self.now + Span::millis(1);
+                None => self.provider.added = self.now + Span::millis(1),
+                Some(group) if *group != route.group => {
+                    // The other group's holder routed it, which is no drift.
+                    route.forget_here();
+                    self.saved.reported.remove(ip);
                 }
+                Some(_) => {}
             }
         }
     }
