@@ -12,6 +12,7 @@ use std::sync::Arc;
 use super::Core;
 use super::budget::Budget;
 use super::bug::Bug;
+use super::clock::Assumed;
 use super::event::Ticket;
 use super::facts::{ApiFailure, Doc, Key, ProviderTime, Stored};
 use super::ledger::{Call, Counted, End, Ending, Ledger};
@@ -168,6 +169,18 @@ impl Core {
             let youngest = self.book.ours.calls().map(Call::latest).max();
             let now = self.now;
             self.provider.clock_mut().assume(youngest.unwrap_or(NO_DATE), now);
+        }
+    }
+
+    /// The first `Date`: calls of the time that was assumed were made as long ago as they seemed to be before it.
+    pub(super) fn leave_assumed_time(&mut self, assumed: Assumed, date: ProviderTime) {
+        let later = Span(date.0.saturating_sub(assumed.to.0));
+        for call in self.book.wanted.values_mut() {
+            (call.at, call.arrives) = (call.at + later, call.arrives + later);
+        }
+        for call in self.book.ours.calls().filter(|call| call.latest() >= assumed.from) {
+            let counted = Counted::NotBefore(call.latest() + later);
+            self.book.counted.insert(call.id.clone(), counted);
         }
     }
 

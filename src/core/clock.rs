@@ -60,6 +60,15 @@ impl Doubt {
     }
 }
 
+/// The time that was assumed while no answer carried a `Date`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Assumed {
+    /// What it was taken to be at first.
+    pub from: ProviderTime,
+    /// What it would be now.
+    pub to: ProviderTime,
+}
+
 /// The provider's clock.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
@@ -95,12 +104,18 @@ impl Clock {
         [self.line, doubt].into_iter().flatten().map(move |line| line.at(now))
     }
 
-    /// An answer carried this `Date`.
-    pub fn hear(&mut self, date: ProviderTime, now: Tick) {
+    /// An answer carried this `Date`. Returns what was only assumed until then, if that was so.
+    pub fn hear(&mut self, date: ProviderTime, now: Tick) -> Option<Assumed> {
         let Some(line) = self.line.filter(|_| !self.assumed) else {
-            (self.line, self.assumed) = (Some(Line(date, now)), false);
-            return;
+            let was = self.line.replace(Line(date, now));
+            self.assumed = false;
+            return was.map(|line| Assumed { from: line.0, to: line.at(now) });
         };
+        self.follow(line, date, now);
+        None
+    }
+
+    fn follow(&mut self, line: Line, date: ProviderTime, now: Tick) {
         if line.is_close(date, now) {
             self.doubt = None;
             // The header counts whole seconds: an answer in the same second must not set the clock back.

@@ -307,7 +307,9 @@ impl Core {
     /// The provider's clock, by an answer to what was sent then.
     pub(super) fn take_date(&mut self, date: Option<ProviderTime>, asked: Tick) {
         if let Some(date) = date {
-            self.provider.clock.hear(date, self.now);
+            if let Some(assumed) = self.provider.clock.hear(date, self.now) {
+                self.leave_assumed_time(assumed, date);
+            }
             self.judge_future_calls(asked);
         }
     }

@@ -86,6 +86,25 @@ fn an_old_copy_is_not_the_ledger_where_netcup_has_no_list_of_calls() {
 }
 
 #[test]
+fn the_first_date_makes_no_call_older() {
+    for api in [Api::Soap, Api::Rest] {
+        holds(4, |setup| {
+            let none = Fault::Provider { nodes: 7, how: Trouble::NoDate, long: Span::secs(110) };
+            let restarted = |node| Fault::Crash { node, after: 0, down: Span::secs(3) };
+            let mut run = Run::of(Setup { api, ..setup })
+                .at(40_000, none)
+                .at(41_000, restarted(1))
+                .at(42_000, restarted(2))
+                .at(60_000, dead(0, 2000))
+                .at(170_000, Fault::ByHand { ip: 0, to: Target::Foreign });
+            run.until(140).served_by(&[1, 2]).said("no-clock").calls(1, 1);
+            run.until(800).served_by(&[1, 2]);
+            judged(&mut run)
+        });
+    }
+}
+
+#[test]
 fn a_provider_without_date_is_called_all_the_same() {
     for nodes in [2, 7] {
         holds(3, |setup| {
