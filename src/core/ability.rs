@@ -158,10 +158,23 @@ impl Core {
             return lack(Kind::List, &why);
         }
         let vain = self.routes.get(&ip).and_then(|route| route.vain.as_ref());
-        match vain.filter(|(at, _)| self.now.since(*at) < VAIN) {
-            Some((_, why)) => lack(Kind::Call, why),
-            None => None,
+        if let Some((_, why)) = vain.filter(|(at, _)| self.now.since(*at) < VAIN) {
+            return lack(Kind::Call, why);
         }
+        self.limited(ip)?;
+        lack(
+            Kind::Call,
+            "netcup refused this node's last route call with 429, and took another node's since: \
+             something limits this host alone",
+        )
+    }
+
+    /// How much longer it counts that calls for the IP are refused to this node alone.
+    fn limited(&self, ip: FailoverIp) -> Option<Span> {
+        let ledger = self.spending();
+        let until = self.budget(&ledger).limits(ip, &self.cfg.node)?;
+        let left = Span(until.0.saturating_sub(self.ledger_time()?.0));
+        (left > Span::ZERO).then_some(left)
     }
 
     /// Is the IP served by this node, by an answer of this term and with all of its addresses?
@@ -195,7 +208,8 @@ impl Core {
                     (true, Some((since, _))) => Some((since, now)),
                 };
                 let (ill, vain) = (route.ill, route.vain.as_ref().map(|(at, _)| *at));
-                for moment in [ill.map(|(at, _)| at + ILL), vain.map(|at| at + VAIN)] {
+                let limited = self.limited(ip).map(|left| now + left);
+                for moment in [ill.map(|(at, _)| at + ILL), vain.map(|at| at + VAIN), limited] {
                     self.at(moment.unwrap_or(Tick::NEVER));
                 }
             }

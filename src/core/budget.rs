@@ -6,7 +6,7 @@
 use super::config::Api;
 use super::facts::ProviderTime;
 use super::ledger::{Call, End, Ending, Ledger};
-use crate::types::{FailoverIp, ServerName, Span};
+use crate::types::{FailoverIp, NodeName, ServerName, Span};
 
 /// REST's windows: length and number of calls.
 const WINDOWS: [(Span, usize); 2] = [(Span::secs(300), 10), (Span::secs(3600), 20)];
@@ -28,6 +28,9 @@ const ANSWERED: Span = Span::secs(5);
 
 /// First and longest pause between two tries where somebody else spends the window.
 const PROBE: (Span, Span) = (Span::secs(20), Span::secs(80));
+
+/// A window that is spent is rarely free again within this time.
+const CONTRADICTED: Span = Span::secs(60);
 
 /// So many tries are made in any five minutes while somebody else spends: even if the provider counts what it refuses,
 /// they cannot fill a window of ten.
@@ -187,6 +190,37 @@ impl Budget<'_> {
         throttled.then(|| last.at + WINDOWS[0].0 + SLACK_KNOWN)
     }
 
+    /// Until when it counts that the provider turned this node's last call away, naming no moment, and took another
+    /// node's shortly after: then it is not the account that it limits.
+    pub fn limits(&self, ip: FailoverIp, node: &NodeName) -> Option<ProviderTime> {
+        let ended = || self.concerning(ip).filter_map(|call| Some((call, call.end?)));
+        let own = ended().filter(|(call, end)| call.node == *node && end.result != Ending::NotSent);
+        let (_, last) = own.max_by_key(|(call, _)| call.at)?;
+        let taken = |(call, end): (&Call, End)| {
+            call.node != *node
+                && end.at > last.at
+                && end.at <= last.at + CONTRADICTED
+                && matches!(end.result, Ending::Accepted | Ending::Done)
+        };
+        let turned_away = last.result == Ending::Throttled && last.after.is_none();
+        (turned_away && ended().any(taken)).then(|| last.at + WINDOWS[0].0 + SLACK_KNOWN)
+    }
+
+    /// Is what is waited out no more than this node's own 429, with room by the ledger? Another node may find the window
+    /// open: only when it was turned away, too, is the account's window spent.
+    pub fn is_this_nodes_word(&self, ip: FailoverIp, node: &NodeName, now: ProviderTime) -> bool {
+        let mut ended: Vec<(&Call, End)> =
+            self.concerning(ip).filter_map(|call| Some((call, call.end?))).collect();
+        ended.sort_unstable_by_key(|(call, _)| call.at);
+        let ended = ended.iter().rev().filter(|(_, end)| end.result != Ending::NotSent);
+        let mut refused = ended
+            .take_while(|(_, end)| end.result == Ending::Throttled && end.after.is_none())
+            .peekable();
+        let room = self.left(now).into_iter().all(|left| left > 0);
+        let certain = self.api == Api::Soap || !room || refused.peek().is_none();
+        !certain && refused.all(|(call, _)| call.node == *node)
+    }
+
     fn spent(&self, window: Span) -> impl Iterator<Item = ProviderTime> {
         self.ledger.calls().filter_map(move |call| spent_until(call, window))
     }
@@ -306,6 +340,48 @@ mod tests {
             let window = tries[n..].iter().filter(|other| **other < at + 300).count();
             assert!(window <= 4, "{window} tries in the five minutes from {at}: {tries:?}");
         }
+    }
+
+    #[test]
+    fn a_429_that_another_nodes_call_contradicts_is_about_this_node() {
+        let (ip, own) = (IP.parse().unwrap(), "node-a".parse().unwrap());
+        let other = |n, at, result| {
+            let call = call(n, at, Some((at, result)));
+            Call { node: "node-b".parse().unwrap(), ..call }
+        };
+        let refused = call(1, 1000, Some((1000, Ending::Throttled)));
+        let limits = |calls: &[Call]| {
+            let ledger = Ledger::of(calls.iter().cloned());
+            budget(&ledger, Api::Rest).limits(ip, &own).map(|until| until.0 / 1000)
+        };
+        assert_eq!(limits(std::slice::from_ref(&refused)), None);
+        assert_eq!(limits(&[refused.clone(), other(2, 1020, Ending::Accepted)]), Some(1303));
+        assert_eq!(limits(&[refused.clone(), other(2, 1020, Ending::Throttled)]), None);
+        assert_eq!(limits(&[refused.clone(), other(2, 990, Ending::Done)]), None);
+        assert_eq!(limits(&[refused.clone(), other(2, 1200, Ending::Done)]), None);
+        assert_eq!(limits(&[refused, other(2, 1020, Ending::Done), done(3, 1040)]), None);
+    }
+
+    #[test]
+    fn one_nodes_429_is_not_the_accounts_until_another_node_hears_it() {
+        let (ip, own) = (IP.parse().unwrap(), "node-a".parse().unwrap());
+        let refused = |n, node: &str| {
+            let call = call(n, 1000 + n, Some((1000 + n, Ending::Throttled)));
+            Call { node: node.parse().unwrap(), ..call }
+        };
+        let word = |calls: Vec<Call>, api| {
+            let ledger = Ledger::of(calls);
+            budget(&ledger, api).is_this_nodes_word(ip, &own, ProviderTime(1_100_000))
+        };
+        assert!(!word(vec![], Api::Rest));
+        assert!(word(vec![refused(1, "node-a"), refused(2, "node-a")], Api::Rest));
+        assert!(!word(vec![refused(1, "node-a")], Api::Soap));
+        assert!(!word(vec![refused(1, "node-b"), refused(2, "node-a")], Api::Rest));
+        let spent = (10..20).map(|n| done(n, 900 + n)).chain([refused(30, "node-a")]);
+        assert!(!word(spent.collect(), Api::Rest), "the window is full by the ledger");
+        let mut told = refused(1, "node-a");
+        told.end.as_mut().unwrap().after = Some(Span::secs(60));
+        assert!(!word(vec![told], Api::Rest), "a moment that is named is the account's");
     }
 
     #[test]

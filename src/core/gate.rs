@@ -74,16 +74,19 @@ impl Core {
             }
             return false;
         }
-        let (shared, own) = {
+        let (shared, own, alone) = {
             let (others, waiting) = self.spent_by_others();
             let shared = self.budget(&others).allowed(ip, need, 1 + waiting);
-            (shared, self.budget(&self.spending()).backed_off(ip, &to.name))
+            let ledger = self.spending();
+            let budget = self.budget(&ledger);
+            let alone = budget.is_this_nodes_word(ip, &self.cfg.node, time);
+            (shared, budget.backed_off(ip, &to.name), alone)
         };
         let allowed = shared.max(own);
         let wait = allowed > time;
         if let Some(route) = self.routes.get_mut(&ip) {
             route.allowed = wait.then_some(allowed);
-            route.spent = shared > time;
+            route.spent = shared > time && !alone;
         }
         if wait {
             self.at(self.now + Span(allowed.0.saturating_sub(time.0)));

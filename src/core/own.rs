@@ -22,6 +22,8 @@ const GREETING: Span = Span::secs(2);
 #[derive(Clone, Debug, Default)]
 pub struct Own {
     ready: BTreeMap<GroupName, Readiness>,
+    /// What it is named for as a successor, and since when.
+    named: BTreeMap<GroupName, (Readiness, Tick)>,
     witness: BTreeMap<GroupName, Testimony>,
     asked: BTreeMap<GroupName, (Epoch, u64, Tick)>,
     counter: u64,
@@ -233,11 +235,27 @@ impl Core {
         }
     }
 
+    /// This node's word that the group can be handed to it now: the addresses are there, and the provider's list was
+    /// read since it was named. What a standby knew of that before may be ten minutes old.
+    fn readiness(&mut self, group: &GroupName) -> Option<Readiness> {
+        let Some(named) = self.named_for(group) else {
+            self.own.named.remove(group);
+            return None;
+        };
+        let known = self.own.named.get(group).filter(|(was, _)| *was == named);
+        let since = known.map_or(self.now, |(_, since)| *since);
+        self.own.named.insert(group.clone(), (named.clone(), since));
+        let asked = self.provider.asked_since(since);
+        if !asked {
+            self.need_observation(since);
+        }
+        (asked && self.has_group_addresses(group)).then_some(named)
+    }
+
     /// Writes the own record where it is due.
     pub(super) fn plan_own(&mut self) {
         for group in self.group_names() {
-            let ready = self.named_for(&group).filter(|_| self.has_group_addresses(&group));
-            match ready {
+            match self.readiness(&group) {
                 Some(ready) => _ = self.own.ready.insert(group, ready),
                 None => _ = self.own.ready.remove(&group),
             }

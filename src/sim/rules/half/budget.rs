@@ -56,6 +56,20 @@ fn somebody_elses_429_is_probed() {
     }
 }
 
+#[test]
+fn a_node_whose_calls_alone_are_turned_away_says_so() {
+    holds(3, |setup| {
+        let how = Trouble::CallsThrottled;
+        let mut run = Run::of(setup)
+            .at(50_000, SICK)
+            .at(60_000, dead(0, 800))
+            .at(65_000, Fault::Provider { nodes: 2, how, long: Span::secs(800) });
+        run.until(130).served_by(&[2]).said("call-failed");
+        run.until(700).served_by(&[1, 2]);
+        so_far(&mut run)
+    });
+}
+
 /// The calls of one group go out one after the other, each with a renewal before it: the first is told to wait while
 /// the others have their intents written already.
 #[test]

@@ -106,14 +106,16 @@ fn an_ip_that_is_only_reported_is_no_reason_to_give_the_others_away() {
 #[test]
 fn a_list_that_empties_while_the_window_is_spent_ends_the_waiting() {
     holds(3, |setup| {
-        let empty = Fault::Provider { nodes: 2, how: Trouble::Empty, long: LONG };
+        // Node 1 is turned away and gives the Lease to node 2, which is turned away, too.
+        let empty = Fault::Provider { nodes: 4, how: Trouble::Empty, long: LONG };
         let mut run = Run::of(setup)
             .at(50_000, SICK)
             .at(55_000, Fault::Spend { calls: 10 })
             .at(60_000, dead(0, 1500))
             .at(140_000, empty);
         run.world.provider.retry_after = false;
-        run.until(460).served_by(&[2]);
+        run.until(139).held_by(2);
+        run.until(460).served_by(&[1]);
         so_far(&mut run)
     });
 }
