@@ -10,6 +10,8 @@ use super::live::{groups, own_room};
 use super::route::{Spent, WINDOWS, spent};
 use super::{Index, Invariant, Real, Report, What};
 use crate::core::config::{Config, Drift, Group};
+use crate::core::facts::Key;
+use crate::core::record::{LONGEST, Record};
 use crate::types::{FailoverIp, GroupName, Span};
 
 /// So long after the lease duration, the group is held and served by a node that can.
@@ -54,6 +56,16 @@ fn room(index: &Index<'_>, calls: &[Spent], ips: usize, at: Real) -> bool {
             .count()
     };
     WINDOWS.iter().all(|(window, most)| arrived(*window).max(spent(*window)) + ips <= *most)
+}
+
+/// Was the group's Lease one that no foip wrote, so that it had to be waited out for as long as any may last?
+fn edited(index: &Index<'_>, name: &GroupName, within: Stretch) -> bool {
+    let mut sights = index.lives.iter().flat_map(|l| &l.sights);
+    sights.any(|sight| {
+        let then = sight.seen.at >= within.from && sight.seen.at <= within.to;
+        let group = matches!(sight.key, Key::Group(group) if group == name);
+        then && group && sight.stored.is_some_and(|stored| !Record::parse(&stored.doc).intact)
+    })
 }
 
 /// What of the group's time between `within` was it without a claim?
@@ -133,7 +145,9 @@ impl Lost<'_, '_> {
                 if !by_record && claimed(index, name, half) {
                     continue;
                 }
-                if self.budget(machine, able.from) && self.budget(machine, due) {
+                // Whoever edited a Lease that is waited out takes that long.
+                let edited = edited(index, name, late) && due.plus(LONGEST) >= able.to;
+                if !edited && self.budget(machine, able.from) && self.budget(machine, due) {
                     let text = format!(
                         "{ip} is served by nobody since {}, though {machine} could for {bound}",
                         within.from
@@ -225,16 +239,20 @@ fn held(
             let Some(life) = index.of_machine(machine).find(|l| l.died > able.from) else {
                 continue;
             };
-            let bound = drifted(life.config_at(able.from).lease.duration + IN_TIME);
-            let due = able.from.plus(bound);
-            let late = Stretch { from: able.from, to: due };
-            if due >= able.to || !eligible(index, machine, late) {
-                continue;
-            }
-            let last = Stretch { from: due.minus(Span::secs(5)), to: due };
-            if !claimed(index, name, last) {
+            let overdue = |lease: Span| {
+                let bound = drifted(lease + IN_TIME);
+                let late = Stretch { from: able.from, to: able.from.plus(bound) };
+                let last = Stretch { from: late.to.minus(Span::secs(5)), ..late };
+                let free = late.to < able.to && !claimed(index, name, last);
+                (free && eligible(index, machine, late)).then_some((bound, late))
+            };
+            let overdue = match overdue(life.config_at(able.from).lease.duration) {
+                Some((_, late)) if edited(index, name, late) => overdue(LONGEST),
+                other => other,
+            };
+            if let Some((bound, late)) = overdue {
                 let text = format!("{name} is held by nobody, though {machine} could for {bound}");
-                report.add(Invariant::L6, due, &[machine], text);
+                report.add(Invariant::L6, late.to, &[machine], text);
                 return;
             }
         }

@@ -286,6 +286,9 @@ pub(crate) enum Fault {
     Detour { node: usize, long: Span },
 }
 
+/// The shortest grace and dwell that are drawn: a local API server that is dead for longer may make its node move.
+const PATIENCE: Span = Span::secs(20);
+
 impl Fault {
     /// How long it lasts; zero for what happens at once.
     pub(crate) fn long(&self) -> Span {
@@ -335,14 +338,18 @@ impl Fault {
     pub(crate) fn cost(&self) -> (usize, Span) {
         let once = Span::secs(100);
         match self {
-            Self::Snapshot | Self::Wall { .. } | Self::LocalApi { .. } => (0, Span::ZERO),
+            Self::Snapshot | Self::Wall { .. } => (0, Span::ZERO),
+            Self::LocalApi { long, .. } if *long <= PATIENCE => (0, Span::ZERO),
             Self::WatchLag { .. } | Self::Renamed { .. } | Self::Unsaved { .. } => (1, Span::ZERO),
             // Nothing can be called for as long as the window is spent.
             Self::Spend { .. } | Self::Forge { .. } | Self::Restore => (2, Span::secs(3700)),
             Self::Delete { key: Key::Ledger } | Self::Edit { key: Key::Ledger, .. } => {
                 (1, Span::secs(330))
             }
-            Self::Cordon { .. } | Self::Sick { .. } | Self::Check { .. } => (1, Span::secs(30)),
+            Self::Cordon { .. }
+            | Self::Sick { .. }
+            | Self::Check { .. }
+            | Self::LocalApi { .. } => (1, Span::secs(30)),
             Self::Reload { .. } => (3, once),
             Self::Crash { .. }
             | Self::Stop { .. }
@@ -406,6 +413,7 @@ impl Fault {
                 | Trouble::NewDate(_) => What::Other,
             },
             Self::Cordon { .. } | Self::Sick { .. } | Self::Check { .. } => What::Health,
+            Self::LocalApi { long, .. } if *long > PATIENCE => What::Health,
             Self::Reload { how, .. } => match how {
                 // Somebody wants it moved, or taken apart.
                 Change::Eligible(_) => What::Health,
