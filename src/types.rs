@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::ops::{Add, AddAssign, Sub};
+use std::ops::{Add, AddAssign, RangeInclusive, Sub};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -339,6 +339,17 @@ impl FailoverIp {
             (Self::V4(_), IpAddr::V6(_)) | (Self::V6(_), IpAddr::V4(_)) => false,
         }
     }
+
+    /// Every address that it covers.
+    pub fn hosts(self) -> RangeInclusive<IpAddr> {
+        match self {
+            Self::V4(ip) => ip.into()..=ip.into(),
+            Self::V6(prefix) => {
+                let last = Ipv6Addr::from_bits(prefix.to_bits() | u128::from(u64::MAX));
+                prefix.into()..=last.into()
+            }
+        }
+    }
 }
 
 impl fmt::Display for FailoverIp {
@@ -432,5 +443,26 @@ mod tests {
         assert!("v22x".parse::<ServerName>().is_err());
         assert!("02:00:00:ea:83:66".parse::<Mac>().is_ok());
         assert!("02:00:00:ea:83".parse::<Mac>().is_err());
+    }
+
+    #[test]
+    fn its_hosts_are_what_it_covers() {
+        for (ip, inside, outside) in [
+            ("203.0.113.63", ["203.0.113.63"; 2], ["203.0.113.62", "203.0.113.64"]),
+            (
+                "2001:db8:a:20::/64",
+                ["2001:db8:a:20::", "2001:db8:a:20:ffff:ffff:ffff:ffff"],
+                ["2001:db8:a:1f:ffff:ffff:ffff:ffff", "2001:db8:a:21::"],
+            ),
+        ] {
+            let ip: FailoverIp = ip.parse().unwrap();
+            let hosts = |texts: [&str; 2]| texts.map(|text| text.parse::<IpAddr>().unwrap());
+            for host in hosts(inside) {
+                assert!(ip.covers(host) && ip.hosts().contains(&host), "{ip} {host}");
+            }
+            for host in hosts(outside) {
+                assert!(!ip.covers(host) && !ip.hosts().contains(&host), "{ip} {host}");
+            }
+        }
     }
 }

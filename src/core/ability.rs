@@ -188,16 +188,14 @@ impl Core {
     pub(super) fn plan_ills(&mut self) {
         let now = self.now;
         for ip in self.routes.keys().copied().collect::<Vec<_>>() {
-            let group = self.group_of(ip).cloned();
-            let lock = group.as_ref().and_then(|group| self.locks.get(group));
+            let lock = self.group_of(ip).and_then(|group| self.locks.get(group));
             // On its way to a successor it is served by neither, or by the other: what was so before stands.
             if lock.is_some_and(|lock| lock.moving.is_some()) {
                 continue;
             }
-            let ill = group.is_some_and(|group| {
-                let Some(term) = self.authority(&group) else { return false };
-                !self.is_left_alone(ip) && !self.is_served(ip, term.began)
-            });
+            let term = lock.and_then(|lock| lock.authority(now));
+            let ill =
+                term.is_some_and(|term| !self.is_left_alone(ip) && !self.is_served(ip, term.began));
             if let Some(route) = self.routes.get_mut(&ip) {
                 route.ill = match (ill, route.ill) {
                     (false, _) => None,
@@ -263,10 +261,8 @@ impl Core {
 
     /// The other group that most nodes have the IP in, where it is not this node's: who holds this one leaves it alone.
     pub(super) fn is_split(&self, ip: FailoverIp) -> Option<GroupName> {
-        let mine = self.group_of(ip)?;
-        if !self.divided.as_ref().is_some_and(|groups| groups.contains(mine)) {
-            return None;
-        }
+        let divided = self.divided.as_ref().filter(|groups| !groups.is_empty())?;
+        let mine = self.group_of(ip).filter(|mine| divided.contains(*mine))?;
         let mut votes: BTreeMap<&GroupName, usize> = BTreeMap::from([(mine, 1)]);
         let text = ip.to_string();
         for (_, peer) in self.company().filter(|(_, peer)| peer.fresh(self.now)) {

@@ -72,8 +72,8 @@ impl Addresses {
 
     /// Why the kernel takes an address of this IP not, if that is known: by the NIC, or by the last try.
     pub fn refusal(&self, ip: FailoverIp) -> Option<&str> {
-        let mut hosts = self.configured.iter().filter(|(_, it)| **it == ip).map(|(host, _)| host);
-        hosts.find_map(|host| {
+        let hosts = self.configured.range(ip.hosts()).filter(|(_, it)| **it == ip);
+        hosts.map(|(host, _)| host).find_map(|host| {
             let tried = self.hosts.get(host).and_then(|address| match &address.failure {
                 Some(AddressFailure::Refused(why)) => Some(why.as_str()),
                 Some(AddressFailure::Stranger) | None => None,
@@ -363,7 +363,7 @@ impl Core {
     }
 
     fn address_ours(&self, ip: FailoverIp) -> bool {
-        let mut hosts = self.addresses.hosts.iter();
-        hosts.any(|(host, address)| address.seen == Some(true) && ip.covers(*host))
+        let mut hosts = self.addresses.hosts.range(ip.hosts());
+        hosts.any(|(_, address)| address.seen == Some(true))
     }
 }

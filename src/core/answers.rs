@@ -1,5 +1,7 @@
 //! What is made of the answers of the Kubernetes API, and of what its watch shows.
 
+use std::collections::BTreeSet;
+
 use super::Core;
 use super::bug::Bug;
 use super::event::Ticket;
@@ -47,7 +49,8 @@ impl Core {
             Ok(list) => {
                 self.answered(sent);
                 self.reads.list.worked(sent, self.now);
-                let named = |key: &Key| list.iter().any(|(known, _)| known == key);
+                let keys: BTreeSet<&Key> = list.iter().map(|(key, _)| key).collect();
+                let named = |key: &Key| keys.contains(key);
                 // The record of a node that was taken out of the cluster.
                 let now = self.now;
                 self.peers.retain(|name, peer| peer.fresh(now) || named(&Key::Node(name.clone())));
@@ -249,11 +252,12 @@ impl Core {
                 }
                 // A list brings all of them, and most as they were. A datastore that was put back may count to the same
                 // version with other words: the node's next record, within ten seconds, has another.
-                let known_nonce = self.peers.get(node).map(|peer| peer.record.nonce.clone());
-                let known = self.peers.get(node).map(|peer| &peer.version);
-                let Some(stored) = stored.filter(|stored| known != Some(&stored.version)) else {
+                let known = self.peers.get(node);
+                let version = known.map(|peer| &peer.version);
+                let Some(stored) = stored.filter(|stored| version != Some(&stored.version)) else {
                     return;
                 };
+                let known_nonce = known.map(|peer| peer.record.nonce.clone());
                 let Some(record) = PeerRecord::parse(&stored.doc) else {
                     self.reads.unreadable.insert(node.clone());
                     return;

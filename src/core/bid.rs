@@ -11,10 +11,11 @@ use std::collections::BTreeMap;
 
 use super::Core;
 use super::bug::Bug;
-use super::facts::Key;
+use super::facts::{Key, Routed};
 use super::health::Vector;
+use super::peer::{Peer, PeerRecord};
 use super::view::View;
-use crate::types::{FailoverIp, GroupName, NodeName, Server, Span, Tick};
+use crate::types::{FailoverIp, GroupName, NodeName, Server, ServerName, Span, Tick};
 
 /// From the API's return to a bid.
 const AFTER_RETURN: Span = Span::secs(3);
@@ -64,6 +65,51 @@ pub struct Fitness<'a> {
     held: usize,
     priority: Reverse<i32>,
     name: &'a NodeName,
+}
+
+/// What the candidates for one group are measured with.
+#[derive(Clone, Debug)]
+pub struct Yardstick<'a> {
+    /// The successor in the Lease.
+    named: Option<&'a NodeName>,
+    ips: Vec<FailoverIp>,
+    /// Where those of the IPs are routed that are known to be routed anywhere.
+    at: Vec<&'a ServerName>,
+}
+
+impl<'a> Yardstick<'a> {
+    /// How many of the group's IPs are routed to this server.
+    fn routed_to(&self, server: &Server) -> usize {
+        self.at.iter().filter(|at| ***at == server.name).count()
+    }
+
+    fn away(&self, server: Option<&Server>) -> usize {
+        self.ips.len() - server.map_or(0, |server| self.routed_to(server))
+    }
+
+    fn not_named(&self, name: &NodeName) -> bool {
+        self.named != Some(name)
+    }
+
+    /// What another node is compared by.
+    pub fn fitness(
+        &self,
+        name: &'a NodeName,
+        record: &'a PeerRecord,
+        held: &BTreeMap<&NodeName, usize>,
+    ) -> Fitness<'a> {
+        Fitness {
+            no_host: record.lacks.host.is_some(),
+            no_provider: record.lacks.provider.is_some(),
+            lacking: record.lacks.count(&self.ips),
+            not_named: self.not_named(name),
+            vector: Cow::Borrowed(&record.vector),
+            away: self.away(record.server.as_ref()),
+            held: held.get(name).copied().unwrap_or(0),
+            priority: Reverse(record.priority),
+            name,
+        }
+    }
 }
 
 impl Core {
@@ -131,25 +177,22 @@ impl Core {
     /// Are the group's IPs routed to another candidate that could serve them? Where all machines come back together, one
     /// of them sees the Lease run out before that one does.
     fn is_nearer_elsewhere(&self, group: &GroupName) -> bool {
-        let ips = self.group_ips(group);
-        let routed = |server: &Server| ips.iter().filter(|ip| self.is_at(**ip, server)).count();
+        let yardstick = self.yardstick(group);
+        let routed = |server: &Server| yardstick.routed_to(server);
         let here = self.provider.home().map_or(0, routed);
-        let mut others = self.candidates(group).filter(|name| **name != self.cfg.node);
-        others.any(|name| {
-            self.companion(name).is_some_and(|peer| {
+        // Nowhere can be more of them than are routed at all.
+        here < yardstick.at.len()
+            && self.others(group).any(|(_, peer)| {
                 let there = peer.record.server.as_ref().map_or(0, routed);
-                peer.proven && there > here && peer.record.lacks.nothing_of(group, &ips)
+                let able = || peer.record.lacks.nothing_of(group, &yardstick.ips);
+                peer.proven && there > here && able()
             })
-        })
     }
 
     /// Is there another candidate that lacks nothing for the group?
     pub(super) fn somebody_is_able(&self, group: &GroupName) -> bool {
         let ips = self.group_ips(group);
-        let mut others = self.candidates(group).filter(|name| **name != self.cfg.node);
-        others.any(|name| {
-            self.companion(name).is_some_and(|peer| peer.record.lacks.nothing_of(group, &ips))
-        })
+        self.others(group).any(|(_, peer)| peer.record.lacks.nothing_of(group, &ips))
     }
 
     /// From when on this node may bid, as far as its own access goes: the Lease has been readable for a while, and
@@ -219,22 +262,22 @@ impl Core {
         rank
     }
 
-    /// The ranks of all groups, with every free group given to its fittest candidate before the next is looked at:
-    /// all nodes come to the same result, so several free groups spread out instead of piling up.
+    /// The ranks for all free groups, with each given to its fittest candidate before the next is looked at: all nodes
+    /// come to the same result, so several free groups spread out instead of piling up. Nobody bids for the others.
     fn all_ranks(&self) -> BTreeMap<GroupName, u64> {
         let mut counts = self.held();
         let mut ranks = BTreeMap::new();
-        for group in self.locks.keys() {
-            let me = self.fitness(group, &self.cfg.node, &counts);
-            let others = self.candidates(group).filter(|name| **name != self.cfg.node);
-            let fitter = others.filter(|name| self.fitness(group, name, &counts) < me).count();
+        for group in self.locks.keys().filter(|group| self.live_holder(group).is_none()) {
+            let yardstick = self.yardstick(group);
+            let me = self.own_fitness(group, &yardstick, &counts);
+            let others = self.others(group);
+            let others = others.map(|(name, it)| yardstick.fitness(name, &it.record, &counts));
+            let others: Vec<Fitness<'_>> = others.collect();
+            let fitter = others.iter().filter(|other| **other < me).count();
             ranks.insert(group.clone(), u64::try_from(fitter).unwrap_or(RANKS));
-            if self.live_holder(group).is_none() {
-                let candidates = self.candidates(group);
-                let fittest = candidates.min_by_key(|node| self.fitness(group, node, &counts));
-                if let Some(fittest) = fittest {
-                    *counts.entry(fittest).or_default() += 1;
-                }
+            let candidates = others.iter().chain(Some(&me).filter(|_| self.may_hold()));
+            if let Some(fittest) = candidates.min() {
+                *counts.entry(fittest.name).or_default() += 1;
             }
         }
         ranks
@@ -248,62 +291,51 @@ impl Core {
         lock.sight.sound().filter(|_| live).and_then(|record| record.holder.as_ref())
     }
 
-    /// The nodes that may take the group: this one, and those whose fresh record says so.
-    fn candidates(&self, group: &GroupName) -> impl Iterator<Item = &NodeName> {
+    /// The other nodes that may take the group: those whose fresh record says so.
+    fn others(&self, group: &GroupName) -> impl Iterator<Item = (&NodeName, &Peer)> {
         let mine = self.membership(group);
         let late = self.locks.get(group).and_then(|lock| lock.sight.late_holder());
-        let peers = self.company().filter(move |(name, peer)| {
+        self.company().filter(move |(name, peer)| {
             // Who let it run out is not there, unless it has begun anew.
             let gone = late.is_some_and(|(late, nonce)| {
                 late == *name && !(peer.proven && *nonce != peer.record.nonce)
             });
             peer.fit(self.now) && peer.record.agrees(group, mine) && !gone
-        });
-        let me = Some(&self.cfg.node).filter(|_| self.may_hold());
-        peers.map(|(name, _)| name).chain(me)
+        })
     }
 
-    /// What the node is compared by.
-    pub(super) fn fitness<'a>(
+    /// What the candidates for the group are measured with now.
+    pub(super) fn yardstick(&self, group: &GroupName) -> Yardstick<'_> {
+        let record = self.locks.get(group).and_then(|lock| lock.sight.sound());
+        let ips = self.group_ips(group);
+        let at = ips.iter().filter_map(|ip| match &self.provider.last(*ip)?.routed {
+            Routed::To(name) => Some(name),
+            Routed::Nowhere => None,
+        });
+        Yardstick {
+            named: record.and_then(|record| record.successor.as_ref()).map(|named| &named.to),
+            at: at.collect(),
+            ips,
+        }
+    }
+
+    /// What this node is compared by.
+    fn own_fitness<'a>(
         &'a self,
         group: &GroupName,
-        name: &'a NodeName,
+        yardstick: &Yardstick<'a>,
         held: &BTreeMap<&NodeName, usize>,
     ) -> Fitness<'a> {
-        let record = self.locks.get(group).and_then(|lock| lock.sight.sound());
-        let named = record.and_then(|record| record.successor.as_ref());
-        let not_named = named.is_none_or(|named| named.to != *name);
-        let held = held.get(name).copied().unwrap_or(0);
-        let ips = self.cfg.groups.get(group).map(|group| group.ips.keys());
-        let ips = ips.into_iter().flatten();
-        let away = |at: Option<&Server>| {
-            let elsewhere = |ip: &&FailoverIp| !at.is_some_and(|at| self.is_at(**ip, at));
-            ips.clone().filter(elsewhere).count()
-        };
-        let other = self.peers.get(name).filter(|_| *name != self.cfg.node);
-        match other.map(|peer| &peer.record) {
-            Some(record) => Fitness {
-                no_host: record.lacks.host.is_some(),
-                no_provider: record.lacks.provider.is_some(),
-                lacking: record.lacks.count(ips.clone()),
-                not_named,
-                vector: Cow::Borrowed(&record.vector),
-                away: away(record.server.as_ref()),
-                held,
-                priority: Reverse(record.priority),
-                name,
-            },
-            None => Fitness {
-                no_host: self.health.host_lack().is_some(),
-                no_provider: !self.can_route() || self.has_old_word(group),
-                lacking: self.lacks.count(ips.clone()),
-                not_named,
-                vector: Cow::Owned(self.vector()),
-                away: away(self.provider.home()),
-                held,
-                priority: Reverse(self.cfg.priority),
-                name,
-            },
+        Fitness {
+            no_host: self.health.host_lack().is_some(),
+            no_provider: !self.can_route() || self.has_old_word(group),
+            lacking: self.lacks.count(&yardstick.ips),
+            not_named: yardstick.not_named(&self.cfg.node),
+            vector: Cow::Owned(self.vector()),
+            away: yardstick.away(self.provider.home()),
+            held: held.get(&self.cfg.node).copied().unwrap_or(0),
+            priority: Reverse(self.cfg.priority),
+            name: &self.cfg.node,
         }
     }
 

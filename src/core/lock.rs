@@ -120,6 +120,11 @@ impl Lock {
         self.flight.is_none() && (self.lingered || self.term.is_none())
     }
 
+    /// What the Lease says of the move under way.
+    fn successor(&self) -> Option<Succession> {
+        self.moving.as_ref().map(|to| Succession { to: to.to.clone(), id: to.id })
+    }
+
     fn flying(&self, purpose: &Purpose) -> bool {
         self.flight.as_ref().is_some_and(|flight| flight.purpose == *purpose)
     }
@@ -282,10 +287,10 @@ impl Core {
             true if !self.planted(Bug::OverwritesNewerEpoch) => (lock.sight.highest.next(), 0),
             true | false => (term.epoch, term.renewal + 1),
         };
-        let record = self.compose(group, epoch, renewal);
+        let compose = || self.compose(group, epoch, renewal);
         let due = lock.last_try.unwrap_or_default() + self.cfg.lease.renew;
         if self.stopping.is_some() {
-            let record = Record { duration: LINGER, successor: None, ask: None, ..record };
+            let record = Record { duration: LINGER, successor: None, ask: None, ..compose() };
             return (!lock.lingered).then_some((record, Purpose::Linger));
         }
         if let Some(to) = lock.hand_to.clone() {
@@ -294,18 +299,23 @@ impl Core {
                 handed: true,
                 successor: None,
                 ask: None,
-                ..record
+                ..compose()
             };
             return Some((record, Purpose::HandOver(to)));
         }
         let changed = ours.is_none_or(|seen| {
             let was = &seen.record;
-            (&was.successor, was.ask, &was.membership, was.duration)
-                != (&record.successor, record.ask, &record.membership, record.duration)
+            (was.successor.as_ref(), was.ask, &was.membership, was.duration)
+                != (
+                    lock.successor().as_ref(),
+                    lock.asking.ask,
+                    self.membership(group),
+                    self.cfg.lease.duration,
+                )
         });
         let wanted = lock.renew_after.is_some_and(|after| term.proof <= after);
         if changed || wanted || self.now >= due {
-            return Some((record, Purpose::Renew));
+            return Some((compose(), Purpose::Renew));
         }
         self.at(due);
         self.at(term.until);
@@ -340,7 +350,6 @@ impl Core {
 
     fn compose(&self, group: &GroupName, epoch: Epoch, renewal: u64) -> Record {
         let lock = self.locks.get(group);
-        let moving = lock.and_then(|lock| lock.moving.as_ref());
         Record {
             holder: Some(self.cfg.node.clone()),
             duration: self.cfg.lease.duration,
@@ -348,7 +357,7 @@ impl Core {
             renewal,
             by: self.me.clone(),
             handed: false,
-            successor: moving.map(|to| Succession { to: to.to.clone(), id: to.id }),
+            successor: lock.and_then(Lock::successor),
             ask: lock.and_then(|lock| lock.asking.ask),
             membership: self.membership(group).clone(),
             intact: true,

@@ -54,6 +54,7 @@ mod way;
 mod witness;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use action::Action;
 use config::Config;
@@ -83,7 +84,9 @@ pub struct Core {
     reads: reads::Reads,
     locks: BTreeMap<GroupName, lock::Lock>,
     memberships: BTreeMap<GroupName, record::Membership>,
-    /// How many are fitter for each group; `None` until somebody asks in this step.
+    /// Each group with its IPs, as this node's record tells them.
+    groups: Arc<BTreeMap<GroupName, String>>,
+    /// How many are fitter for each free group; `None` until somebody asks in this step.
     ranks: Option<BTreeMap<GroupName, u64>>,
     /// What this node lacks, found out once in each step.
     lacks: ability::Lacks,
@@ -129,6 +132,7 @@ impl Core {
             reads: reads::Reads::default(),
             locks: BTreeMap::new(),
             memberships: BTreeMap::new(),
+            groups: Arc::default(),
             ranks: None,
             lacks: ability::Lacks::default(),
             divided: None,
@@ -312,6 +316,8 @@ impl Core {
             (name.clone(), record::Membership { account, ips, protocol: config::PROTOCOL })
         });
         (self.memberships, self.divided) = (memberships.collect(), None);
+        let told = self.memberships.iter().map(|(name, mine)| (name.clone(), mine.ips.clone()));
+        self.groups = Arc::new(told.collect());
         self.addresses.configure(&groups);
         self.locks.retain(|name, _| groups.contains_key(name));
         for name in groups.keys() {
@@ -350,8 +356,14 @@ impl Core {
 
     /// The nodes that have a record and a Node object: what somebody else wrote is no node's word.
     fn company(&self) -> impl Iterator<Item = (&NodeName, &peer::Peer)> {
-        let members = self.known_members();
-        self.peers.iter().filter(move |(name, _)| members.is_none_or(|names| names.contains(*name)))
+        // Both are in order: they are walked through side by side.
+        let mut members = self.known_members().map(|names| names.iter().peekable());
+        self.peers.iter().filter(move |(name, _)| {
+            members.as_mut().is_none_or(|members| {
+                while members.next_if(|member| member < name).is_some() {}
+                members.next_if(|member| member == name).is_some()
+            })
+        })
     }
 
     /// One of them.
@@ -419,7 +431,7 @@ impl Core {
             self.raised.remove(code);
             self.note(Note::AlarmOver { code: code.to_owned() });
         }
-        for (code, text) in self.alarms.clone() {
+        for (code, text) in std::mem::take(&mut self.alarms) {
             if !self.raised.contains_key(code) {
                 self.note(Note::Alarm { code: code.to_owned(), text: text.clone() });
             }

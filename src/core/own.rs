@@ -160,12 +160,13 @@ impl Core {
             return;
         }
         self.say_who_could_not();
-        let silent: Vec<&str> = self
-            .company()
-            .filter(|(_, peer)| !peer.fresh(self.now))
-            .map(|(name, _)| name.as_str())
-            .collect();
-        let others = self.company().count();
+        let (mut others, mut silent) = (0, Vec::new());
+        for (name, peer) in self.company() {
+            others += 1;
+            if !peer.fresh(self.now) {
+                silent.push(name.as_str());
+            }
+        }
         // Who cannot list the others does not know that there are none, and says that it cannot.
         if others == 0 {
             if self.reads.list.failing().is_none() {
@@ -304,8 +305,6 @@ impl Core {
     }
 
     fn own_record(&self, counter: u64) -> PeerRecord {
-        let groups =
-            self.cfg.groups.keys().map(|group| (group.clone(), self.membership(group).ips.clone()));
         let epochs = self.locks.iter().map(|(group, lock)| (group.clone(), lock.sight.highest));
         PeerRecord {
             host: self.me.host.clone(),
@@ -313,7 +312,7 @@ impl Core {
             counter,
             protocol: PROTOCOL,
             account: self.cfg.account.as_ref().map(ToString::to_string).unwrap_or_default(),
-            groups: groups.collect(),
+            groups: self.groups.clone(),
             epochs: epochs.collect(),
             server: self.provider.home().cloned(),
             vector: self.vector(),

@@ -1,6 +1,7 @@
 //! A node's record: what it says of itself to the others, in a Lease of its own.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -55,7 +56,7 @@ pub struct PeerRecord {
     /// The account.
     pub account: String,
     /// Each group with its IPs, as in the group's Lease.
-    pub groups: BTreeMap<GroupName, String>,
+    pub groups: Arc<BTreeMap<GroupName, String>>,
     /// The highest epoch that it knows of each group: outlives a Lease that was deleted (I13).
     #[serde(default)]
     pub epochs: BTreeMap<GroupName, Epoch>,
@@ -164,7 +165,7 @@ mod tests {
             counter,
             protocol: PROTOCOL,
             account: "100000".into(),
-            groups: BTreeMap::new(),
+            groups: Arc::default(),
             epochs: BTreeMap::new(),
             server: None,
             vector: Vector::default(),

@@ -370,7 +370,7 @@ impl Core {
             return None;
         }
         let mine = self.membership(group);
-        let held = self.held();
+        let (held, yardstick) = (self.held(), self.yardstick(group));
         let candidates = self.company().filter(|(name, peer)| {
             let record = &peer.record;
             let lacks = &record.lacks;
@@ -386,7 +386,7 @@ impl Core {
         });
         let best = candidates.min_by_key(|(name, peer)| {
             let there = peer.record.server.as_ref().is_some_and(|at| self.gone_to(group, at));
-            (!there, self.fitness(group, name, &held))
+            (!there, yardstick.fitness(name, &peer.record, &held))
         });
         best.and_then(|(name, peer)| Some((name.clone(), peer.record.server.clone()?)))
     }

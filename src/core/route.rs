@@ -54,11 +54,17 @@ impl Core {
     /// Brings every IP of the groups that this node holds to where it shall be.
     pub(super) fn plan_routes(&mut self) {
         for ip in self.routes.keys().copied().collect::<Vec<_>>() {
-            let Some(group) = self.group_of(ip).cloned() else {
+            let Some(route) = self.routes.get_mut(&ip) else {
                 continue;
             };
-            let stage = self.routes.get(&ip).map(|route| route.stage.clone()).unwrap_or_default();
-            let next = match stage {
+            let lock = self.locks.get(&route.group);
+            // What nearly every step finds: nothing is under way, and nothing may be begun.
+            if route.settled() && lock.is_none_or(|lock| lock.authority(self.now).is_none()) {
+                (route.spent, route.allowed) = (false, None);
+                continue;
+            }
+            let group = route.group.clone();
+            let next = match route.stage.clone() {
                 Stage::Settled => self.settled(ip, &group),
                 Stage::Intending { call, since } => self.intending(ip, &group, call, since),
                 Stage::Renewing { call, not_after, answered } => {

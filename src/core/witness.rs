@@ -93,7 +93,7 @@ impl Core {
     ) -> Option<NodeName> {
         let mine = self.membership(group);
         let home = self.provider.home().map(|home| &home.name);
-        let held = self.held();
+        let (held, yardstick) = (self.held(), self.yardstick(group));
         let blind = self.planted(Bug::GivesUpWithoutWitness);
         let began = self.authority(group).map_or(self.now, |term| term.began);
         let ips = self.group_ips(group);
@@ -127,7 +127,9 @@ impl Core {
                 && record.agrees(group, mine)
                 && (gone || blind)
         });
-        witnesses.map(|(name, _)| name).min_by_key(|name| self.fitness(group, name, &held)).cloned()
+        let fittest =
+            witnesses.min_by_key(|(name, peer)| yardstick.fitness(name, &peer.record, &held));
+        fittest.map(|(name, _)| name.clone())
     }
 
     /// Answers the holders that ask for a witness.

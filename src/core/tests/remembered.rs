@@ -33,7 +33,7 @@ fn word(number: usize, nonce: &str) -> PeerRecord {
         counter: 1,
         protocol: 1,
         account: "100000".into(),
-        groups: [(group(), ip().to_string())].into(),
+        groups: BTreeMap::from([(group(), ip().to_string())]).into(),
         epochs: BTreeMap::new(),
         server: Some(server(number)),
         vector: Vector::default(),
