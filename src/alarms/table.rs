@@ -118,7 +118,7 @@ alarms! {
         danger: "This node cannot take over an IP, and hands its Lease over to a node that can.";
         action:
             "Look at the reason: missing rights of the token, a server that is suspended or locked by a running \
-             task, another site than the IP's.";
+             task, another site than the IP's; with 429 something that limits this host alone.";
     }
 
     "check" Warning "7051cd266d2949568d3d3bff1cea6690" {
