@@ -42,7 +42,7 @@ fn named(name: &str, server: usize) -> String {
     format!("name = \"{name}\"\ninterface = \"eth{server}\"\nserver = \"{at}\"\n")
 }
 
-fn over(member: &Member, code: &str) {
+pub fn over(member: &Member, code: &str) {
     member.waits(&format!("the end of {code}"), || {
         member.status().alarms.iter().all(|alarm| alarm.code != code)
     });

@@ -1,10 +1,15 @@
 //! The host changes while foip runs: what would keep an address away is known before it is needed, names and MACs
-//! change sides, k3s gives the node another name.
+//! change sides, k3s gives the node another name, the resolver dies.
 
 use std::fs;
+use std::net::UdpSocket;
 
-use crate::Host;
-use crate::place::{IP, Member, Place, V6};
+use foip_standins::scp::Command as Panel;
+
+use crate::causes::{heads, told};
+use crate::half::over;
+use crate::place::{IP, Member, Place, SERVERS, V6};
+use crate::{Host, in_mounts};
 
 const HOST_V6: &str = "2001:db8:a:20::1";
 
@@ -131,7 +136,7 @@ fn the_address_that_netcup_routes_a_64_by_is_missed_in_the_status() {
 }
 
 #[test]
-fn a_new_name_in_the_kubelets_certificate_is_told() {
+fn a_node_that_k3s_renamed_is_told_and_goes_on_until_it_has_its_name_again() {
     let Some(place) = Place::new() else { return };
     let host = Host::new();
     let certificate = host.folder.join("kubelet.crt");
@@ -146,12 +151,60 @@ fn a_new_name_in_the_kubelets_certificate_is_told() {
     let member = place.start(host, &file);
     member.waits("the name", || member.told("renamed").is_some());
     assert!(member.told("renamed").unwrap().contains("null"));
+    member.waits("the Lease", || place.holder("kube-system", "default").is_some());
     write("node-z");
-    member.waits("the new name", || member.told("renamed").unwrap().contains("node-z"));
+    let words = ["k3s calls this node node-z by now", "still node-a", "systemctl restart foip"];
+    told(&member, "renamed", &words);
+    heads(&member, &words[..1]);
     // Half a file, or none, is no news.
     fs::write(&certificate, "-----BEGIN CERTIFICATE-----").unwrap();
     std::thread::sleep(std::time::Duration::from_secs(12));
     assert!(member.told("renamed").unwrap().contains("node-z"));
+    // Nobody else took anything, and nothing was let go.
+    assert_eq!(place.holder("kube-system", "default").as_deref(), Some("node-a"));
+    assert!(place.has(IP, "eth0") && place.calls() == 0);
     write("node-a");
-    member.waits("the old name", || member.told("renamed").unwrap().contains("null"));
+    over(&member, "renamed");
+    assert!(member.told("renamed").unwrap().contains("null"));
+}
+
+/// The system's resolver, as it is: it answers by its file, and later it is asked and keeps silent.
+#[test]
+fn a_resolver_that_dies_while_foip_runs_stops_no_route_call() {
+    let Some(place) = Place::with(
+        |account| {
+            account.plain = false;
+            account.names.push("scp.example".to_owned());
+        },
+        |_| (),
+    ) else {
+        return;
+    };
+    let silent = place.inside(|| UdpSocket::bind("127.0.0.154:53").unwrap());
+    silent.set_nonblocking(true).unwrap();
+    let host = Host::new();
+    let resolver = "nameserver 127.0.0.154\noptions timeout:30 attempts:5\n";
+    let (hosts, ca) = (host.folder.join("hosts"), host.folder.join("ca.pem"));
+    fs::write(host.folder.join("resolv.conf"), resolver).unwrap();
+    fs::write(&hosts, "127.0.0.1 scp.example\n").unwrap();
+    fs::write(&ca, place.scp.ca_pem()).unwrap();
+    let mut file = place.file(&host);
+    file.provider = file.provider.replace("//127.0.0.1", "//scp.example");
+    file.provider += &format!("ca_file = {ca:?}\n");
+    let mounts =
+        "mount --bind \"$0\"/hosts /etc/hosts; mount --bind \"$0\"/resolv.conf /etc/resolv.conf";
+    let command = in_mounts(&host, mounts);
+    let member = place.start_as(host, &file, &command);
+    member.waits("the address", || place.has(IP, "eth0"));
+    member.waits("the Lease", || place.holder("kube-system", "default").is_some());
+    let mut question = [0; 512];
+    assert!(silent.recv(&mut question).is_err(), "no resolver was needed until now");
+
+    fs::write(&hosts, "").unwrap();
+    member.waits("a question to the resolver", || silent.recv(&mut question).is_ok());
+    let moved = Panel::Route { ip: IP.to_owned(), server: Some(SERVERS[1].to_owned()) };
+    place.scp.command(moved).unwrap();
+    member.waits("the route call", || {
+        place.scp.listed(IP) == Some(Some(SERVERS[0].to_owned())) && place.calls() == 1
+    });
 }

@@ -197,8 +197,13 @@ impl Place {
 
     /// Starts a foip with this configuration, inside.
     pub fn start(&self, host: Host, file: &File) -> Member {
-        host.write(file);
         let plain = host.command();
+        self.start_as(host, file, &plain)
+    }
+
+    /// The same by this command.
+    pub fn start_as(&self, host: Host, file: &File, plain: &Command) -> Member {
+        host.write(file);
         let mut command = Command::new("nsenter");
         command
             .arg(format!("--net=/run/netns/{}", self.name))
