@@ -12,6 +12,7 @@ use crate::core::facts::{
 };
 use crate::core::ledger::{Call, End, Ledger};
 use crate::core::note::Note;
+use crate::core::peer::PeerRecord;
 use crate::core::record::{Membership, Record};
 use crate::core::saved::Saved;
 use crate::types::{Epoch, FailoverIp, GroupName, Mac, ResourceVersion, Span, Tick};
@@ -163,6 +164,15 @@ impl Desk {
         self.done.iter().filter(own).count()
     }
 
+    /// What it last wrote of itself.
+    pub fn last_word(&self) -> PeerRecord {
+        let own = |action: &Action| match action {
+            Action::Write { key: Key::Node(_), doc, .. } => PeerRecord::parse(doc),
+            _ => None,
+        };
+        self.done.iter().rev().find_map(own).unwrap()
+    }
+
     /// To the first deadline at which more is done than the background's requests.
     pub fn wake_to_act(&mut self) {
         let before = self.done.len();
@@ -215,12 +225,18 @@ impl Desk {
 
     /// The provider answers the question that lies open, if there is one.
     pub fn listed(&mut self, routed: Result<Routed, ProviderFailure>) {
+        self.answered(
+            routed.map(|to| Listing { routes: [(ip(), to)].into(), ..Listing::default() }),
+        );
+    }
+
+    /// The same with a whole answer.
+    pub fn answered(&mut self, result: Result<Listing, ProviderFailure>) {
         let asked = self.take(|action| matches!(action, Action::ReadRoutes { .. }));
         let ticket = match asked {
             Some(Action::ReadRoutes { ticket }) => ticket,
             Some(_) | None => Ticket(0),
         };
-        let result = routed.map(|to| Listing { routes: [(ip(), to)].into(), ..Listing::default() });
         let date = Some(ProviderTime(1_700_000_000_000 + self.now.0));
         self.hear(Event::Routes { ticket, result, date });
     }

@@ -10,6 +10,7 @@
 //! | `edited` | a ledger that somebody typed into |
 //! | `properties` | one small, shrinkable property for each invariant |
 //! | `growth` | what a large, idle cluster asks for |
+//! | `partly` | what holds in part, and what a state leaves when it ends |
 //! | `remembered` | each thing that is remembered: set, ended, and then the next event |
 
 #![allow(
@@ -23,6 +24,7 @@ mod desk;
 mod edited;
 mod given;
 mod growth;
+mod partly;
 mod properties;
 mod remembered;
 mod table;

@@ -17,7 +17,7 @@ use crate::core::peer::PeerRecord;
 use crate::core::record::Record;
 use crate::types::{Epoch, Span};
 
-fn host() -> IpAddr {
+pub fn host() -> IpAddr {
     "203.0.113.1".parse().unwrap()
 }
 
@@ -26,7 +26,7 @@ fn here() -> Result<Routed, ProviderFailure> {
 }
 
 /// What a process of the node says of itself.
-fn word(number: usize, nonce: &str) -> PeerRecord {
+pub fn word(number: usize, nonce: &str) -> PeerRecord {
     PeerRecord {
         host: format!("host-{number}"),
         nonce: nonce.to_owned(),
@@ -48,11 +48,11 @@ fn word(number: usize, nonce: &str) -> PeerRecord {
 }
 
 impl Desk {
-    fn said(&self, code: &str) -> bool {
+    pub fn said(&self, code: &str) -> bool {
         self.core.raised.contains_key(code)
     }
 
-    fn hear_of(&mut self, number: usize, doc: Doc) {
+    pub fn hear_of(&mut self, number: usize, doc: Doc) {
         let stored = Some(self.stored(doc));
         self.hear(Event::Watched { key: Key::Node(node(number)), stored });
     }
