@@ -120,7 +120,7 @@ fn the_time_in_which_the_window_is_spent_is_none_of_the_illness() {
     desk.listed(elsewhere());
     let (since, _) = desk.ill().unwrap();
     for (spent, counted) in [(true, 2), (false, 2), (true, 4)] {
-        desk.core.now = desk.core.now + Span::secs(2);
+        desk.core.now += Span::secs(2);
         desk.core.routes.get_mut(&ip()).unwrap().spent = spent;
         assert_eq!(desk.ill().unwrap().0, since + Span::secs(counted), "{spent}");
     }
@@ -160,7 +160,7 @@ fn only_living_nodes_have_a_word_about_the_group_of_an_ip() {
         desk.hear_of(number, PeerRecord { groups, ..word(number, "1-1") }.doc(&node(number)));
     }
     assert_eq!(desk.core.is_split(ip()), Some(other));
-    desk.core.now = desk.core.now + Span::secs(26);
+    desk.core.now += Span::secs(26);
     assert_eq!(desk.core.is_split(ip()), None);
 }
 
