@@ -261,9 +261,10 @@ fn a_list_that_fails_takes_nothing_from_reads() {
             assert!(others == 2 && since.len() <= 5, "{fault:?}: {since:?}");
             api.clear();
         }
-        // The server learns in its own time that one was dropped.
-        let few = async || api.connections() <= 2;
-        eventually("two connections are left", Duration::from_secs(5), few).await;
+        // Two requests at once open two, and another one each where an idle one came free while they connected. Were
+        // each failure to leave its own, there would be seven more. The server learns in its own time of dropped ones.
+        let few = async || api.connections() <= 4;
+        eventually("at most four connections are left", Duration::from_secs(5), few).await;
     });
 }
 
