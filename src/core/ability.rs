@@ -12,7 +12,9 @@ use super::Core;
 use super::budget::Need;
 use super::bug::Bug;
 use super::config::{Api, Drift};
+use super::ledger::Ending;
 use super::peer::Peer;
+use super::way::Route;
 use crate::types::{FailoverIp, GroupName, Span, Tick};
 
 /// A holder that an IP has not been served by for this long is unable for it.
@@ -113,7 +115,12 @@ fn short(why: &str) -> String {
 impl Core {
     /// What this node lacks. Within a step only a call that arrives changes it.
     pub(super) fn find_lacks(&self) -> Lacks {
-        let ips = self.routes.keys().filter_map(|ip| Some((*ip, self.find_lack_of(*ip)?)));
+        let (refused, limits) = (self.addresses.refused(), self.limits());
+        let ips = self.routes.iter().filter_map(|(ip, route)| {
+            let refusal = refused.iter().find(|it| *it == ip);
+            let refusal = refusal.and_then(|ip| self.addresses.refusal(*ip));
+            Some((*ip, self.find_lack_of(*ip, route, refusal, &limits)?))
+        });
         let leases = self
             .locks
             .keys()
@@ -149,32 +156,47 @@ impl Core {
     }
 
     /// Why this node could not serve the IP, whatever else it can.
-    fn find_lack_of(&self, ip: FailoverIp) -> Option<Lack> {
+    fn find_lack_of(
+        &self,
+        ip: FailoverIp,
+        route: &Route,
+        refusal: Option<&str>,
+        limits: &BTreeMap<FailoverIp, Span>,
+    ) -> Option<Lack> {
         let lack = |kind, why: &str| Some(Lack { kind, why: short(why) });
-        if let Some(why) = self.addresses.refusal(ip) {
+        if let Some(why) = refusal {
             return lack(Kind::Address, why);
         }
         if let Some(why) = self.provider.unlisted(ip) {
             return lack(Kind::List, &why);
         }
-        let vain = self.routes.get(&ip).and_then(|route| route.vain.as_ref());
-        if let Some((_, why)) = vain.filter(|(at, _)| self.now.since(*at) < VAIN) {
+        if let Some((_, why)) = route.vain.as_ref().filter(|(at, _)| self.now.since(*at) < VAIN) {
             return lack(Kind::Call, why);
         }
-        self.limited(ip)?;
-        lack(
-            Kind::Call,
-            "netcup refused this node's last route call with 429, and took another node's since: \
-             something limits this host alone",
-        )
+        limits.contains_key(&ip).then(|| Lack {
+            kind: Kind::Call,
+            why: "netcup refused this node's last route call with 429, and took another node's shortly after: \
+                  something limits this host alone"
+                .to_owned(),
+        })
     }
 
-    /// How much longer it counts that calls for the IP are refused to this node alone.
-    fn limited(&self, ip: FailoverIp) -> Option<Span> {
-        let ledger = self.spending();
-        let until = self.budget(&ledger).limits(ip, &self.cfg.node)?;
-        let left = Span(until.0.saturating_sub(self.ledger_time()?.0));
-        (left > Span::ZERO).then_some(left)
+    /// The IPs that calls are refused for to this node alone, and how much longer that counts.
+    fn limits(&self) -> BTreeMap<FailoverIp, Span> {
+        let (ledger, Some(time)) = (self.spending(), self.ledger_time()) else {
+            return BTreeMap::new();
+        };
+        let mut ended = ledger.calls().filter_map(|call| Some((&call.node, call.end?.result)));
+        // What nearly every step finds.
+        if !ended.any(|(node, result)| *node == self.cfg.node && result == Ending::Throttled) {
+            return BTreeMap::new();
+        }
+        let budget = self.budget(&ledger);
+        let limits = self.routes.keys().filter_map(|ip| {
+            let until = budget.limits(*ip, &self.cfg.node).filter(|until| *until > time)?;
+            Some((*ip, Span(until.0 - time.0)))
+        });
+        limits.collect()
     }
 
     /// Is the IP served by this node, by an answer of this term and with all of its addresses?
@@ -206,8 +228,7 @@ impl Core {
                     (true, Some((since, _))) => Some((since, now)),
                 };
                 let (ill, vain) = (route.ill, route.vain.as_ref().map(|(at, _)| *at));
-                let limited = self.limited(ip).map(|left| now + left);
-                for moment in [ill.map(|(at, _)| at + ILL), vain.map(|at| at + VAIN), limited] {
+                for moment in [ill.map(|(at, _)| at + ILL), vain.map(|at| at + VAIN)] {
                     self.at(moment.unwrap_or(Tick::NEVER));
                 }
             }

@@ -53,6 +53,13 @@ struct Address {
     removed: Option<Tick>,
 }
 
+impl Address {
+    /// Did the kernel refuse it?
+    fn is_refused(&self) -> bool {
+        matches!(self.failure, Some(AddressFailure::Refused(_)))
+    }
+}
+
 /// All addresses of the configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Addresses {
@@ -82,11 +89,17 @@ impl Addresses {
         })
     }
 
+    /// The IPs that the kernel does not take an address of: nearly always none.
+    pub fn refused(&self) -> Vec<FailoverIp> {
+        let tried = self.hosts.iter().filter(|(_, address)| address.is_refused());
+        let hosts = self.carry.keys().chain(tried.map(|(host, _)| host));
+        hosts.filter_map(|host| self.configured.get(host).copied()).collect()
+    }
+
     /// What the kernel would refuse has changed: what it refused before says nothing about what it does not name.
     pub fn take_carry(&mut self, carry: BTreeMap<IpAddr, String>) {
         for (host, address) in &mut self.hosts {
-            let refused = matches!(address.failure, Some(AddressFailure::Refused(_)));
-            if refused && self.carry.contains_key(host) && !carry.contains_key(host) {
+            if address.is_refused() && self.carry.contains_key(host) && !carry.contains_key(host) {
                 (address.failure, address.put) = (None, None);
             }
         }
@@ -187,16 +200,15 @@ impl Core {
     /// Shall the IP's addresses be on the NIC? Those of `roles`, groups that this node has or is the successor for,
     /// shall. `None`: they stay as they are.
     fn shall_have(&mut self, ip: FailoverIp, roles: &[GroupName]) -> Option<bool> {
-        let group = self.group_of(ip)?.clone();
-        if roles.contains(&group) {
+        let route = self.routes.get(&ip)?;
+        if roles.contains(&route.group) {
             return Some(true);
         }
-        let ceased = self.locks.get(&group)?.ceased.unwrap_or(self.now);
-        let landed = match self.routes.get(&ip) {
-            _ if self.planted(Bug::IgnoresOwnCalls) => Tick(0),
-            Some(route) if route.calling() && self.planted(Bug::WaitsForTheStuck) => Tick::NEVER,
-            Some(route) => route.landed(),
-            None => Tick(0),
+        let ceased = self.locks.get(&route.group)?.ceased.unwrap_or(self.now);
+        let landed = match () {
+            () if self.planted(Bug::IgnoresOwnCalls) => Tick(0),
+            () if route.calling() && self.planted(Bug::WaitsForTheStuck) => Tick::NEVER,
+            () => route.landed(),
         };
         let from = ceased.max(landed) + AFTER_ROLE;
         let last = self.provider.last(ip);
@@ -216,7 +228,7 @@ impl Core {
         let old = self.planted(Bug::RemovesOnOldAnswer) && asked.is_some();
         // Without the own server's name "elsewhere" cannot be told from "here" (I11).
         let home = self.provider.home().is_some();
-        let judged = home && self.provider.since(ip, from).is_some();
+        let judged = home && asked.is_some_and(|asked| asked >= from);
         if judged || early || old {
             return Some(false);
         }
@@ -234,7 +246,7 @@ impl Core {
             return;
         };
         address.wanted = shall == Some(true);
-        let refused = matches!(address.failure, Some(AddressFailure::Refused(_)));
+        let refused = address.is_refused();
         let free = address.seen.is_none() && !self.addresses.carry.contains_key(&host);
         if !address.wanted && refused && free {
             // Whether it would take it by now is to be known before it is needed. It goes again at once.
@@ -308,14 +320,18 @@ impl Core {
             return;
         }
         let (rounds, pause, refresh) = BURST;
-        for host in self.addresses.hosts.keys().copied().collect::<Vec<_>>() {
+        let mut present = Vec::new();
+        for (host, address) in &mut self.addresses.hosts {
+            match address.seen {
+                Some(_) => present.push(*host),
+                None => (address.rounds, address.adopted) = (0, false),
+            }
+        }
+        for host in present {
             let Some(ip) = self.addresses.configured.get(&host).copied() else {
                 continue;
             };
-            let here = match self.addresses.present(host) {
-                true => self.provider.last(ip).map(|seen| self.is_here(&seen.routed)),
-                false => Some(false),
-            };
+            let here = self.provider.last(ip).map(|seen| self.is_here(&seen.routed));
             let term = self.group_of(ip).filter(|_| here == Some(true));
             let term = term.and_then(|group| self.authority(group));
             // What was read in an earlier term says nothing about this one.

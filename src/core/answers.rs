@@ -49,7 +49,7 @@ impl Core {
             Ok(list) => {
                 self.answered(sent);
                 self.reads.list.worked(sent, self.now);
-                let keys: BTreeSet<&Key> = list.iter().map(|(key, _)| key).collect();
+                let keys: BTreeSet<Key> = list.iter().map(|(key, _)| key.clone()).collect();
                 let named = |key: &Key| keys.contains(key);
                 // The record of a node that was taken out of the cluster.
                 let now = self.now;

@@ -392,6 +392,8 @@ impl Core {
             }
         }
         if self.book.wanted.is_empty() && self.book.stored.as_ref() == Some(&self.book.ours) {
+            // One list from now on: the next comparison costs nothing.
+            self.book.stored = Some(self.book.ours.clone());
             return;
         }
         let mut next = self.book.stored.clone().unwrap_or_default();

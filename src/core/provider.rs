@@ -443,8 +443,8 @@ impl Core {
         };
         let holds = self.locks.values().any(|lock| lock.authority(self.now).is_some());
         let standby = STANDBY.times(u64::try_from(cost).unwrap_or(1));
-        let unlisted = self.routes.keys().any(|ip| self.provider.unlisted(*ip).is_some());
-        if holds || unlisted {
+        let unlisted = || self.routes.keys().any(|ip| self.provider.unlisted(*ip).is_some());
+        if holds || unlisted() {
             HOLDER
         } else if self.addresses.any_ours() {
             LEFTOVER

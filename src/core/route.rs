@@ -53,16 +53,19 @@ const UNSENT: Span = Span::millis(500);
 impl Core {
     /// Brings every IP of the groups that this node holds to where it shall be.
     pub(super) fn plan_routes(&mut self) {
-        for ip in self.routes.keys().copied().collect::<Vec<_>>() {
-            let Some(route) = self.routes.get_mut(&ip) else {
+        let mut busy = Vec::new();
+        for (ip, route) in &mut self.routes {
+            let term = self.locks.get(&route.group).and_then(|lock| lock.authority(self.now));
+            // What nearly every step finds: nothing is under way, and nothing may be begun.
+            match route.settled() && term.is_none() {
+                true => (route.spent, route.allowed) = (false, None),
+                false => busy.push(*ip),
+            }
+        }
+        for ip in busy {
+            let Some(route) = self.routes.get(&ip) else {
                 continue;
             };
-            let lock = self.locks.get(&route.group);
-            // What nearly every step finds: nothing is under way, and nothing may be begun.
-            if route.settled() && lock.is_none_or(|lock| lock.authority(self.now).is_none()) {
-                (route.spent, route.allowed) = (false, None);
-                continue;
-            }
             let group = route.group.clone();
             let next = match route.stage.clone() {
                 Stage::Settled => self.settled(ip, &group),
