@@ -1,5 +1,7 @@
 //! What holds in part, and what a state leaves when it ends: each with what begins it, and with what does not.
 
+use std::collections::BTreeMap;
+
 use super::desk::{Desk, group, ip, key, of_another};
 use super::given::{config, node, server};
 use super::remembered::{host, word};
@@ -156,7 +158,7 @@ fn only_living_nodes_have_a_word_about_the_group_of_an_ip() {
     let mut desk = Desk::with(None);
     let other: crate::types::GroupName = "a0".parse().unwrap();
     for number in [1, 2] {
-        let groups = [(other.clone(), ip().to_string())].into();
+        let groups = BTreeMap::from([(other.clone(), ip().to_string())]).into();
         desk.hear_of(number, PeerRecord { groups, ..word(number, "1-1") }.doc(&node(number)));
     }
     assert_eq!(desk.core.is_split(ip()), Some(other));
