@@ -199,8 +199,10 @@ impl Core {
             self.at(not_after);
             return Stage::Renewing { call, not_after, answered };
         }
-        // A newer answer may have come while the intent was written, or none: then it is unknown where the IP is (I4).
-        let unsure = self.is_at(ip, &call.to) || self.provider.failing().is_some();
+        // A newer answer may have come while the intent was written; where it failed, or leaves the IP out, it is unknown
+        // where the IP is (I4).
+        let unknown = self.provider.failing().is_some() || self.provider.unlisted(ip).is_some();
+        let unsure = self.is_at(ip, &call.to) || unknown;
         let not_after = not_after.min(term.until - START_BOUND);
         if unsure || self.now >= not_after {
             return self.drop_call(call);
