@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::desk::{Desk, group, ip, key, of_another};
 use super::given::{config, node, server};
 use super::remembered::{host, word};
+use crate::core::ability::{Kind, Lack, Lacks};
 use crate::core::action::Action;
 use crate::core::budget::Need;
 use crate::core::event::Event;
@@ -434,4 +435,25 @@ fn a_fight_about_an_address_is_over_with_the_first_calm() {
     };
     assert!(vanishes(4));
     assert!(!vanishes(1));
+}
+
+#[test]
+fn a_node_is_less_fit_by_whatever_it_says_that_it_lacks() {
+    let desk = Desk::with(None);
+    let word = |change: &dyn Fn(&mut Lacks)| {
+        let mut record = word(1, "n1");
+        change(&mut record.lacks);
+        record
+    };
+    let why = || "403".to_owned();
+    let records = [
+        word(&|_| {}),
+        word(&|lacks| _ = lacks.ips.insert(ip(), Lack { kind: Kind::Call, why: why() })),
+        word(&|lacks| lacks.provider = Some(why())),
+        word(&|lacks| lacks.host = Some(why())),
+    ];
+    let (name, held, group) = (node(1), BTreeMap::new(), group());
+    let yardstick = desk.core.yardstick(&group);
+    let fitness = records.iter().map(|record| yardstick.fitness(&name, record, &held));
+    assert!(fitness.collect::<Vec<_>>().is_sorted_by(|fitter, other| fitter < other));
 }
