@@ -16,6 +16,7 @@ use super::event::Ticket;
 use super::facts::{ProviderFailure, ProviderTime, RouteOutcome, Routed, TaskId, TaskState};
 use super::gate::SETTLE;
 use super::ledger::Ending;
+use super::provider::Observation;
 use super::target::Target;
 use super::way::{Route, Stage, Under};
 use crate::types::{FailoverIp, GroupName, Span, Tick};
@@ -99,10 +100,7 @@ impl Core {
             return self.idle(ip);
         }
         let from = term.began.max(self.routes.get(&ip).map_or(Tick(0), |route| route.ended));
-        let seen = self.provider.since(ip, from).cloned();
-        let Some(seen) =
-            seen.filter(|seen| !self.provider.asked_since(seen.asked + Span::millis(1)))
-        else {
+        let Some(seen) = self.newest(ip, from).cloned() else {
             self.look_for(from);
             return Stage::Settled;
         };
@@ -147,6 +145,12 @@ impl Core {
             route.allowed = None;
         }
         Stage::Settled
+    }
+
+    /// Where the IP is by the newest answer, if that was asked for since then and does not leave the IP out.
+    fn newest(&self, ip: FailoverIp, from: Tick) -> Option<&Observation> {
+        let seen = self.provider.since(ip, from)?;
+        (!self.provider.asked_since(seen.asked + Span::millis(1))).then_some(seen)
     }
 
     fn intending(&mut self, ip: FailoverIp, group: &GroupName, call: Under, since: Tick) -> Stage {
@@ -201,7 +205,7 @@ impl Core {
         }
         // A newer answer may have come while the intent was written; where it failed, or leaves the IP out, it is unknown
         // where the IP is (I4).
-        let unknown = self.provider.failing().is_some() || self.provider.unlisted(ip).is_some();
+        let unknown = self.provider.failing().is_some() || self.newest(ip, Tick(0)).is_none();
         let unsure = self.is_at(ip, &call.to) || unknown;
         let not_after = not_after.min(term.until - START_BOUND);
         if unsure || self.now >= not_after {
