@@ -161,7 +161,7 @@ impl Core {
         ip: FailoverIp,
         route: &Route,
         refusal: Option<&str>,
-        limits: &BTreeMap<FailoverIp, Span>,
+        limits: &[(FailoverIp, Span)],
     ) -> Option<Lack> {
         let lack = |kind, why: &str| Some(Lack { kind, why: short(why) });
         if let Some(why) = refusal {
@@ -173,7 +173,7 @@ impl Core {
         if let Some((_, why)) = route.vain.as_ref().filter(|(at, _)| self.now.since(*at) < VAIN) {
             return lack(Kind::Call, why);
         }
-        limits.contains_key(&ip).then(|| Lack {
+        limits.iter().any(|(limited, _)| *limited == ip).then(|| Lack {
             kind: Kind::Call,
             why: "netcup refused this node's last route call with 429, and took another node's shortly after: \
                   something limits this host alone"
@@ -182,14 +182,14 @@ impl Core {
     }
 
     /// The IPs that calls are refused for to this node alone, and how much longer that counts.
-    fn limits(&self) -> BTreeMap<FailoverIp, Span> {
+    fn limits(&self) -> Vec<(FailoverIp, Span)> {
         let (ledger, Some(time)) = (self.spending(), self.ledger_time()) else {
-            return BTreeMap::new();
+            return Vec::new();
         };
         let mut ended = ledger.calls().filter_map(|call| Some((&call.node, call.end?.result)));
         // What nearly every step finds.
         if !ended.any(|(node, result)| *node == self.cfg.node && result == Ending::Throttled) {
-            return BTreeMap::new();
+            return Vec::new();
         }
         let budget = self.budget(&ledger);
         let limits = self.routes.keys().filter_map(|ip| {
@@ -209,6 +209,9 @@ impl Core {
     /// Since when the IPs that this node holds have not been served here. A window that is spent is spent for all.
     pub(super) fn plan_ills(&mut self) {
         let now = self.now;
+        for (_, left) in self.limits() {
+            self.at(now + left);
+        }
         for ip in self.routes.keys().copied().collect::<Vec<_>>() {
             let lock = self.group_of(ip).and_then(|group| self.locks.get(group));
             // On its way to a successor it is served by neither, or by the other: what was so before stands.

@@ -209,16 +209,17 @@ impl Budget<'_> {
     /// Is what is waited out no more than this node's own 429, with room by the ledger? Another node may find the window
     /// open: only when it was turned away, too, is the account's window spent.
     pub fn is_this_nodes_word(&self, ip: FailoverIp, node: &NodeName, now: ProviderTime) -> bool {
-        let mut ended: Vec<(&Call, End)> =
-            self.concerning(ip).filter_map(|call| Some((call, call.end?))).collect();
-        ended.sort_unstable_by_key(|(call, _)| call.at);
-        let ended = ended.iter().rev().filter(|(_, end)| end.result != Ending::NotSent);
-        let mut refused = ended
-            .take_while(|(_, end)| end.result == Ending::Throttled && end.after.is_none())
-            .peekable();
+        let ended = || {
+            let ended = self.concerning(ip).filter_map(|call| Some((call, call.end?)));
+            ended.filter(|(_, end)| end.result != Ending::NotSent)
+        };
+        let refused =
+            |(_, end): &(&Call, End)| end.result == Ending::Throttled && end.after.is_none();
+        let before = ended().filter(|it| !refused(it)).map(|(call, _)| call.at).max();
+        let mut last = ended().filter(|(call, _)| Some(call.at) > before);
         let room = self.left(now).into_iter().all(|left| left > 0);
-        let certain = self.api == Api::Soap || !room || refused.peek().is_none();
-        !certain && refused.all(|(call, _)| call.node == *node)
+        let own = |(call, _): (&Call, End)| call.node == *node;
+        self.api == Api::Rest && room && last.next().is_some_and(own) && last.all(own)
     }
 
     fn spent(&self, window: Span) -> impl Iterator<Item = ProviderTime> {

@@ -20,6 +20,7 @@ use super::bug::Bug;
 use super::claims::Told;
 use super::event::Ticket;
 use super::facts::{ApiFailure, Key, Stored};
+use super::peer::Readiness;
 use super::planned::Move;
 use super::record::{Membership, Record, Succession};
 use super::view::{News, Seen, Sight, View};
@@ -79,6 +80,8 @@ pub struct Lock {
     pub ceased: Option<Tick>,
     /// The planned move under way.
     pub moving: Option<Move>,
+    /// What this node is named for as a successor, and since when.
+    pub named: Option<(Readiness, Tick)>,
     /// Since when there has been a healthier node.
     pub better: Option<Tick>,
     /// Successors that failed to get ready: they are not named again before then.
@@ -102,6 +105,7 @@ impl Lock {
             hand_to: None,
             ceased: Some(started),
             moving: None,
+            named: None,
             better: None,
             shunned: BTreeMap::new(),
             asking: Asking::default(),

@@ -255,11 +255,11 @@ impl Core {
 
     /// The configuration's IPs in their groups are in force from now on.
     fn take_groups(&mut self) {
-        let was: BTreeMap<FailoverIp, GroupName> =
+        let was: Vec<(FailoverIp, GroupName)> =
             self.routes.iter().map(|(ip, route)| (*ip, route.group.clone())).collect();
         self.fit_to_config(self.now + Span::millis(1));
         for (ip, route) in &mut self.routes {
-            match was.get(ip) {
+            match was.iter().find(|(known, _)| known == ip).map(|(_, group)| group) {
                 // What was asked before says nothing about an IP that was added.
                 None => self.provider.added = self.now + Span::millis(1),
                 Some(group) if *group != route.group => {

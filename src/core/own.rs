@@ -22,8 +22,6 @@ const GREETING: Span = Span::secs(2);
 #[derive(Clone, Debug, Default)]
 pub struct Own {
     ready: BTreeMap<GroupName, Readiness>,
-    /// What it is named for as a successor, and since when.
-    named: BTreeMap<GroupName, (Readiness, Tick)>,
     witness: BTreeMap<GroupName, Testimony>,
     asked: BTreeMap<GroupName, (Epoch, u64, Tick)>,
     counter: u64,
@@ -239,13 +237,15 @@ impl Core {
     /// This node's word that the group can be handed to it now: the addresses are there, and the provider's list was
     /// read since it was named. What a standby knew of that before may be ten minutes old.
     fn readiness(&mut self, group: &GroupName) -> Option<Readiness> {
-        let Some(named) = self.named_for(group) else {
-            self.own.named.remove(group);
+        let (now, named) = (self.now, self.named_for(group));
+        let lock = self.locks.get_mut(group)?;
+        let Some(named) = named else {
+            lock.named = None;
             return None;
         };
-        let known = self.own.named.get(group).filter(|(was, _)| *was == named);
-        let since = known.map_or(self.now, |(_, since)| *since);
-        self.own.named.insert(group.clone(), (named.clone(), since));
+        let known = lock.named.as_ref().filter(|(was, _)| *was == named);
+        let since = known.map_or(now, |(_, since)| *since);
+        lock.named = Some((named.clone(), since));
         let asked = self.provider.asked_since(since);
         if !asked {
             self.need_observation(since);
