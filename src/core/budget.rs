@@ -130,6 +130,12 @@ impl Budget<'_> {
         })
     }
 
+    /// Those of them that were made and have ended.
+    fn ended(&self, ip: FailoverIp) -> impl Iterator<Item = (&Call, End)> {
+        let ended = self.concerning(ip).filter_map(|call| Some((call, call.end?)));
+        ended.filter(|(_, end)| end.result != Ending::NotSent)
+    }
+
     /// The latest moment that the provider named; nothing is sent before it, whatever was begun.
     pub fn told(&self, ip: FailoverIp) -> ProviderTime {
         let ends = self.concerning(ip).filter_map(|call| call.end);
@@ -186,15 +192,13 @@ impl Budget<'_> {
         let ended = self.ledger.calls().filter_map(|call| Some((call.at, call.end?)));
         let ended = ended.filter(|(_, end)| end.result != Ending::NotSent);
         let last = ended.max_by_key(|(at, _)| *at).map(|(_, end)| end)?;
-        let throttled = last.result == Ending::Throttled && last.after.is_none();
-        throttled.then(|| last.at + WINDOWS[0].0 + SLACK_KNOWN)
+        last.is_without_a_moment().then(|| last.at + WINDOWS[0].0 + SLACK_KNOWN)
     }
 
     /// Until when it counts that the provider turned this node's last call away, naming no moment, and took another
     /// node's shortly after: then it is not the account that it limits.
     pub fn limits(&self, ip: FailoverIp, node: &NodeName) -> Option<ProviderTime> {
-        let ended = || self.concerning(ip).filter_map(|call| Some((call, call.end?)));
-        let own = ended().filter(|(call, end)| call.node == *node && end.result != Ending::NotSent);
+        let own = self.ended(ip).filter(|(call, _)| call.node == *node);
         let (_, last) = own.max_by_key(|(call, _)| call.at)?;
         let taken = |(call, end): (&Call, End)| {
             call.node != *node
@@ -202,21 +206,16 @@ impl Budget<'_> {
                 && end.at <= last.at + CONTRADICTED
                 && matches!(end.result, Ending::Accepted | Ending::Done)
         };
-        let turned_away = last.result == Ending::Throttled && last.after.is_none();
-        (turned_away && ended().any(taken)).then(|| last.at + WINDOWS[0].0 + SLACK_KNOWN)
+        let contradicted = last.is_without_a_moment() && self.ended(ip).any(taken);
+        contradicted.then(|| last.at + WINDOWS[0].0 + SLACK_KNOWN)
     }
 
     /// Is what is waited out no more than this node's own 429, with room by the ledger? Another node may find the window
     /// open: only when it was turned away, too, is the account's window spent.
     pub fn is_this_nodes_word(&self, ip: FailoverIp, node: &NodeName, now: ProviderTime) -> bool {
-        let ended = || {
-            let ended = self.concerning(ip).filter_map(|call| Some((call, call.end?)));
-            ended.filter(|(_, end)| end.result != Ending::NotSent)
-        };
-        let refused =
-            |(_, end): &(&Call, End)| end.result == Ending::Throttled && end.after.is_none();
-        let before = ended().filter(|it| !refused(it)).map(|(call, _)| call.at).max();
-        let mut last = ended().filter(|(call, _)| Some(call.at) > before);
+        let others = self.ended(ip).filter(|(_, end)| !end.is_without_a_moment());
+        let before = others.map(|(call, _)| call.at).max();
+        let mut last = self.ended(ip).filter(|(call, _)| Some(call.at) > before);
         let room = self.left(now).into_iter().all(|left| left > 0);
         let own = |(call, _): (&Call, End)| call.node == *node;
         self.api == Api::Rest && room && last.next().is_some_and(own) && last.all(own)

@@ -48,6 +48,13 @@ pub struct End {
     pub after: Option<Span>,
 }
 
+impl End {
+    /// Was it a 429 that did not say when to come back?
+    pub fn is_without_a_moment(self) -> bool {
+        self.result == Ending::Throttled && self.after.is_none()
+    }
+}
+
 /// One route call, from its intent on.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Call {

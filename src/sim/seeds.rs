@@ -101,9 +101,9 @@ fn no_seed_breaks_a_rule() {
 }
 
 /// Beyond the normal ones: an alarm about an address that outlived the fight, alarms about others that ended with each
-/// loss of the own access, calls after a look that had failed or left the IP out, a second call within SOAP's five minutes once a `Date`
-/// came, an IP that came back from another group and was taken for somebody else's drift, an address that was adopted
-/// without link and not announced with it, a node that only its own 429 could have told.
+/// loss of the own access, calls after a look that had failed or left the IP out, a second call within SOAP's five
+/// minutes once a `Date` came, an IP that came back from another group and was taken for somebody else's drift, an
+/// address that was adopted without link and not announced with it, a node that only its own 429 could have told.
 #[test]
 fn seeds_that_once_broke_a_rule_break_none() {
     for seed in [

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::desk::{Desk, group, ip, key, of_another};
 use super::given::{config, node, server};
-use super::remembered::{host, word};
+use super::remembered::{here, host, word};
 use crate::core::ability::{Kind, Lack, Lacks};
 use crate::core::action::Action;
 use crate::core::budget::Need;
@@ -19,10 +19,6 @@ use crate::core::planned::Move;
 use crate::core::provider::Provider;
 use crate::core::record::{Record, Succession};
 use crate::types::{Epoch, Span, Tick};
-
-fn here() -> Result<Routed, ProviderFailure> {
-    Ok(Routed::To(server(0).name))
-}
 
 fn elsewhere() -> Result<Routed, ProviderFailure> {
     Ok(Routed::To(server(1).name))

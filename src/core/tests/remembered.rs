@@ -21,7 +21,7 @@ pub fn host() -> IpAddr {
     "203.0.113.1".parse().unwrap()
 }
 
-fn here() -> Result<Routed, ProviderFailure> {
+pub fn here() -> Result<Routed, ProviderFailure> {
     Ok(Routed::To(server(0).name))
 }
 
