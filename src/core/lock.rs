@@ -226,7 +226,6 @@ impl Core {
             Purpose::Take => {
                 let (epoch, renewal) = record.order();
                 lock.term = Some(Term { epoch, renewal, began: now, proof: ticket, until });
-                lock.renew_after = None;
             }
             Purpose::Renew | Purpose::Linger => {
                 if let Some(term) = &mut lock.term {
@@ -235,7 +234,6 @@ impl Core {
                     }
                     (term.epoch, term.renewal) = record.order();
                     (term.proof, term.until) = (ticket, until);
-                    lock.renew_after = lock.renew_after.filter(|after| *after >= ticket);
                 }
                 lock.lingered = lock.lingered || purpose == Purpose::Linger;
             }

@@ -20,24 +20,24 @@ use crate::core::provider::Provider;
 use crate::core::record::{Record, Succession};
 use crate::types::{Epoch, Span, Tick};
 
-fn elsewhere() -> Result<Routed, ProviderFailure> {
+pub fn elsewhere() -> Result<Routed, ProviderFailure> {
     Ok(Routed::To(server(1).name))
 }
 
-fn looks(action: &Action) -> bool {
+pub fn looks(action: &Action) -> bool {
     matches!(action, Action::ReadRoutes { .. })
 }
 
-fn calls(action: &Action) -> bool {
+pub fn calls(action: &Action) -> bool {
     matches!(action, Action::Route { .. })
 }
 
 /// netcup's clock as the desk has it.
-fn time(at: Tick) -> ProviderTime {
+pub fn time(at: Tick) -> ProviderTime {
     ProviderTime(1_700_000_000_000 + at.0)
 }
 
-fn call(id: &str, at: ProviderTime, end: Option<Ending>) -> Call {
+pub fn call(id: &str, at: ProviderTime, end: Option<Ending>) -> Call {
     Call {
         id: id.to_owned(),
         epoch: Epoch(1),
@@ -53,7 +53,7 @@ fn call(id: &str, at: ProviderTime, end: Option<Ending>) -> Call {
 
 impl Desk {
     /// Every write that lies open is done.
-    fn writes(&mut self) {
+    pub fn writes(&mut self) {
         for key in [key(), Key::Ledger] {
             let open =
                 |action: &Action| matches!(action, Action::Write { key: it, .. } if *it == key);
@@ -64,7 +64,7 @@ impl Desk {
     }
 
     /// The holder goes on until such a request lies open, with every write done and this answered to each look.
-    fn goes_on_until(
+    pub fn goes_on_until(
         &mut self,
         is: impl Fn(&Action) -> bool,
         routed: impl Fn() -> Result<Routed, ProviderFailure>,
@@ -80,7 +80,7 @@ impl Desk {
         }
     }
 
-    fn term(&self) -> crate::core::lock::Term {
+    pub fn term(&self) -> crate::core::lock::Term {
         self.core.locks[&group()].term.clone().unwrap()
     }
 
@@ -93,7 +93,7 @@ impl Desk {
         self.core.routes[&ip()].ill
     }
 
-    fn ledger_shows(&mut self, calls: impl IntoIterator<Item = Call>) {
+    pub fn ledger_shows(&mut self, calls: impl IntoIterator<Item = Call>) {
         let stored = Some(self.stored(Ledger::of(calls).doc()));
         self.hear(Event::Watched { key: Key::Ledger, stored });
     }

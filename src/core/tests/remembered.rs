@@ -57,7 +57,7 @@ impl Desk {
         self.hear(Event::Watched { key: Key::Node(node(number)), stored });
     }
 
-    fn reload(&mut self, change: impl FnOnce(&mut crate::core::config::Config)) {
+    pub fn reload(&mut self, change: impl FnOnce(&mut crate::core::config::Config)) {
         let mut fresh = config(1, 1);
         change(&mut fresh);
         self.hear(Event::Reload(Box::new(fresh)));
