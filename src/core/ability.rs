@@ -271,7 +271,8 @@ impl Core {
         let differs = |group: &GroupName, peer: &Peer| {
             peer.record.groups.get(group) != Some(&self.membership(group).ips)
         };
-        let divided = self.company().flat_map(|(_, peer)| {
+        let others = self.company().filter(|(_, peer)| peer.record.groups != self.groups);
+        let divided = others.flat_map(|(_, peer)| {
             self.memberships.keys().filter(move |group| differs(group, peer))
         });
         divided.cloned().collect()

@@ -1,7 +1,5 @@
 //! What is made of the answers of the Kubernetes API, and of what its watch shows.
 
-use std::collections::BTreeSet;
-
 use super::Core;
 use super::bug::Bug;
 use super::event::Ticket;
@@ -49,12 +47,15 @@ impl Core {
             Ok(list) => {
                 self.answered(sent);
                 self.reads.list.worked(sent, self.now);
-                let keys: BTreeSet<Key> = list.iter().map(|(key, _)| key.clone()).collect();
-                let named = |key: &Key| keys.contains(key);
-                // The record of a node that was taken out of the cluster.
+                // Asked about few of them: those that are not there as they should be.
+                let named = |key: &Key| list.iter().any(|(it, _)| it == key);
                 let now = self.now;
+                let known = self.peers.len();
+                // The record of a node that was taken out of the cluster.
                 self.peers.retain(|name, peer| peer.fresh(now) || named(&Key::Node(name.clone())));
-                self.divided = None;
+                if self.peers.len() < known {
+                    self.divided = None;
+                }
                 self.reads.unreadable.retain(|name| named(&Key::Node(name.clone())));
                 // An object that lost its label is not in the list: only a read of its own can say
                 // that what was there, or never read, is gone.
@@ -258,7 +259,7 @@ impl Core {
                     return;
                 };
                 let known_nonce = known.map(|peer| peer.record.nonce.clone());
-                let Some(record) = PeerRecord::parse(&stored.doc) else {
+                let Some(mut record) = PeerRecord::parse(&stored.doc) else {
                     self.reads.unreadable.insert(node.clone());
                     return;
                 };
@@ -277,6 +278,10 @@ impl Core {
                     self.provider.clock_mut().compare(node, time, now);
                 }
                 let proven = self.reads.listed;
+                // Nearly all nodes have this one's groups: they are kept once, and are known to be equal by that.
+                if record.groups == self.groups {
+                    record.groups = self.groups.clone();
+                }
                 if self.peers.get(node).is_none_or(|known| known.record.groups != record.groups) {
                     self.divided = None;
                 }
