@@ -20,24 +20,24 @@ use crate::core::provider::Provider;
 use crate::core::record::{Record, Succession};
 use crate::types::{Epoch, Span, Tick};
 
-fn elsewhere() -> Result<Routed, ProviderFailure> {
+pub fn elsewhere() -> Result<Routed, ProviderFailure> {
     Ok(Routed::To(server(1).name))
 }
 
-fn looks(action: &Action) -> bool {
+pub fn looks(action: &Action) -> bool {
     matches!(action, Action::ReadRoutes { .. })
 }
 
-fn calls(action: &Action) -> bool {
+pub fn calls(action: &Action) -> bool {
     matches!(action, Action::Route { .. })
 }
 
 /// netcup's clock as the desk has it.
-fn time(at: Tick) -> ProviderTime {
+pub fn time(at: Tick) -> ProviderTime {
     ProviderTime(1_700_000_000_000 + at.0)
 }
 
-fn call(id: &str, at: ProviderTime, end: Option<Ending>) -> Call {
+pub fn call(id: &str, at: ProviderTime, end: Option<Ending>) -> Call {
     Call {
         id: id.to_owned(),
         epoch: Epoch(1),
@@ -53,7 +53,7 @@ fn call(id: &str, at: ProviderTime, end: Option<Ending>) -> Call {
 
 impl Desk {
     /// Every write that lies open is done.
-    fn writes(&mut self) {
+    pub fn writes(&mut self) {
         for key in [key(), Key::Ledger] {
             let open =
                 |action: &Action| matches!(action, Action::Write { key: it, .. } if *it == key);
@@ -64,7 +64,7 @@ impl Desk {
     }
 
     /// The holder goes on until such a request lies open, with every write done and this answered to each look.
-    fn goes_on_until(
+    pub fn goes_on_until(
         &mut self,
         is: impl Fn(&Action) -> bool,
         routed: impl Fn() -> Result<Routed, ProviderFailure>,
@@ -93,7 +93,7 @@ impl Desk {
         self.core.routes[&ip()].ill
     }
 
-    fn ledger_shows(&mut self, calls: impl IntoIterator<Item = Call>) {
+    pub fn ledger_shows(&mut self, calls: impl IntoIterator<Item = Call>) {
         let stored = Some(self.stored(Ledger::of(calls).doc()));
         self.hear(Event::Watched { key: Key::Ledger, stored });
     }
@@ -312,11 +312,18 @@ fn a_renewal_that_landed_after_all_is_counted_on_from_and_gives_no_authority() {
 
 #[test]
 fn a_call_of_ones_own_that_lands_late_is_no_drift_and_somebody_elses_is() {
-    for (end, late) in [(Ending::Accepted, true), (Ending::Done, false)] {
+    let other = "203.0.113.9".parse().unwrap();
+    for (end, of, late) in [
+        (Some(Ending::Accepted), ip(), true),
+        (Some(Ending::Failed), ip(), true),
+        (Some(Ending::Unknown), ip(), true),
+        (Some(Ending::Done), ip(), false),
+        (Some(Ending::Accepted), other, false),
+    ] {
         let mut desk = Desk::holding();
         desk.listed(here());
         assert!(desk.core.routes[&ip()].here_in.is_some());
-        desk.ledger_shows([call("node-01/1-1/1", time(desk.now), Some(end))]);
+        desk.ledger_shows([Call { ip: of, ..call("node-01/1-1/1", time(desk.now), end) }]);
         desk.goes_on_until(looks, here);
         desk.listed(elsewhere());
         assert_eq!(desk.said("drift"), !late);
