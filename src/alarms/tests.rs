@@ -119,6 +119,12 @@ fn rows_are_complete_sorted_and_unlike() {
     }
     assert_eq!(message_id("no-such-alarm"), None);
     assert_eq!((severity("link"), severity("alone")), (Severity::Error, Severity::Warning));
+    // What keeps a node from serving an IP is an error, whatever keeps it.
+    let lacks = "link no-default-route address list not-listed call-failed refused budget api-write \
+                 provider-auth provider-config provider-lost ledger-lost no-node no-successor";
+    for code in lacks.split_whitespace() {
+        assert!(row(code).is_some() && severity(code) == Severity::Error, "{code}");
+    }
     assert!(Severity::Error < Severity::Warning, "the worst comes first");
     assert_eq!(severity("no-such-alarm"), Severity::Error);
 }

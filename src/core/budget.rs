@@ -323,7 +323,12 @@ mod tests {
         assert_eq!(allowed(&Ledger::of([throttled.clone()]), Need::Urgent), 1093);
         let mut refused = throttled;
         refused.end.as_mut().unwrap().result = Ending::Refused;
-        assert_eq!(allowed(&Ledger::of([refused]), Need::Urgent), 1093);
+        assert_eq!(allowed(&Ledger::of([refused.clone()]), Need::Urgent), 1093);
+        // Obeyed as far as the longest window goes.
+        for (after, until) in [(900, 1903), (7200, 1000 + 3603)] {
+            refused.end.as_mut().unwrap().after = Some(Span::secs(after));
+            assert_eq!(allowed(&Ledger::of([refused.clone()]), Need::Urgent), until);
+        }
     }
 
     #[test]
@@ -424,5 +429,33 @@ mod tests {
         assert_eq!(after((0..3).map(failed).collect()), 1002 + 60);
         assert_eq!(after((0..9).map(failed).collect()), 1008 + 600);
         assert_eq!(after(vec![failed(0), failed(1), done(2, 1002)]), 0);
+        // What failed at one server says nothing about another.
+        let there = |n| Call { to: "v2".parse().unwrap(), ..failed(n) };
+        assert_eq!(after(vec![there(0), there(1)]), 0);
+        assert_eq!(after(vec![failed(0), there(1), there(2)]), 1015);
+    }
+
+    #[test]
+    fn a_429_is_this_nodes_word_alone_until_another_node_is_turned_away_too() {
+        let of = |node: &str, n: u64, result| {
+            let node = node.parse().unwrap();
+            Call { node, ..call(n, 1000 + n, Some((1000 + n, result))) }
+        };
+        let (a, b, no, yes) = ("node-a", "node-b", Ending::Throttled, Ending::Done);
+        for (calls, alone) in [
+            (vec![], false),
+            (vec![of(a, 1, no)], true),
+            (vec![of(a, 1, no), of(a, 2, no)], true),
+            (vec![of(b, 1, no)], false),
+            (vec![of(a, 1, no), of(b, 2, no)], false),
+            (vec![of(b, 1, no), of(a, 2, no)], false),
+            (vec![of(b, 1, no), of(b, 2, yes), of(a, 3, no)], true),
+            (vec![of(a, 1, no), of(b, 2, yes)], false),
+        ] {
+            let (ledger, now) = (Ledger::of(calls.clone()), ProviderTime(1_010_000));
+            let (ip, node) = (IP.parse().unwrap(), a.parse().unwrap());
+            let word = |api| budget(&ledger, api).is_this_nodes_word(ip, &node, now);
+            assert_eq!((word(Api::Rest), word(Api::Soap)), (alone, false), "{calls:?}");
+        }
     }
 }

@@ -162,6 +162,9 @@ mod tests {
         // A node that is not ready for a moment longer than the others is drained as quickly.
         let unready = with(&[("Ready", Condition::False)], true);
         assert!(unready.worse_by_cordon(&ladder[7]) && !unready.worse_by_cordon(&ladder[2]));
+        // Where both are cordoned it is something else.
+        let worse = with(&[("MemoryPressure", Condition::True)], true);
+        assert!(worse > ladder[3] && !worse.worse_by_cordon(&ladder[3]));
     }
 
     #[test]

@@ -287,6 +287,41 @@ mod tests {
     }
 
     #[test]
+    fn what_was_never_sent_is_forgotten_before_what_was() {
+        let unsent = End { at: ProviderTime(99_000), result: Ending::NotSent, after: None };
+        let calls = (0..40).map(call);
+        let younger = (50..90).map(|n| Call { end: Some(unsent), ..call(n) });
+        let ledger = calls.chain(younger).fold(Ledger::default(), |mut ledger, call| {
+            ledger.put(call);
+            ledger
+        });
+        assert_eq!(ledger.calls().filter(|call| call.end.is_none()).count(), KEPT);
+    }
+
+    /// What each ending means: counted when, surely, perhaps what routed the IP, and settling until when.
+    #[test]
+    fn every_ending_has_its_meaning() {
+        let (at, arrives, settle) = (Some(7), Some(20), Span::secs(10));
+        for (result, counted, certain, landed, settles) in [
+            (None, arrives, false, true, Some(30)),
+            (Some(Ending::Unknown), arrives, false, true, Some(30)),
+            (Some(Ending::Accepted), at, true, true, Some(17)),
+            (Some(Ending::Done), at, true, false, None),
+            (Some(Ending::Failed), at, true, true, None),
+            (Some(Ending::Refused), at, true, false, None),
+            (Some(Ending::Throttled), at, true, false, None),
+            (Some(Ending::NotSent), None, true, false, None),
+        ] {
+            let end = result.map(|result| End { at: ProviderTime(7000), result, after: None });
+            let call = Call { end, ..call(5) };
+            let seconds = |time: Option<ProviderTime>| time.map(|time| time.0 / 1000);
+            let meant = (seconds(call.counted()), call.certain(), call.may_have_landed());
+            assert_eq!(meant, (counted, certain, landed), "{result:?}");
+            assert_eq!(seconds(call.settles(settle)), settles, "{result:?}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_read_is_not_an_empty_ledger() {
         let ledger = Ledger::of([call(1)]);
         assert_eq!(Ledger::parse(&ledger.doc()), Some(ledger));

@@ -198,6 +198,26 @@ mod tests {
     }
 
     #[test]
+    fn a_word_of_readiness_is_for_one_move_and_nine_seconds() {
+        let group: GroupName = "g".parse().unwrap();
+        let said = Readiness { epoch: Epoch(4), id: 7 };
+        let record = PeerRecord { ready: [(group.clone(), said)].into(), ..record(1) };
+        let version = ResourceVersion("1".into());
+        let peer = Peer { record, seen: Tick(0), version, proven: true };
+        for (epoch, id, now, ready) in [
+            (4, 7, 9000, true),
+            (4, 7, 9001, false),
+            (4, 8, 0, false),
+            (4, 6, 0, false),
+            (5, 7, 0, false),
+            (3, 7, 0, false),
+        ] {
+            assert_eq!(peer.ready_for(&group, Epoch(epoch), id, Tick(now)), ready, "{epoch} {id}");
+        }
+        assert!(!peer.ready_for(&"h".parse().unwrap(), Epoch(4), 7, Tick(0)));
+    }
+
+    #[test]
     fn a_record_survives_the_way_to_the_server_and_back() {
         let node = "node-a".parse().unwrap();
         assert_eq!(PeerRecord::parse(&record(1).doc(&node)), Some(record(1)));

@@ -268,6 +268,24 @@ mod tests {
         assert_eq!(sight.expiry(CONFIGURED), Some(Tick(62_000)));
     }
 
+    /// A process that restarts leaves half a minute, and relies on it whatever is done to the object.
+    #[test]
+    fn nothing_that_is_done_to_a_lease_shortens_what_its_writer_left() {
+        let left = |doc: &mut crate::core::facts::Doc| {
+            doc.duration = Some(33);
+            doc.notes.insert("duration".into(), "33".into());
+        };
+        let emptied = stored(3, 6, |doc| doc.holder = None);
+        let older = stored(2, 9, |_| ());
+        for done in [None, Some(&emptied), Some(&older)] {
+            let mut sight = Sight::default();
+            sight.observe(Some(&stored(3, 5, left)), Some(Tick(0)), Tick(0));
+            assert_eq!(sight.expiry(CONFIGURED), Some(Tick(33_000)));
+            sight.observe(done, Some(Tick(1000)), Tick(1000));
+            assert_eq!(sight.expiry(CONFIGURED), Some(Tick(33_000)), "{done:?}");
+        }
+    }
+
     #[test]
     fn an_epoch_that_nobody_can_have_counted_is_not_believed() {
         let mut sight = Sight::default();

@@ -118,6 +118,21 @@ fn a_server_that_does_not_answer_leaves_its_ips_unknown() {
     assert!(matches!(bench.trouble(), ProviderFailure::Retry { .. }));
 }
 
+/// A server that is gone for good would spoil every answer.
+#[test]
+fn who_did_not_answer_is_not_asked_before_the_others_again() {
+    let bench = soap();
+    bench.provider.home(&host(1)).unwrap();
+    let there = Some(Routed::To(server(3).name));
+    assert_eq!(bench.routed(v4()), there);
+    // The own server answers, and the one that has the IP does not: all others are asked.
+    bench.scp.fault(Rule::new(Match::path("/WSEndUser"), Fault::status(500)).skip(1).times(1));
+    assert_eq!(bench.routed(v4()), None);
+    let before = bench.asked("POST", 0);
+    assert_eq!(bench.routed(v4()), there);
+    assert!(bench.asked("POST", before + 3) >= before + 3);
+}
+
 /// The own server has one of the IPs; where the other is, nobody can be asked.
 #[test]
 fn what_was_found_is_not_the_worse_for_what_was_not() {

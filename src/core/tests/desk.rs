@@ -7,8 +7,8 @@ use crate::core::Core;
 use crate::core::action::Action;
 use crate::core::event::{Event, Identity, Start, Ticket};
 use crate::core::facts::{
-    ApiFailure, Doc, Home, Key, Listing, NodeFacts, ProviderFailure, ProviderTime, RouteOutcome,
-    Routed, Stored, TaskState,
+    ApiFailure, Doc, Home, Key, Listing, NodeFacts, PastCall, ProviderFailure, ProviderTime,
+    RouteOutcome, Routed, Stored, TaskState,
 };
 use crate::core::ledger::{Call, End, Ledger};
 use crate::core::note::Note;
@@ -158,6 +158,37 @@ impl Desk {
         self.open.iter().any(is)
     }
 
+    /// How often it has asked for such a thing.
+    pub fn how_often(&self, is: impl Fn(&Action) -> bool) -> usize {
+        self.done.iter().filter(|action| is(action)).count()
+    }
+
+    /// What it last told people of its role.
+    pub fn last_change(&self) -> &str {
+        let told = self.done.iter().rev().find_map(|action| match action {
+            Action::Note(Note::Changed { text, .. }) => Some(text.as_str()),
+            _ => None,
+        });
+        told.unwrap_or_default()
+    }
+
+    /// Somebody deletes the ledger, and it is seen at once.
+    pub fn lose_ledger(&mut self) {
+        self.ledger = None;
+        self.core.access.ask(Ticket(u64::MAX), self.now);
+        self.hear(Event::Read { ticket: Ticket(u64::MAX), key: Key::Ledger, result: Ok(None) });
+    }
+
+    /// The provider answers the question for past calls that lies open, if there is one.
+    pub fn remembers(&mut self, result: Result<Option<Vec<PastCall>>, ProviderFailure>) {
+        let asked = self.take(|action| matches!(action, Action::ReadPastCalls { .. }));
+        let ticket = match asked {
+            Some(Action::ReadPastCalls { ticket }) => ticket,
+            Some(_) | None => Ticket(0),
+        };
+        self.hear(Event::PastCalls { ticket, result });
+    }
+
     /// How often it has written its own record.
     pub fn words_of_its_own(&self) -> usize {
         let own = |action: &&Action| matches!(action, Action::Write { key: Key::Node(_), .. });
@@ -294,8 +325,9 @@ fn routine_answer(action: &Action) -> Option<Answer> {
         }),
         Action::Read { .. } => Some(|desk, action| {
             let Action::Read { ticket, key } = action else { unreachable!("{action:?}") };
-            let stored = match key {
-                Key::Group(_) => desk.lease.clone(),
+            let stored = match &key {
+                Key::Group(it) if *it == group() => desk.lease.clone(),
+                Key::Group(_) => None,
                 Key::Ledger => desk.ledger.clone(),
                 Key::Node(_) => None,
             };

@@ -12,6 +12,8 @@
 //! | `properties` | one small, shrinkable property for each invariant |
 //! | `growth` | what a large, idle cluster asks for |
 //! | `partly` | what holds in part, and what a state leaves when it ends |
+//! | `several` | one of several IPs, groups or servers: what is said of one holds for no other |
+//! | `told` | what is told to people: the cause, while it lasts, and no other |
 //! | `remembered` | each thing that is remembered: set, ended, and then the next event |
 
 #![allow(
@@ -29,4 +31,6 @@ mod growth;
 mod partly;
 mod properties;
 mod remembered;
+mod several;
 mod table;
+mod told;

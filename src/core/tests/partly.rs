@@ -312,11 +312,18 @@ fn a_renewal_that_landed_after_all_is_counted_on_from_and_gives_no_authority() {
 
 #[test]
 fn a_call_of_ones_own_that_lands_late_is_no_drift_and_somebody_elses_is() {
-    for (end, late) in [(Ending::Accepted, true), (Ending::Done, false)] {
+    let other = "203.0.113.9".parse().unwrap();
+    for (end, of, late) in [
+        (Some(Ending::Accepted), ip(), true),
+        (Some(Ending::Failed), ip(), true),
+        (Some(Ending::Unknown), ip(), true),
+        (Some(Ending::Done), ip(), false),
+        (Some(Ending::Accepted), other, false),
+    ] {
         let mut desk = Desk::holding();
         desk.listed(here());
         assert!(desk.core.routes[&ip()].here_in.is_some());
-        desk.ledger_shows([call("node-01/1-1/1", time(desk.now), Some(end))]);
+        desk.ledger_shows([Call { ip: of, ..call("node-01/1-1/1", time(desk.now), end) }]);
         desk.goes_on_until(looks, here);
         desk.listed(elsewhere());
         assert_eq!(desk.said("drift"), !late);

@@ -197,3 +197,19 @@ fn a_fault_that_quotes_the_password_is_redacted() {
     assert!(failure.why().contains("bad [secret] for else"), "{}", failure.why());
     assert!(matches!(sorted("x", "INVALID CREDENTIALS", "", None), ProviderFailure::Auth(_)));
 }
+
+/// What came with a fault counts before what is known of it; a fault that a person must mend has no moment.
+#[test]
+fn a_fault_says_when_to_come_back() {
+    let after = Some(Span::secs(700));
+    for (text, told, untold) in [
+        ("routing is only permitted once every 5 minutes", after, Some(super::COOLDOWN)),
+        ("internal error", after, None),
+        ("invalid credentials", None, None),
+        ("server not found", None, None),
+        ("validation error", None, None),
+    ] {
+        let failures = [after, None].map(|after| sorted("x", text, "", after).after());
+        assert_eq!(failures, [told, untold], "{text}");
+    }
+}
