@@ -238,4 +238,32 @@ mod tests {
         assert_eq!(current, [false, false, true]);
         assert_eq!(checks.running.len(), 3);
     }
+
+    /// A program that runs was started with the old ones in sight.
+    #[test]
+    fn a_program_begins_anew_when_other_files_are_hidden_and_nothing_else_does() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let tcp = tcp("tcp", listener.local_addr().unwrap());
+        let program = CheckSettings {
+            name: "program".into(),
+            probe: Probe::Command(vec!["/bin/true".into()]),
+            ..tcp.clone()
+        };
+        let both = [program, tcp];
+        let (mut checks, _told) = checks();
+        let hides = |name: &str| Hidden { secret: vec![name.into()], fixed: Vec::new() };
+        let runs = |checks: &Checks| {
+            let run = |running: &Running| (running.check.name.clone(), running.run);
+            checks.running.iter().map(run).collect::<BTreeMap<_, _>>()
+        };
+        checks.set(&both, hides("/nowhere/a")).unwrap();
+        let before = runs(&checks);
+        checks.set(&both, hides("/nowhere/a")).unwrap();
+        assert_eq!(runs(&checks), before);
+        checks.set(&both, hides("/nowhere/b")).unwrap();
+        let after = runs(&checks);
+        assert_eq!(after["tcp"], before["tcp"]);
+        assert!(after["program"] > before["program"]);
+        assert_eq!(after.len(), 2);
+    }
 }

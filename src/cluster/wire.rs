@@ -298,6 +298,11 @@ pub fn quoted(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use http_body_util::Full;
+
     use super::*;
 
     fn answer(code: u16, body: &str) -> Answer<Whole> {
@@ -384,5 +389,50 @@ mod tests {
     fn queries_are_quoted() {
         assert_eq!(quoted("app/by=foip&x"), "app%2Fby%3Dfoip%26x");
         assert_eq!(quoted("12-3_4.5~"), "12-3_4.5~");
+    }
+
+    #[test]
+    fn an_object_that_is_too_large_is_taken_no_further() {
+        let mut whole = Whole::default();
+        let piece = vec![b'x'; ONE / 2];
+        assert_eq!((whole.take(&piece), whole.take(&piece)), (Ok(()), Ok(())));
+        assert_eq!(whole.take(b"x"), Err(format!("larger than {ONE} bytes")));
+        assert_eq!(whole.0.len(), ONE);
+    }
+
+    #[test]
+    fn a_refusal_says_when_it_may_be_asked_again() {
+        let said = r#"{"kind":"Status","message":"too many requests"}"#;
+        for (body, words) in [(said, "too many requests; again after 7 s"), ("", "again after 7 s")]
+        {
+            let refusal = Answer { after: Some(7), ..answer(429, body) }.status();
+            assert!(
+                matches!(&refusal, Error::Status { words: told, .. } if told == words),
+                "{refusal:?}"
+            );
+        }
+    }
+
+    /// What would still come is left where it is, and its connection with it.
+    #[tokio::test]
+    async fn a_refusal_is_read_no_further_than_its_words_may_need() {
+        let asked = Arc::new(AtomicBool::new(false));
+        for (length, further) in [(REFUSAL, true), (REFUSAL + 1, false)] {
+            let asked_for = Arc::clone(&asked);
+            let service = tower::service_fn(move |_: Request<Body>| {
+                let asked = Arc::clone(&asked_for);
+                let rest = async move {
+                    asked.store(true, Ordering::Relaxed);
+                    None
+                };
+                let body = Full::from(vec![b' '; length]).with_trailers(rest);
+                let response = http::Response::builder().status(500).body(body);
+                std::future::ready(response.map_err(std::io::Error::other))
+            });
+            let client = kube::Client::new(service, "default");
+            let answer = send(&client, "there", &Ask::get("/x"), Whole::default()).await.unwrap();
+            assert_eq!(answer.refusal.len(), REFUSAL);
+            assert_eq!(asked.swap(false, Ordering::Relaxed), further, "{length}");
+        }
     }
 }

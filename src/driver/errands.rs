@@ -167,3 +167,48 @@ async fn stamp(path: &Path) -> Option<(u64, u64, i64, i64)> {
     let facts = read.ok()?;
     Some((facts.ino(), facts.size(), facts.mtime(), facts.mtime_nsec()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::files::tests::Folder;
+
+    /// Waits until this file is there, and takes it away; false if it does not come.
+    async fn asked(want: &Path, limit: Duration) -> bool {
+        let wait = async {
+            while fs::remove_file(want).is_err() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(limit, wait).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn a_changed_kubeconfig_is_asked_for_once_more() {
+        let folder = Folder::new();
+        let (source, want) = (folder.0.join("k3s.yaml"), folder.0.join("want"));
+        fs::write(&source, "").unwrap();
+        let asking = ask_for_imports(source.clone(), want.clone());
+        let test = async {
+            tokio::time::sleep(KUBECONFIG_LOOK.as_std() / 4).await;
+            assert!(!want.exists(), "nothing has changed");
+            let mut content = String::new();
+            loop {
+                content.push('x');
+                fs::write(&source, &content).unwrap();
+                // On a machine that is slow to begin this may be what it has begun with.
+                if asked(&want, KUBECONFIG_LOOK.as_std() * 3).await {
+                    break;
+                }
+            }
+            assert!(asked(&want, Duration::from_secs(30)).await);
+        };
+        tokio::select! {
+            () = asking => panic!("it never ends"),
+            () = test => {}
+        }
+    }
+}

@@ -29,6 +29,8 @@ mod nic;
 mod queue;
 mod reload;
 mod summary;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -200,72 +202,9 @@ async fn drive(settings: Settings, options: Options, log: Log) -> Result<(), Run
     let mut terminated = signal(SignalKind::terminate()).map_err(failed("listen for SIGTERM"))?;
     let mut interrupted = signal(SignalKind::interrupt()).map_err(failed("listen for SIGINT"))?;
     let mut hangup = signal(SignalKind::hangup()).map_err(failed("listen for SIGHUP"))?;
-    let places = settings.places.clone();
-    let Opened { store, identity, saved, warnings } = match options.dry_run {
-        true => Store::look(&places.state)?,
-        false => Store::open(&places.state, &places.runtime)?,
-    };
-    for warning in warnings.into_iter().chain(settings.warnings.clone()) {
-        log.say(Level::Warning, Kind::Other, warning);
-    }
-    let node = settings.core.node.clone();
-    let text = format!("foip {} starts on node {node}", env!("CARGO_PKG_VERSION"));
-    log.say(Level::Notice, Kind::Started, text);
     let (messages, mut inbox) = unbounded_channel();
-    let start =
-        Start { config: settings.core.clone(), identity, saved, seed: state::seed().unwrap_or(1) };
-    let hands = Hands::new(&settings, messages.clone(), options.dry_run)?;
-    let mac = start.saved.home.as_ref().map(|home| home.mac);
-    errands::start(&settings, options.dry_run, &messages);
-    let out = messages.clone();
-    let checks = Checks::new(move |verdict| _ = out.send(Message::Verdict(verdict)));
-
-    let now = clock::now();
-    let trace = options.trace.as_deref().map(|path| Trace::create(path, &start, now)).transpose();
-    let trace = trace.map_err(failed("create the trace"))?;
-    let (core, actions) = Core::start(start, now);
-    let status = match options.dry_run {
-        true => None,
-        false => StatusFile::start(&places.runtime)
-            .inspect_err(|error| {
-                let text = format!(
-                    "foip status shows nothing: cannot write into {}: {error} (RUNTIME_DIRECTORY)",
-                    places.runtime.display()
-                );
-                log.say(Level::Error, Kind::Other, text);
-            })
-            .ok(),
-    };
-    let mut driver = Driver {
-        core,
-        errands: Errands::start(&hands.cluster, &messages),
-        hands,
-        checks,
-        verdicts: BTreeMap::new(),
-        search: None,
-        searched: now,
-        mac,
-        reloads: reload::Reloads::default(),
-        config: options.config.clone(),
-        messages: messages.clone(),
-        notes: NoteLog::new(log.clone(), node),
-        log,
-        trace,
-        store,
-        manager: Manager::of_process(),
-        status,
-        unsaved: None,
-        summary: summary::Summary::default(),
-        written: None,
-        kept: now,
-        ready: Ready::default(),
-        leaving: false,
-        dry_run: options.dry_run,
-    };
+    let mut driver = Driver::start(settings, &options, log, &messages)?;
     let mut alarm = Alarm::new().map_err(failed("make a timer"))?;
-    driver.carry_out(now, actions);
-    driver.check();
-    driver.search();
     while !driver.leaving {
         let next = driver.next();
         tokio::select! {
@@ -300,6 +239,86 @@ async fn drive(settings: Settings, options: Options, log: Log) -> Result<(), Run
 }
 
 impl Driver {
+    /// Opens all that it holds and begins. Needs a `LocalSet`.
+    fn start(
+        settings: Settings,
+        options: &Options,
+        log: Log,
+        messages: &UnboundedSender<Message>,
+    ) -> Result<Self, RunError> {
+        let failed = |what| move |source| RunError::Process { what, source };
+        let places = settings.places.clone();
+        let Opened { store, identity, saved, warnings } = match options.dry_run {
+            true => Store::look(&places.state)?,
+            false => Store::open(&places.state, &places.runtime)?,
+        };
+        for warning in warnings.into_iter().chain(settings.warnings.clone()) {
+            log.say(Level::Warning, Kind::Other, warning);
+        }
+        let node = settings.core.node.clone();
+        let text = format!("foip {} starts on node {node}", env!("CARGO_PKG_VERSION"));
+        log.say(Level::Notice, Kind::Started, text);
+        let start = Start {
+            config: settings.core.clone(),
+            identity,
+            saved,
+            seed: state::seed().unwrap_or(1),
+        };
+        let hands = Hands::new(&settings, messages.clone(), options.dry_run)?;
+        let mac = start.saved.home.as_ref().map(|home| home.mac);
+        errands::start(&settings, options.dry_run, messages);
+        let out = messages.clone();
+        let checks = Checks::new(move |verdict| _ = out.send(Message::Verdict(verdict)));
+
+        let now = clock::now();
+        let trace =
+            options.trace.as_deref().map(|path| Trace::create(path, &start, now)).transpose();
+        let trace = trace.map_err(failed("create the trace"))?;
+        let (core, actions) = Core::start(start, now);
+        let status = match options.dry_run {
+            true => None,
+            false => StatusFile::start(&places.runtime)
+                .inspect_err(|error| {
+                    let text = format!(
+                        "foip status shows nothing: cannot write into {}: {error} (RUNTIME_DIRECTORY)",
+                        places.runtime.display()
+                    );
+                    log.say(Level::Error, Kind::Other, text);
+                })
+                .ok(),
+        };
+        let mut driver = Self {
+            core,
+            errands: Errands::start(&hands.cluster, messages),
+            hands,
+            checks,
+            verdicts: BTreeMap::new(),
+            search: None,
+            searched: now,
+            mac,
+            reloads: reload::Reloads::default(),
+            config: options.config.clone(),
+            messages: messages.clone(),
+            notes: NoteLog::new(log.clone(), node),
+            log,
+            trace,
+            store,
+            manager: Manager::of_process(),
+            status,
+            unsaved: None,
+            summary: summary::Summary::default(),
+            written: None,
+            kept: now,
+            ready: Ready::default(),
+            leaving: false,
+            dry_run: options.dry_run,
+        };
+        driver.carry_out(now, actions);
+        driver.check();
+        driver.search();
+        Ok(driver)
+    }
+
     /// When the loop has to turn again, whatever happens.
     fn next(&self) -> Tick {
         let feeding = self.manager.next_feeding().unwrap_or(Tick::NEVER);
@@ -403,10 +422,7 @@ impl Driver {
             self.manager.ready();
         }
         let now = clock::now();
-        if now.since(self.kept) >= KEEP_ALIVE {
-            self.kept = now;
-            self.hands.keep_alive();
-        }
+        self.keep_alive(now);
         let all = [self.store.failure(), self.hands.cluster.unsaved(), self.hands.unsaved()];
         let all: Vec<_> = all.into_iter().flatten().collect();
         let unsaved = (!all.is_empty()).then(|| all.join("; "));
@@ -421,6 +437,13 @@ impl Driver {
             if let Some(file) = &self.status {
                 file.show(&status);
             }
+        }
+    }
+
+    fn keep_alive(&mut self, now: Tick) {
+        if now.since(self.kept) >= KEEP_ALIVE {
+            self.kept = now;
+            self.hands.keep_alive();
         }
     }
 

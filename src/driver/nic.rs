@@ -415,3 +415,7 @@ fn seen(nic: &Nic, values: &BTreeSet<IpAddr>) -> Result<Seen, NetError> {
     }
     Ok((addresses, nic.link()?))
 }
+
+#[cfg(test)]
+#[path = "nic_tests.rs"]
+mod tests;

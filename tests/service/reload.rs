@@ -478,6 +478,9 @@ fn dwell_and_grace_are_waited_out_as_the_reload_says() {
     member.reload(&file);
     member
         .waits("the move", || place.holder("kube-system", "default").as_deref() == Some("node-b"));
+    // Each change is told, not the first alone.
+    place.kube.command(Order::Accept { listener: Some(0) }).unwrap();
+    member.waits("the end of the illness", || !ill(&member));
 }
 
 /// The later of two readings wins, also where it ends first: the earlier one hangs on a disk.
