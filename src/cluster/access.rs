@@ -160,3 +160,35 @@ impl Link {
         self.remarks.set(Trouble::Kubeconfig, remark);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::cluster::Options;
+    use crate::files::tests::Folder;
+
+    /// The rest may be written within one tick of the file system's clock, and change no stamp.
+    #[tokio::test]
+    async fn a_kubeconfig_that_was_cut_off_is_read_again_whatever_its_stamp() {
+        let folder = Folder::new();
+        let kubeconfig = folder.0.join("kubeconfig");
+        std::fs::write(&kubeconfig, "clusters: [").unwrap();
+        let link = Arc::new(Link::new(Options {
+            kubeconfig,
+            namespace: "kube-system".into(),
+            timeout: Span::secs(2),
+            cache: None,
+            managed: BTreeSet::new(),
+            account: None,
+            node: "node-a".to_owned().try_into().unwrap(),
+            groups: BTreeSet::new(),
+        }));
+        link.look(false).await;
+        let state = link.state();
+        assert!(state.trouble.contains("not a whole YAML document"), "{}", state.trouble);
+        assert!(state.looked.is_some());
+        assert_eq!(state.stamp, None);
+    }
+}

@@ -464,3 +464,7 @@ fn connect_timeout(deadline: Span, places: usize) -> Span {
 fn timed_out(place: &Place, after: Span) -> Error {
     Error::Timeout { at: place.url().to_owned(), after }
 }
+
+#[cfg(test)]
+#[path = "link_tests.rs"]
+mod tests;
