@@ -26,7 +26,9 @@ pub struct Desk {
     pub now: Tick,
     /// The Lease and the ledger as the register has them.
     pub lease: Option<Stored>,
-    ledger: Option<Stored>,
+    pub ledger: Option<Stored>,
+    /// The reads and lists that are refused.
+    pub refuses: fn(&Action) -> bool,
     open: Vec<Action>,
     done: Vec<Action>,
     version: u64,
@@ -72,7 +74,8 @@ impl Desk {
         let now = Tick(1000);
         let (core, actions) = Core::start(start, now);
         let (lease, ledger) = (None, None);
-        let mut desk = Self { core, now, lease, ledger, open: vec![], done: vec![], version: 1 };
+        let (open, done, refuses) = (vec![], vec![], (|_| false) as fn(&Action) -> bool);
+        let mut desk = Self { core, now, lease, ledger, refuses, open, done, version: 1 };
         desk.file(actions);
         desk.ledger = Some(desk.stored(Ledger::default().doc()));
         desk.hear(Event::Addresses(vec![]));
@@ -321,9 +324,12 @@ fn routine_answer(action: &Action) -> Option<Answer> {
         Action::List { .. } => Some(|desk, action| {
             let objects = [(key(), &desk.lease), (Key::Ledger, &desk.ledger)].into_iter();
             let objects = objects.filter_map(|(key, stored)| Some((key, stored.clone()?)));
-            Event::Listed { ticket: ticket(&action), result: Ok(objects.collect()) }
+            let result =
+                if (desk.refuses)(&action) { Err(refusal()) } else { Ok(objects.collect()) };
+            Event::Listed { ticket: ticket(&action), result }
         }),
         Action::Read { .. } => Some(|desk, action| {
+            let refused = (desk.refuses)(&action);
             let Action::Read { ticket, key } = action else { unreachable!("{action:?}") };
             let stored = match &key {
                 Key::Group(it) if *it == group() => desk.lease.clone(),
@@ -331,7 +337,8 @@ fn routine_answer(action: &Action) -> Option<Answer> {
                 Key::Ledger => desk.ledger.clone(),
                 Key::Node(_) => None,
             };
-            Event::Read { ticket, key, result: Ok(stored) }
+            let result = if refused { Err(refusal()) } else { Ok(stored) };
+            Event::Read { ticket, key, result }
         }),
         Action::ReadNode { .. } => Some(|_, action| {
             let facts = Some(NodeFacts::default());
@@ -358,6 +365,10 @@ fn routine_answer(action: &Action) -> Option<Answer> {
         | Action::Note(_)
         | Action::Exit => None,
     }
+}
+
+fn refusal() -> ApiFailure {
+    ApiFailure::Refused("500 etcdserver: no space".into())
 }
 
 fn ticket(action: &Action) -> Ticket {

@@ -6,6 +6,7 @@
 //! | `table` | the transition relation of the lock and of the route |
 //! | `cluster` | a harness: cores, a register with compare-and-swap, a provider, one NIC each, virtual time |
 //! | `given` | what its runs begin with, and what they are disturbed by |
+//! | `alarms` | each alarm: said with its cause, and over with it |
 //! | `chosen` | whom the Lease goes to, each condition alone |
 //! | `depth` | every placement of two faults among the first requests about a Lease |
 //! | `edited` | a ledger that somebody typed into |
@@ -21,6 +22,7 @@
     reason = "a harness answers few kinds of action; listing the others in each place would hide which"
 )]
 
+mod alarms;
 mod chosen;
 mod cluster;
 mod depth;

@@ -204,7 +204,7 @@ fn who_is_asked_for_past_calls_names_a_moment_too() {
     assert!(desk.how_often(looks) <= looked + 1);
 }
 
-/// A refused last word is said again: without it a restart costs the Lease.
+/// The last word leaves the Lease with time for a restart.
 #[test]
 fn nobody_leaves_before_each_of_its_leases_says_so() {
     for groups in [1, 2] {
