@@ -163,10 +163,9 @@ impl Link {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
     use crate::cluster::Options;
+    use crate::cluster::link::tests::options;
     use crate::files::tests::Folder;
 
     /// The rest may be written within one tick of the file system's clock, and change no stamp.
@@ -175,16 +174,7 @@ mod tests {
         let folder = Folder::new();
         let kubeconfig = folder.0.join("kubeconfig");
         std::fs::write(&kubeconfig, "clusters: [").unwrap();
-        let link = Arc::new(Link::new(Options {
-            kubeconfig,
-            namespace: "kube-system".into(),
-            timeout: Span::secs(2),
-            cache: None,
-            managed: BTreeSet::new(),
-            account: None,
-            node: "node-a".to_owned().try_into().unwrap(),
-            groups: BTreeSet::new(),
-        }));
+        let link = Arc::new(Link::new(Options { kubeconfig, ..options() }));
         link.look(false).await;
         let state = link.state();
         assert!(state.trouble.contains("not a whole YAML document"), "{}", state.trouble);

@@ -467,4 +467,4 @@ fn timed_out(place: &Place, after: Span) -> Error {
 
 #[cfg(test)]
 #[path = "link_tests.rs"]
-mod tests;
+pub mod tests;

@@ -4,7 +4,8 @@ use super::*;
 
 const TIMEOUT: Span = Span::secs(2);
 
-fn options() -> Options {
+/// Those of a link without a kubeconfig.
+pub fn options() -> Options {
     Options {
         kubeconfig: "/nowhere/kubeconfig".into(),
         namespace: "kube-system".into(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::desk::{Desk, group, ip, key, of_another};
 use super::given::{config, node, server};
-use super::partly::{call, calls, elsewhere, looks, time};
+use super::partly::{call, calls, elsewhere, looks, time, writes_lease};
 use super::remembered::{here, word};
 use crate::core::ability::{Kind, Lack};
 use crate::core::action::Action;
@@ -36,13 +36,6 @@ impl Desk {
             if self.lies_open(looks) {
                 self.listed(answer());
             }
-        }
-    }
-
-    /// The node is seen to write its record.
-    fn hear_twice_of(&mut self, number: usize, record: &PeerRecord) {
-        for counter in [record.counter, record.counter + 1] {
-            self.hear_of(number, PeerRecord { counter, ..record.clone() }.doc(&node(number)));
         }
     }
 
@@ -185,10 +178,9 @@ fn a_holder_without_link_or_way_out_names_another_node_after_five_seconds() {
 fn each_refused_bid_is_followed_by_a_longer_pause_in_which_the_holder_may_renew() {
     let mut desk = Desk::with(Some(of_another(4, 7).doc()));
     desk.listed(here());
-    let bids = |action: &Action| matches!(action, Action::Write { key: Key::Group(_), .. });
     let mut refused = Vec::new();
     for _ in 0..6 {
-        while !desk.lies_open(bids) {
+        while !desk.lies_open(writes_lease) {
             desk.pass(Span::millis(50));
             if desk.lies_open(looks) {
                 desk.listed(here());

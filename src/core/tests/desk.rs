@@ -178,8 +178,7 @@ impl Desk {
     /// Somebody deletes the ledger, and it is seen at once.
     pub fn lose_ledger(&mut self) {
         self.ledger = None;
-        self.core.access.ask(Ticket(u64::MAX), self.now);
-        self.hear(Event::Read { ticket: Ticket(u64::MAX), key: Key::Ledger, result: Ok(None) });
+        self.reads(Key::Ledger, Ok(None));
     }
 
     /// The provider answers the question for past calls that lies open, if there is one.
@@ -251,10 +250,15 @@ impl Desk {
 
     /// A quorum read of the Lease, sent and answered now.
     pub fn read(&mut self, lease: Option<Stored>) {
+        self.reads(key(), Ok(lease));
+    }
+
+    /// A quorum read of this object, sent and answered now.
+    pub fn reads(&mut self, key: Key, result: Result<Option<Stored>, ApiFailure>) {
         // Any ticket will do: what counts is that the core has it on its list of questions.
         let ticket = Ticket(u64::MAX);
         self.core.access.ask(ticket, self.now);
-        self.hear(Event::Read { ticket, key: key(), result: Ok(lease) });
+        self.hear(Event::Read { ticket, key, result });
     }
 
     /// The provider answers the question that lies open, if there is one.

@@ -32,6 +32,10 @@ pub fn calls(action: &Action) -> bool {
     matches!(action, Action::Route { .. })
 }
 
+pub fn writes_lease(action: &Action) -> bool {
+    matches!(action, Action::Write { key: Key::Group(_), .. })
+}
+
 /// netcup's clock as the desk has it.
 pub fn time(at: Tick) -> ProviderTime {
     ProviderTime(1_700_000_000_000 + at.0)
@@ -295,7 +299,7 @@ fn the_intent_of_an_ip_that_a_reload_removes_is_withdrawn() {
 #[test]
 fn a_renewal_that_landed_after_all_is_counted_on_from_and_gives_no_authority() {
     let mut desk = Desk::holding();
-    desk.pass_until(|action| matches!(action, Action::Write { key: Key::Group(_), .. }));
+    desk.pass_until(writes_lease);
     let before = desk.term();
     desk.written(&key(), Err(ApiFailure::Unknown("no answer".into())));
     let lease = desk.lease.clone().unwrap();
@@ -305,7 +309,7 @@ fn a_renewal_that_landed_after_all_is_counted_on_from_and_gives_no_authority() {
     desk.lease.clone_from(&landed);
     desk.read(landed);
     assert_eq!((desk.term().renewal, desk.term().until), (renewal, before.until));
-    desk.pass_until(|action| matches!(action, Action::Write { key: Key::Group(_), .. }));
+    desk.pass_until(writes_lease);
     assert!(desk.written(&key(), Ok(())));
     assert_eq!(desk.term().renewal, renewal + 1);
 }

@@ -57,6 +57,13 @@ impl Desk {
         self.hear(Event::Watched { key: Key::Node(node(number)), stored });
     }
 
+    /// The node is seen to write its record.
+    pub fn hear_twice_of(&mut self, number: usize, record: &PeerRecord) {
+        for counter in [record.counter, record.counter + 1] {
+            self.hear_of(number, PeerRecord { counter, ..record.clone() }.doc(&node(number)));
+        }
+    }
+
     pub fn reload(&mut self, change: impl FnOnce(&mut crate::core::config::Config)) {
         let mut fresh = config(1, 1);
         change(&mut fresh);
@@ -71,9 +78,7 @@ impl Desk {
 #[test]
 fn a_refusal_of_the_api_is_said_until_it_did_not_come_again() {
     let mut desk = Desk::with(None);
-    desk.core.access.ask(Ticket(u64::MAX), desk.now);
-    let result = Err(ApiFailure::Denied("403".into()));
-    desk.hear(Event::Read { ticket: Ticket(u64::MAX), key: key(), result });
+    desk.reads(key(), Err(ApiFailure::Denied("403".into())));
     assert!(desk.said("api-denied"));
     desk.pass(Span::secs(31));
     assert!(!desk.said("api-denied"));
@@ -350,8 +355,7 @@ fn the_dwell_time_begins_anew_with_each_illness() {
     let mut desk = Desk::holding();
     desk.listed(here());
     let sick = |cordoned| Event::NodeWatched(NodeFacts { cordoned, ..NodeFacts::default() });
-    desk.hear_of(1, word(1, "1-1").doc(&node(1)));
-    desk.hear_of(1, PeerRecord { counter: 2, ..word(1, "1-1") }.doc(&node(1)));
+    desk.hear_twice_of(1, &word(1, "1-1"));
     desk.hear(sick(true));
     assert!(desk.core.locks[&group()].better.is_some());
     desk.hear(sick(false));

@@ -2,12 +2,12 @@
 
 use super::desk::{Desk, group, ip, key, of_another};
 use super::given::{config, node, server};
-use super::partly::{call, calls, elsewhere, looks, time};
+use super::partly::{call, calls, elsewhere, looks, time, writes_lease};
 use super::remembered::{here, host, word};
 use crate::core::action::Action;
 use crate::core::bid::Claim;
 use crate::core::budget::Need;
-use crate::core::event::{Event, Ticket};
+use crate::core::event::Event;
 use crate::core::facts::{
     ApiFailure, Key, Listing, ProviderFailure, ProviderTime, RouteOutcome, Routed, SeenAddress,
 };
@@ -18,10 +18,6 @@ use crate::core::provider::Provider;
 use crate::core::record::{Membership, Record};
 use crate::core::way::{Route, Stage};
 use crate::types::{FailoverIp, GroupName, Span, Tick};
-
-fn writes_lease(action: &Action) -> bool {
-    matches!(action, Action::Write { key: Key::Group(_), .. })
-}
 
 fn exits(action: &Action) -> bool {
     matches!(action, Action::Exit)
@@ -237,9 +233,7 @@ fn the_lease_that_is_held_is_probed_before_the_others() {
         desk.pass(Span::secs(1));
         let term = desk.core.locks.get_mut(&group()).unwrap().term.take();
         desk.core.locks.get_mut(&held).unwrap().term = term;
-        desk.core.access.ask(Ticket(u64::MAX), desk.now);
-        let result = Err(ApiFailure::Unknown("no answer".into()));
-        desk.hear(Event::Read { ticket: Ticket(u64::MAX), key: key(), result });
+        desk.reads(key(), Err(ApiFailure::Unknown("no answer".into())));
         let reads = |held: bool, group: &GroupName| {
             let group = group.clone();
             move |action: &Action| matches!(action, Action::Read { key: Key::Group(it), .. } if (*it == group) == held)
@@ -285,10 +279,7 @@ fn free_groups_are_shared_out_between_those_who_are_as_fit() {
     let mut desk = Desk::with(None);
     desk.hear(Event::Reload(Box::new(config(4, 1))));
     let groups = desk.core.groups.clone();
-    let word = |counter| PeerRecord { counter, groups: groups.clone(), ..word(1, "1-1") };
-    for counter in 1..=2 {
-        desk.hear_of(1, word(counter).doc(&node(1)));
-    }
+    desk.hear_twice_of(1, &PeerRecord { groups, ..word(1, "1-1") });
     let at: Vec<_> = desk.core.routes.keys().map(|ip| (*ip, 2)).collect();
     desk.answered(Ok(listing(&at)));
     desk.pass(Span::secs(14));

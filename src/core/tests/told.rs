@@ -2,20 +2,15 @@
 
 use super::desk::{Desk, group, key, of_another};
 use super::given::{config, node};
-use super::partly::{call, elsewhere, looks, time};
+use super::partly::{call, elsewhere, looks, time, writes_lease};
 use super::remembered::{here, word};
-use crate::core::action::Action;
 use crate::core::config::Api;
-use crate::core::event::{Event, Ticket, Trouble};
-use crate::core::facts::{ApiFailure, Key, NodeFacts};
+use crate::core::event::{Event, Trouble};
+use crate::core::facts::{ApiFailure, NodeFacts};
 use crate::core::ledger::{Call, Ending};
 use crate::core::peer::PeerRecord;
 use crate::core::record::{Record, Succession};
 use crate::types::Span;
-
-fn writes_lease(action: &Action) -> bool {
-    matches!(action, Action::Write { key: Key::Group(_), .. })
-}
 
 /// A cause that follows another one under the same code is the one that is shown.
 #[test]
@@ -40,9 +35,7 @@ fn the_text_of_an_alarm_is_that_of_its_present_cause() {
 fn a_lost_api_is_said_with_the_last_cause() {
     let mut desk = Desk::with(None);
     for why in ["connection refused", "certificate has expired"] {
-        desk.core.access.ask(Ticket(u64::MAX), desk.now);
-        let result = Err(ApiFailure::Unknown(why.to_owned()));
-        desk.hear(Event::Read { ticket: Ticket(u64::MAX), key: key(), result });
+        desk.reads(key(), Err(ApiFailure::Unknown(why.to_owned())));
         desk.now += Span::secs(6);
         desk.hear(Event::Wake);
         assert!(desk.core.raised["api-lost"].contains(why), "{why}");
@@ -89,9 +82,7 @@ fn authority_ends_with_its_own_cause() {
 fn a_move_that_waits_is_said_with_its_reason_until_it_begins() {
     let mut desk = Desk::holding();
     let cordoned = NodeFacts { cordoned: true, ..NodeFacts::default() };
-    for counter in 1..=2 {
-        desk.hear_of(1, PeerRecord { counter, ..word(1, "1-1") }.doc(&node(1)));
-    }
+    desk.hear_twice_of(1, &word(1, "1-1"));
     desk.hear(Event::NodeWatched(cordoned));
     let end = desk.now + Span::secs(9);
     while desk.now < end {
